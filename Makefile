@@ -1,0 +1,42 @@
+# Every target makes .venv when it is missing or older than pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup demo test test-slow lint format clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make .venv with everything to use and develop the toolkit
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## Train on handwritten digits, invert and probe what was learned
+	$(BIN)/irevnet train
+	$(BIN)/irevnet-analyze invert
+	$(BIN)/irevnet-analyze depth-probe
+
+test: $(READY)  ## Run the tests, with coverage
+	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=95
+
+test-slow: $(READY)  ## Run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(READY)  ## Check format, style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove .venv and caches, but no runs
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist *.egg-info
