@@ -1,0 +1,169 @@
+"""Weights and config on disk: this toolkit's checkpoints, and the layout of the authors' release.
+
+A checkpoint is self-contained: the network's config, its weights, the input transform, the data set's name and its
+class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code.
+"""
+
+import dataclasses
+import hashlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irevnet.baselines import ResNetConfig, RevNetConfig
+from irevnet.data import InputTransform
+from irevnet.files import atomic_write
+from irevnet.model import IRevNetConfig
+from irevnet.presets import Config, Network, build_network
+from irevnet.released import read_released
+
+_FORMAT = "irevnet-toolkit checkpoint"
+_VERSION = 1
+_CONFIGS: dict[str, type[Config]] = {
+    "IRevNet": IRevNetConfig,
+    "RevNet": RevNetConfig,
+    "ResNet": ResNetConfig,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        model: the network, in eval mode on the CPU.
+        transform: from an image to its input.
+        data: name of the data set it was trained on.
+        classes: class names, in the order of the logits; empty where they are not known.
+        metrics: what was measured when it was saved, such as epoch and accuracy.
+    """
+
+    model: Network
+    transform: InputTransform
+    data: str
+    classes: tuple[str, ...]
+    metrics: Mapping[str, int | float]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint atomically: a whole file, or the earlier one."""
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "state_dict": checkpoint.model.state_dict(),
+        **plain(checkpoint),
+    }
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: str | Path) -> Network:
+    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` tells the rest."""
+    return read_checkpoint(path).model
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint of this toolkit, or one in the layout of the authors' release.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not a checkpoint, or holds pickled code.
+    """
+    path = Path(path)
+    content = _read_tensors(path)
+    weights = content.get("state_dict", {})
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise ValueError(f"{path} is no checkpoint: its 'state_dict' is not a dictionary of tensors")
+    if content.get("format") == _FORMAT:
+        return _read_own(path, content)
+    if weights:
+        config, weights, transform = read_released(path, weights)
+        model = _build(path, config, weights)
+        return Checkpoint(model=model, transform=transform, data="imagenet", classes=(), metrics={})
+    raise ValueError(
+        f"{path} is no checkpoint of a known layout: it has the keys {sorted(map(str, content))[:5]}; expected one "
+        "that 'irevnet train' wrote, or the authors' release with its 'state_dict'"
+    )
+
+
+def describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What identifies the network of a checkpoint file, as plain values for JSON: for the provenance of a result."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"checkpoint": str(path), "checkpoint_sha256": digest, **plain(checkpoint)}
+
+
+def plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its weights, as plain values."""
+    return {
+        "architecture": type(checkpoint.model).__name__,
+        "config": dataclasses.asdict(checkpoint.model.config),
+        "transform": dataclasses.asdict(checkpoint.transform),
+        "data": checkpoint.data,
+        "classes": list(checkpoint.classes),
+        "metrics": dict(checkpoint.metrics),
+    }
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
+        if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
+            raise ValueError(
+                f"{path} holds pickled Python objects, which could run code when read, and is refused; "
+                "save the network's state_dict() instead"
+            ) from error
+        raise ValueError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint's dictionary")
+    return content
+
+
+def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
+    """Whether a file was refused for naming something to call, or for being a plain pickle rather than torch's."""
+    with open(path, "rb") as file:
+        plain_pickle = file.read(1) == b"\x80"
+    return "Unsupported global" in str(error) or "Unsupported class" in str(error) or plain_pickle
+
+
+def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
+    if content.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} is of checkpoint version {content.get('version')}; this toolkit reads version {_VERSION}, "
+            "read it with the one that wrote it"
+        )
+    try:
+        config = _CONFIGS[content["architecture"]](**content["config"])
+        transform = InputTransform(**content["transform"])
+        data, classes, metrics = content["data"], tuple(content["classes"]), content["metrics"]
+        weights = content["state_dict"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
+    return Checkpoint(
+        model=_build(path, config, weights), transform=transform, data=data, classes=classes, metrics=metrics
+    )
+
+
+def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
+    model = build_network(config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the weights of {path} do not fit its architecture: {reason[:300]}") from error
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,136 @@
+import dataclasses
+import pickle
+
+import pytest
+import torch
+
+from irevnet import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from irevnet.data import InputTransform
+
+TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def checkpoint(name: str = "irevnet-small", **options) -> Checkpoint:
+    model = build_model(name, num_classes=3, image_size=32, in_channels=3, **options)
+    return Checkpoint(
+        model=model, transform=TRANSFORM, data="digits", classes=("a", "b", "ü"), metrics={"epoch": 4, "test_top1": 0.5}
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    return tmp_path / "model.pt"
+
+
+@pytest.mark.parametrize("name", ["irevnet-small", "irevnet-cifar", "revnet-56", "resnet-cifar"])
+def test_a_checkpoint_suffices_to_use_the_network(tmp_path, name, trained_looking):
+    written = checkpoint(name)
+    trained_looking(written.model)
+    save_checkpoint(tmp_path / "model.pt", written)
+    read = read_checkpoint(tmp_path / "model.pt")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(read.model(images), written.model(images))
+    assert not read.model.training
+    assert read.model.config == written.model.config
+    for field in ("transform", "data", "classes", "metrics"):
+        assert getattr(read, field) == getattr(written, field)
+    assert torch.equal(load_checkpoint(str(tmp_path / "model.pt"))(images), written.model(images))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*absent\.pt"):
+        load_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("length", [0, 1, 1000, -1, -1000])
+def test_a_truncated_file_is_refused(saved, length):
+    data = saved.read_bytes()
+    saved.write_bytes(data[:length])
+    with pytest.raises(ValueError, match=r"model\.pt is not a checkpoint, or is damaged"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "content", [b"epoch,loss\n1,2\n", b"\x89PNG\r\n\x1a\n" + bytes(100), b"PK\x03\x04" + bytes(99)]
+)
+def test_a_foreign_file_is_refused(saved, content):
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pt is not a checkpoint, or is damaged"):
+        load_checkpoint(saved)
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("trapped", "w"))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_pickled_code_is_refused_and_not_run(saved, monkeypatch, tmp_path, write):
+    monkeypatch.chdir(tmp_path)
+    write({"state_dict": Trap()}, saved)
+    with pytest.raises(ValueError, match=r"model\.pt holds pickled Python objects, .* save the network's state_dict"):
+        load_checkpoint(saved)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_pickled_module_is_refused(saved):
+    torch.save(torch.nn.Linear(2, 2), saved)
+    with pytest.raises(ValueError, match="holds pickled Python objects"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list; expected a checkpoint's dictionary"),
+        ({"weights": 1}, r"no checkpoint of a known layout: it has the keys \['weights'\]"),
+        ({"state_dict": {"conv1.weight": torch.zeros(3)}}, "not those of an i-RevNet .* start with"),
+        ({"state_dict": [1]}, "its 'state_dict' is not a dictionary of tensors"),
+        ({"state_dict": {"a": 1}}, "its 'state_dict' is not a dictionary of tensors"),
+    ],
+)
+def test_other_contents_are_refused(saved, content, message):
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "is of checkpoint version 99; this toolkit reads version 1"),
+        ({"architecture": "VGG"}, "model.pt is damaged: KeyError: 'VGG'"),
+        ({"config": {"depth": 3}}, "model.pt is damaged: TypeError"),
+        ({"transform": None}, "model.pt is damaged: TypeError"),
+        ({"state_dict": {"a": torch.zeros(1)}}, "the weights of .*model.pt do not fit its architecture: .*Missing key"),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_part_is_refused(saved, change, message):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | change, saved)
+    with pytest.raises(ValueError, match=message) as raised:
+        load_checkpoint(saved)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_that_cannot_work_is_refused(saved):
+    content = torch.load(saved, weights_only=True)
+    content["config"]["kernel_sizes"] = (1, 2, 1)
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=r"model\.pt is damaged: ValueError: kernel_sizes is \(1, 2, 1\)"):
+        load_checkpoint(saved)
+
+
+def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(content, path):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
