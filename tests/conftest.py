@@ -63,10 +63,10 @@ def injective(injective_config, trained_looking) -> IRevNet:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
-    """The folder of a short run on the digits; tests that write into it copy it first."""
+    """The folder of a run on the digits with every default; tests that write into it copy it first."""
     torch.manual_seed(0)
     folder, epochs = train_run(
-        tmp_path_factory.mktemp("runs") / "digits", model="irevnet-small", data="digits", config=TrainConfig(epochs=2)
+        tmp_path_factory.mktemp("runs") / "digits", model="irevnet-small", data="digits", config=TrainConfig()
     )
-    assert len(list(epochs)) == 2
+    assert len(list(epochs)) == 20
     return folder

@@ -1,0 +1,141 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import results
+from analysis.results import DepthProbeResult, InversionResult, provenance
+
+
+@pytest.fixture
+def result() -> DepthProbeResult:
+    return DepthProbeResult(
+        depths=np.array([1, 3]),
+        svm_accuracy=np.array([0.5, 0.75]),
+        svm_interval=np.array([[0.4, 0.6], [0.7, 0.8]]),
+        nn_accuracy=np.array([0.25, 0.5]),
+        nn_interval=np.array([[0.2, 0.3], [0.4, 0.6]]),
+        svm_cost=np.array([0.1, 1.0]),
+        cost_grid=np.array([0.1, 1.0]),
+        channels=np.array([4, 16]),
+        network_accuracy=np.array(0.8),
+        num_train=np.array(100),
+        num_test=np.array(20),
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path, result):
+    files = result.save(tmp_path / "out", {"command": ["irevnet-analyze"]})
+    assert [path.name for path in files] == ["depth-probe.npz", "depth-probe.csv", "depth-probe.json"]
+    again = DepthProbeResult.load(tmp_path / "out")
+    for field in dataclasses.fields(result):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(result, field.name))
+    table = pd.read_csv(files[1])
+    assert table["svm_accuracy"].tolist() == [0.5, 0.75]
+    assert table["nn_accuracy_high"].tolist() == [0.3, 0.6]
+    record = json.loads(files[2].read_text())
+    assert record["provenance"] == {"command": ["irevnet-analyze"]}
+    assert record["summary"]["by_depth"][1]["depth"] == 3
+
+
+def test_a_later_result_replaces_an_earlier_one(tmp_path, result):
+    result.save(tmp_path, {})
+    dataclasses.replace(result, svm_cost=np.array([5.0, 5.0])).save(tmp_path, {})
+    assert DepthProbeResult.load(tmp_path).svm_cost.tolist() == [5.0, 5.0]
+
+
+def test_other_files_are_not_mixed_with(tmp_path, result):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for folder, message in ((tmp_path, "holds other files"), (tmp_path / "thesis.tex", "is a file")):
+        with pytest.raises(FileExistsError, match=message):
+            result.save(folder, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_unfinished_result_does_not_load(tmp_path, result):
+    with pytest.raises(FileNotFoundError, match="no complete result of depth-probe; run the study first"):
+        DepthProbeResult.load(tmp_path)
+    result.save(tmp_path, {})
+    (tmp_path / "depth-probe.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no complete result of depth-probe"):
+        DepthProbeResult.load(tmp_path)
+
+
+def test_a_result_cut_off_while_being_saved_is_not_taken_for_complete(tmp_path, result, monkeypatch):
+    result.save(tmp_path, {})
+
+    def fail(*args, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    with pytest.raises(OSError, match="no space"):
+        result.save(tmp_path, {})
+    with pytest.raises(FileNotFoundError):
+        DepthProbeResult.load(tmp_path)
+
+
+def test_a_damaged_result_is_named(tmp_path, result):
+    arrays = result.save(tmp_path, {})[0]
+    arrays.write_bytes(arrays.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"depth-probe\.npz is damaged, or not a result of depth-probe"):
+        DepthProbeResult.load(tmp_path)
+    np.savez(arrays, other=np.arange(3))
+    with pytest.raises(ValueError, match="not a result of depth-probe"):
+        DepthProbeResult.load(tmp_path)
+
+
+def test_pickled_arrays_are_not_loaded(tmp_path, result):
+    arrays = result.save(tmp_path, {})[0]
+    np.savez(arrays, **{field.name: np.array([{}], dtype=object) for field in dataclasses.fields(result)})
+    with pytest.raises(ValueError, match=r"allow_pickle=False"):
+        DepthProbeResult.load(tmp_path)
+
+
+def test_the_inversion_table_has_a_row_an_image():
+    result = InversionResult(
+        image_errors=np.array([1e-7, np.nan]),
+        noise_errors=np.array([2e-7, 3e-7, 4e-7]),
+        originals=np.zeros((1, 1, 2, 2)),
+        reconstructions=np.zeros((1, 1, 2, 2)),
+        shown_errors=np.zeros(1),
+        num_image_shown=np.array(1),
+        depth=np.array(4),
+    )
+    table = result.table()
+    assert table["set"].tolist() == ["test images"] * 2 + ["uniform noise"] * 3
+    assert table["index"].tolist() == [0, 1, 0, 1, 2]
+    assert result.summary()["images"] == {"count": 1, "undefined": 1, "mean": 1e-7, "median": 1e-7, "max": 1e-7}
+    assert result.summary()["noise"]["median"] == pytest.approx(3e-7)
+
+
+def test_provenance_says_how_to_repeat_it():
+    record = provenance(command=["irevnet-analyze", "invert"], settings={"seed": 3}, seconds=1.25)
+    assert record["command"] == ["irevnet-analyze", "invert"]
+    assert record["seed"] == 3
+    assert record["wall_seconds"] == 1.25
+    assert set(record["versions"]) >= {"torch", "numpy", "irevnet-toolkit"}
+    json.dumps(record)
+
+
+def test_the_commit_is_that_of_this_source_or_none(monkeypatch, tmp_path):
+    (tmp_path / "results.py").touch()
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    assert results._source_commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert results._source_commit() is None  # in a repository, but no part of it
+    subprocess.run([*git, "add", "results.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert results._source_commit() == head
+    monkeypatch.setenv("PATH", "")
+    assert results._source_commit() is None  # no git here
+
+
+def test_results_are_read_without_torch():
+    code = "import sys, analysis.results; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

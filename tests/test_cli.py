@@ -1,0 +1,311 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import cli
+from irevnet import Checkpoint, build_model, save_checkpoint
+from irevnet.data import InputTransform
+from irevnet.train import TrainConfig
+
+COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(finished_run) -> Path:
+    """A run in this folder, so that it is found as the newest one."""
+    return shutil.copytree(finished_run, Path("runs") / "first")
+
+
+@pytest.fixture
+def residual() -> Path:
+    """The checkpoint of a network without an inverse, that knows other classes."""
+    path = Path("resnet.pt")
+    model = build_model("resnet-cifar", num_classes=3, image_size=8, in_channels=1)
+    transform = InputTransform(channels=1, image_size=(8, 8))
+    save_checkpoint(
+        path, Checkpoint(model=model, transform=transform, data="digits", classes=("a", "b", "c"), metrics={})
+    )
+    return path
+
+
+def main(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def analyze(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.analyze, arguments)
+
+
+def test_a_newcomer_trains_evaluates_inverts_and_probes():
+    trained = main("train", "--epochs", "2")
+    assert trained.exit_code == 0, trained.output
+    assert re.match(r"test accuracy: top-1 \d\d\.\d\d%, top-5 \d+\.\d\d%\nruns/digits-irevnet-small-", trained.stdout)
+    assert trained.stderr == ""  # quiet where nobody looks
+
+    evaluated = main("evaluate")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert evaluated.stdout.split(" (")[0] == trained.stdout.splitlines()[0]
+    assert re.fullmatch(r"using runs/digits-\S+/last\.pt, the newest run\n", evaluated.stderr)
+
+    inverted = analyze("invert", "--num-noise", "20")
+    assert inverted.exit_code == 0, inverted.output
+    assert re.search(r"digits test +360 +\d\.\d\de-0[5-9]", inverted.stdout)
+    assert re.search(r"uniform noise +20 +\d\.\d\de-0[5-9]", inverted.stdout)
+
+    probed = analyze("depth-probe", "--depths", "1,11-12")
+    assert probed.exit_code == 0, probed.output
+    assert re.search(r"\n +12 +64 +\d\d\.\d% \(\d\d\.\d% to \d+\.\d%\)", probed.stdout)
+    assert "the network itself: " + trained.stdout[21:23] in probed.stdout
+    for text, suffixes in ((inverted.stdout, 5), (probed.stdout, 5)):
+        files = [Path(line) for line in text.splitlines() if line.startswith("runs/")]
+        assert len(files) == suffixes
+        assert all(path.stat().st_size > 0 for path in files)
+
+
+def test_json_is_one_object_on_standard_output_and_nothing_else(run):
+    outputs = [
+        main("train", "--epochs", "1", "--json"),
+        main("models", "--json"),
+        main("evaluate", "--ckpt", str(run), "--json"),
+        analyze("invert", "--ckpt", str(run), "--num-noise", "5", "--json"),
+        analyze("depth-probe", "--ckpt", str(run), "--depths", "12", "--json"),
+    ]
+    trained, models, evaluated, inverted, probed = (json.loads(output.stdout) for output in outputs)
+    assert trained["epoch"] == 1
+    assert Path(trained["run"], "last.pt").is_file()
+    assert {model["name"]: model["parameters"] for model in models["models"]}["irevnet-b"] == 29_201_092
+    assert evaluated["num_images"] == 360
+    assert inverted["noise"]["count"] == 5
+    assert all(Path(file).is_file() for file in inverted["files"])
+    assert [row["depth"] for row in probed["by_depth"]] == [12]
+    assert probed["network_accuracy"] == evaluated["top1"]
+
+
+def test_the_same_seed_gives_the_same_run():
+    one, same, other = (
+        json.loads(main("train", "--epochs", "1", "--seed", seed, "--out", out, "--json").stdout)
+        for seed, out in (("1", "a"), ("1", "b"), ("2", "c"))
+    )
+    assert one["train_loss"] == same["train_loss"] != other["train_loss"]
+    weights = [torch.load(f"{name}/last.pt", weights_only=True)["state_dict"] for name in "ab"]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_models_are_listed_without_cutting_anything_off():
+    output = main("models").stdout
+    assert re.search(r"irevnet-b +yes +yes +100 +29,201,092 +3,056,570,112 +3x224x224 +paper, section 3.2", output)
+    assert "…" not in output
+
+
+def test_progress_is_shown_on_a_terminal(monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr(
+        cli, "_console", lambda stderr=False: Console(stderr=stderr, force_terminal=True, highlight=False)
+    )
+    trained = main("train", "--epochs", "2")
+    assert "epoch   2  train loss" in trained.stderr
+    assert "epoch 1 of 2" in trained.stderr
+    assert trained.stdout.startswith("test accuracy")
+
+
+def test_a_network_that_knows_other_classes_is_probed_without_its_own_accuracy(residual):
+    probed = analyze("depth-probe", "--ckpt", str(residual), "--depths", "1", "--out", "probe")
+    assert probed.exit_code == 0, probed.output
+    assert "the network itself" not in probed.stdout
+    assert sorted(path.suffix for path in Path("probe").iterdir()) == [".csv", ".json", ".npz", ".pdf", ".png"]
+
+
+def test_results_of_a_bare_checkpoint_go_beside_it(run):
+    Path("net.pt").write_bytes((run / "last.pt").read_bytes())
+    inverted = analyze("invert", "--ckpt", "net.pt", "--num-noise", "5")
+    assert "net-analysis/invert/invert.npz" in inverted.stdout
+    record = json.loads(Path("net-analysis/invert/invert.json").read_text())
+    assert record["provenance"]["checkpoint"] == "net.pt"
+    assert record["provenance"]["command"] == sys.argv
+
+
+BAD_INPUT = {
+    "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
+    "unknown data": (cli.main, "train --data digit", "there is no data set 'digit'; did you mean digits?"),
+    "size": (cli.main, "train --model irevnet-b --image-size 30", "images of 30 x 30 cannot be squeezed by 32"),
+    "epochs": (cli.main, "train --epochs 0", "epochs=0, batch_size=64; expected at least 1 epoch"),
+    "learning rate": (cli.main, "train --lr -1", "expected a positive rate"),
+    "batch": (cli.main, "train -b 5000", "a batch of 5000 images is larger than the training set"),
+    "other run": (cli.main, "train --out runs/first", "runs/first holds another run; name a folder that is new"),
+    "file as folder": (cli.main, "train --out thesis.tex", "thesis.tex holds other files"),
+    "folder below a file": (cli.main, "train --out thesis.tex/run", "thesis.tex"),
+    "missing checkpoint": (cli.main, "evaluate --ckpt absent.pt", "there is no checkpoint absent.pt"),
+    "empty folder": (cli.main, "evaluate --ckpt empty", "empty holds no last.pt; give a run's folder"),
+    "truncated": (cli.main, "evaluate --ckpt truncated.pt", "truncated.pt is not a checkpoint, or is damaged"),
+    "foreign": (cli.main, "evaluate --ckpt thesis.tex", "thesis.tex is not a checkpoint, or is damaged"),
+    "pickled": (cli.main, "evaluate --ckpt pickled.pt", "pickled.pt holds pickled Python objects"),
+    "other classes": (cli.main, "evaluate --ckpt resnet.pt", "resnet.pt tells 3 classes apart, digits has 10"),
+    "no inverse": (cli.analyze, "invert --ckpt resnet.pt", "resnet.pt holds a ResNet, which has no inverse"),
+    "depth": (cli.analyze, "invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"),
+    "depths": (
+        cli.analyze,
+        "depth-probe --depths 3,13",
+        "--depths goes from 3 to 13; runs/first/last.pt has blocks 1 to 12",
+    ),
+    "depth 0": (cli.analyze, "depth-probe --depths 0", "--depths goes from 0 to 0"),
+    "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
+    "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
+    "studied data": (cli.analyze, "invert --data mnist", "there is no data set 'mnist'; known: digits"),
+}
+
+
+@pytest.fixture
+def snapshot(run, residual) -> dict[Path, bytes]:
+    Path("thesis.tex").write_text("years of work")
+    Path("truncated.pt").write_bytes((run / "last.pt").read_bytes()[:-1000])
+    torch.save(torch.nn.Linear(1, 1), "pickled.pt")
+    Path("empty").mkdir()
+    Path("full").mkdir()
+    Path("full/precious").write_text("results of another study")
+    return contents()
+
+
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_changes_nothing(snapshot, case):
+    group, arguments, message = BAD_INPUT[case]
+    result = CliRunner().invoke(group, arguments.split())
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("using ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    assert message in lines[0]
+    assert contents() == snapshot
+
+
+@pytest.mark.parametrize("value", ["", "a", "1-", "3-1", "-1", "1;2"])
+def test_depths_that_are_no_depths_are_explained(value):
+    result = analyze("depth-probe", "--depths", value)
+    assert result.exit_code == 2
+    assert "such as 1,4,8-12" in result.stderr or "names no depth" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "depths"), [("3", [3]), ("4,1", [1, 4]), ("1,8-10", [1, 8, 9, 10]), ("2-3, 3-4", [2, 3, 4])]
+)
+def test_depths_are_numbers_and_ranges(value, depths):
+    assert cli.Depths().convert(value, None, None) == depths
+
+
+def test_without_a_run_the_commands_say_how_to_make_one():
+    for result in (main("evaluate"), analyze("invert"), analyze("depth-probe")):
+        assert result.exit_code == 2
+        assert result.stderr == "Error: there is no run under runs/; train one with 'irevnet train', or give --ckpt\n"
+
+
+def test_no_gpu_is_said_in_one_line(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = main("evaluate", "--device", "cuda")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: torch finds no CUDA device here; compute on the cpu instead\n"
+
+
+def test_work_that_fails_ends_with_1_and_debug_shows_where(run, monkeypatch):
+    from irevnet import train
+
+    def fail(*args, **options):
+        raise RuntimeError("the sky\nfell down")
+
+    monkeypatch.setattr(train, "evaluate", fail)
+    result = main("evaluate")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: RuntimeError: the sky fell down (--debug shows where)"
+    shown = main("evaluate", "--debug")
+    assert isinstance(shown.exception, RuntimeError)
+    assert shown.exc_info[2] is not None
+
+
+def test_a_disk_that_refuses_is_named(run, monkeypatch):
+    from irevnet import checkpoint
+
+    def fail(*args, **options):
+        raise PermissionError(13, "Permission denied", "runs/x")
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", fail)
+    monkeypatch.setattr("analysis.study.read_checkpoint", fail)
+    result = main("evaluate")
+    assert (result.exit_code, result.stderr) == (2, "Error: runs/x: Permission denied\n")
+
+
+def test_torch_and_torchvision_that_do_not_match_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    result = main("models")
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"Error: torch \S+ and torchvision \S+ do not work together \(.*\); "
+        r"install a matching pair: pip install --upgrade torch torchvision\n",
+        result.stderr,
+    )
+
+
+def test_a_missing_torch_is_named(monkeypatch):
+    def absent(package):
+        raise cli.PackageNotFoundError(package)
+
+    monkeypatch.setattr(cli, "version", absent)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert "torch (not installed) and torchvision (not installed)" in main("models").stderr
+
+
+def test_help_and_usage_errors_answer_without_torch():
+    """In a process of its own, where importing torch fails."""
+    calls = [["main", "--help"], ["analyze", "--help"], ["main", "--version"], ["analyze", "--version"]]
+    calls += [["main" if group is cli.main else "analyze", name, "--help"] for group, name in COMMANDS]
+    code = f"""
+import sys
+for name in ("torch", "torchvision", "sklearn", "matplotlib", "pandas"):
+    sys.modules[name] = None
+import cli
+for group, *arguments in {calls!r}:
+    try:
+        getattr(cli, group)(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0, arguments
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage:") == len(calls) - 2
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_every_option_is_explained(group, name):
+    command = group.commands[name]
+    assert command.help
+    assert all(option.help for option in command.params)
+
+
+def test_the_defaults_that_help_promises_are_those_of_training():
+    text = main("train", "--help").stdout
+    promised = [float(re.search(rf"{flag} .*?\[default:\s+([\d.]+)\]", text, re.DOTALL)[1]) for flag in FLAGS]
+    assert promised == [getattr(TrainConfig(), field) for field in FLAGS.values()]
+
+
+FLAGS = {
+    "--epochs": "epochs",
+    "--batch-size": "batch_size",
+    "--lr": "learning_rate",
+    "--momentum": "momentum",
+    "--weight-decay": "weight_decay",
+}
