@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,18 +21,18 @@ from irevnet.files import atomic_write, write_json
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(ABC):
     """What every study returns: a frozen dataclass of NumPy arrays with a name, a table and headline numbers."""
 
     STUDY: ClassVar[str]
 
+    @abstractmethod
     def table(self) -> pd.DataFrame:
         """The result as a tidy table, one observation a row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The headline numbers, as plain values for JSON."""
-        raise NotImplementedError
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
         """Writes STUDY.npz, STUDY.csv and STUDY.json, each atomically; the last one marks the result as complete.

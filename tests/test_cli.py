@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import cli
-from irevnet import Checkpoint, build_model, save_checkpoint
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
 from irevnet.data import InputTransform
 from irevnet.train import TrainConfig
 
@@ -126,6 +126,33 @@ def test_a_network_that_knows_other_classes_is_probed_without_its_own_accuracy(r
     assert probed.exit_code == 0, probed.output
     assert "the network itself" not in probed.stdout
     assert sorted(path.suffix for path in Path("probe").iterdir()) == [".csv", ".json", ".npz", ".pdf", ".png"]
+
+
+def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(trained_looking):
+    """The first stage of a tiny network in that layout; its transform shows it digits at 224 x 224 in colour."""
+    model = trained_looking(
+        IRevNet(IRevNetConfig(input_shape=(3, 224, 224), num_classes=7, blocks=(2,), strides=(2,), initial_squeeze=4))
+    )
+    names = {"blocks": "stack", "bottleneck": "bottleneck_block", "head.norm": "bn1", "head.classifier": "linear"}
+    state = {}
+    for key, value in model.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        state[f"module.{key}"] = value
+    torch.save({"epoch": 3, "arch": "i-revnet", "state_dict": state}, "released.pth.tar")
+    inverted = analyze(
+        "invert", "--ckpt", "released.pth.tar", "--data", "digits", "--num-noise", "2", "-b", "90", "--json"
+    )
+    assert inverted.exit_code == 0, inverted.output
+    assert json.loads(inverted.stdout)["images"]["mean"] < 1e-5
+    assert Path("released.pth-analysis/invert/invert.png").is_file()
+    refused = main("evaluate", "--ckpt", "released.pth.tar", "--data", "digits")
+    assert (
+        refused.stderr
+        == "Error: released.pth.tar tells 7 classes apart, digits has 10; evaluate it on its own classes\n"
+    )
+    unnamed = main("evaluate", "--ckpt", "released.pth.tar")
+    assert unnamed.stderr == "Error: there is no data set 'imagenet'; known: digits\n"
 
 
 def test_results_of_a_bare_checkpoint_go_beside_it(run):

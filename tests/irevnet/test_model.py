@@ -190,3 +190,12 @@ def test_dropout_acts_in_train_mode_alone(bijective_config):
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_the_heads_running_statistics_follow_the_last_batch_as_in_the_release(bijective_config):
+    model = IRevNet(bijective_config)
+    images = torch.rand(4, 3, 8, 8)
+    seen = []
+    model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(images)
+    torch.testing.assert_close(model.head.norm.running_mean, 0.9 * seen[0].mean(dim=(0, 2, 3)))
