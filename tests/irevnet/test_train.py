@@ -34,6 +34,16 @@ def test_evaluation_counts_what_it_says():
     assert model.training
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_uses_eval_mode_and_leaves_the_mode_as_it_was(training):
+    seen = []
+    model = nn.Sequential(Fixed(torch.randn(4, 3))).train(training)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    evaluate(model, TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 2, 0])))
+    assert seen == [False]
+    assert model.training == training
+
+
 def test_top_5_of_three_classes_is_everything():
     data = TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 2, 0]))
     assert evaluate(Fixed(torch.randn(4, 3)), data).top5 == 1.0
@@ -57,16 +67,25 @@ def test_training_learns_and_reports_every_epoch(blobs):
     assert epochs[-1].learning_rate < 0.001
 
 
-def test_one_step_is_that_of_stochastic_gradient_descent(blobs):
+def test_steps_are_those_of_momentum_under_a_one_cycle_rate(blobs):
     model = nn.Linear(3, 2)
     expected = copy.deepcopy(model)
-    config = TrainConfig(epochs=100, batch_size=40, learning_rate=0.1, weight_decay=0.5)
-    next(fit(model, blobs, blobs, config, generator=torch.Generator().manual_seed(0)))
+    config = TrainConfig(epochs=100, batch_size=40, learning_rate=0.1, momentum=0.8, weight_decay=0.5)
+    epochs = fit(model, blobs, blobs, config, generator=torch.Generator().manual_seed(0))
     images, labels = blobs.tensors
-    nn.functional.cross_entropy(expected(images), labels).backward()
-    rate = 0.1 / 25  # a one-cycle schedule starts there
-    for ours, theirs in zip(model.parameters(), expected.parameters()):
-        torch.testing.assert_close(ours, theirs - rate * (theirs.grad + 0.5 * theirs), rtol=1e-5, atol=1e-6)
+    velocities = [torch.zeros_like(parameter) for parameter in expected.parameters()]
+    for done in range(4):  # an epoch is one step
+        next(epochs)
+        rate = 0.004 + (0.1 - 0.004) * (1 - math.cos(math.pi * done / (0.2 * 101 - 1))) / 2
+        gradients = torch.autograd.grad(
+            nn.functional.cross_entropy(expected(images), labels), list(expected.parameters())
+        )
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(expected.parameters(), gradients, velocities):
+                velocity.mul_(0.8).add_(gradient + 0.5 * parameter)
+                parameter -= rate * velocity
+        for ours, theirs in zip(model.parameters(), expected.parameters()):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_network_to_the_last_bit(blobs):
