@@ -66,17 +66,19 @@ class Coupling(nn.Module):
         self.squeeze_order: SqueezeOrder = squeeze_order
 
     def forward(self, x: Stream, x_tilde: Stream) -> tuple[Tensor, Tensor]:
-        y = self._squeeze(x_tilde)
-        y_tilde = self._squeeze(x) + self.bottleneck(x_tilde)
+        y = self.squeeze(x_tilde)
+        y_tilde = self.squeeze(x) + self.bottleneck(x_tilde)
         return y, y_tilde
 
     def inverse(self, y: Stream, y_tilde: Stream) -> tuple[Tensor, Tensor]:
-        x_tilde = self._unsqueeze(y)
-        x = self._unsqueeze(y_tilde - self.bottleneck(x_tilde))
+        x_tilde = self.unsqueeze(y)
+        x = self.unsqueeze(y_tilde - self.bottleneck(x_tilde))
         return x, x_tilde
 
-    def _squeeze(self, x: Tensor) -> Tensor:
+    def squeeze(self, x: Stream) -> Tensor:
+        """S of this block."""
         return squeeze(x, self.stride, self.squeeze_order)
 
-    def _unsqueeze(self, x: Tensor) -> Tensor:
+    def unsqueeze(self, x: Stream) -> Tensor:
+        """The inverse of S, which is its transpose as well: S moves values and computes none."""
         return unsqueeze(x, self.stride, self.squeeze_order)

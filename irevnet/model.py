@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from irevnet.coupling import Bottleneck, Coupling
+from irevnet.reversible import Memory, run_checkpointed, run_reversibly
 from irevnet.squeeze import SqueezeOrder, squeeze, unsqueeze
 
 Images = Float[Tensor, "batch channels height width"]
@@ -189,6 +190,22 @@ class IRevNet(nn.Module):
             channels *= stride**2
         self.blocks = nn.ModuleList(blocks)
         self.head = Head(2 * channels, config.num_classes)
+        self.memory = "plain"
+
+    @property
+    def memory(self) -> Memory:
+        """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
+
+        See `irevnet.reversible.Memory`. Gradients are the same up to rounding; memory and time differ. In eval mode,
+        and without gradients, the path is always the plain one.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        if memory not in get_args(Memory):
+            raise ValueError(f"memory is {memory!r}; expected one of {get_args(Memory)}")
+        self._memory: Memory = cast(Memory, memory)
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch classes"]:
         """Logits `(n, classes)` of images `(n, c, h, w)`."""
@@ -219,8 +236,7 @@ class IRevNet(nn.Module):
                 "height, width); pass the depth at which they were taken"
             )
         x, x_tilde = phi.chunk(2, dim=1)
-        for block in reversed(list(self.blocks)[:depth]):
-            assert isinstance(block, Coupling)
+        for block in reversed(self._couplings[:depth]):
             x, x_tilde = block.inverse(x, x_tilde)
         squeezed = torch.cat((x, x_tilde), dim=1)[:, : self._squeezed_channels]
         return unsqueeze(squeezed, self.config.initial_squeeze, self.config.squeeze_order)
@@ -237,8 +253,13 @@ class IRevNet(nn.Module):
     def _encode(self, images: Tensor, depth: int) -> Tensor:
         self._check_images(images)
         x, x_tilde = self._split(images)
-        for block in self.blocks[:depth]:
-            x, x_tilde = block(x, x_tilde)
+        blocks = self._couplings[:depth]
+        if self.memory == "plain" or not self.training or not torch.is_grad_enabled():
+            for block in blocks:
+                x, x_tilde = block(x, x_tilde)
+        else:
+            run = run_reversibly if self.memory == "reversible" else run_checkpointed
+            x, x_tilde = run(blocks, x, x_tilde)
         return torch.cat((x, x_tilde), dim=1)
 
     def _split(self, images: Images) -> tuple[Tensor, Tensor]:
@@ -247,6 +268,10 @@ class IRevNet(nn.Module):
         appended = 2 * self.config.initial_stream_channels - self._squeezed_channels
         x, x_tilde = nn.functional.pad(squeezed, (0, 0, 0, 0, 0, appended)).chunk(2, dim=1)
         return x, x_tilde
+
+    @property
+    def _couplings(self) -> list[Coupling]:
+        return list(self.blocks)  # type: ignore[return-value]
 
     @property
     def _squeezed_channels(self) -> int:
