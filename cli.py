@@ -83,19 +83,18 @@ def _installed(package: str) -> str:
 # Output: results go to standard output, everything else to standard error.
 
 
-def _console(*, stderr: bool = False) -> "Console":
-    """For tables and progress. Wide where the output is no terminal, so that nothing is cut in a file or a pipe."""
+def _console() -> "Console":
+    """Standard error, for progress."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200)
+    return Console(stderr=True, highlight=False)
 
 
 def _track(loop: Iterable, description: str) -> Iterable:
     """A progress bar on standard error if that is a terminal, and nothing otherwise."""
     from rich.progress import track
 
-    console = _console(stderr=True)
+    console = _console()
     return track(loop, description, console=console, transient=True, disable=not console.is_terminal)
 
 
@@ -106,6 +105,7 @@ def _print_json(content: dict[str, Any]) -> None:
 def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table on standard output, numbers to the right."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
 
     cells = [list(row) for row in rows]
@@ -115,7 +115,7 @@ def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in cells:
         table.add_row(*row)
-    _console().print(table)
+    Console(highlight=False, width=200).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
 
 
 # Options that mean the same thing everywhere.
@@ -257,7 +257,7 @@ def train(
 
     torch.manual_seed(seed)  # the initial weights and dropout
     options = {key: value for key, value in options.items() if value is not None}
-    console = _console(stderr=True)
+    console = _console()
     run, epochs = train_run(
         out,
         model=model,

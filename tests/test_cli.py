@@ -103,7 +103,8 @@ def test_the_same_seed_gives_the_same_run():
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_models_are_listed_without_cutting_anything_off():
+def test_models_are_listed_without_cutting_anything_off(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     output = main("models").stdout
     assert re.search(r"irevnet-b +yes +yes +100 +29,201,092 +3,056,570,112 +3x224x224 +paper, section 3.2", output)
     assert "…" not in output
@@ -112,9 +113,7 @@ def test_models_are_listed_without_cutting_anything_off():
 def test_progress_is_shown_on_a_terminal(monkeypatch):
     from rich.console import Console
 
-    monkeypatch.setattr(
-        cli, "_console", lambda stderr=False: Console(stderr=stderr, force_terminal=True, highlight=False)
-    )
+    monkeypatch.setattr(cli, "_console", lambda: Console(stderr=True, force_terminal=True, highlight=False))
     trained = main("train", "--epochs", "2")
     assert "epoch   2  train loss" in trained.stderr
     assert "epoch 1 of 2" in trained.stderr
