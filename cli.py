@@ -225,6 +225,18 @@ def models(as_json: bool) -> None:
 @click.option("--lr", "learning_rate", type=float, help="Peak of the learning rate.  [default: 0.1]")
 @click.option("--momentum", type=float, help="Momentum of the gradient.  [default: 0.9]")
 @click.option("--weight-decay", type=float, help="L2 penalty on every parameter.  [default: 0.01]")
+@click.option(
+    "--memory",
+    type=click.Choice(["plain", "checkpoint", "reversible"]),
+    help="Store activations for back-propagation; store those between blocks; or store none and rebuild them by the "
+    "inverse.  [default: plain]",
+)
+@click.option(
+    "--check-reconstruction",
+    type=int,
+    metavar="N",
+    help="With --memory reversible, compare what is rebuilt with the truth every N steps; 0 for never.  [default: 0]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
 @seed_option
 @device_option

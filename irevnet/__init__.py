@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from irevnet.presets import build_model as build_model
     from irevnet.presets import list_models as list_models
 
+__all__ = [
+    "Checkpoint",
+    "IRevNet",
+    "IRevNetConfig",
+    "build_model",
+    "list_models",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
+
 _HOMES = {
     "Checkpoint": "checkpoint",
     "IRevNet": "model",
@@ -35,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'irevnet' has no attribute {name!r}")
     return getattr(importlib.import_module(f"irevnet.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -191,6 +191,8 @@ class IRevNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = Head(2 * channels, config.num_classes)
         self.memory = "plain"
+        self.reconstruction_error: Tensor | None = None
+        """Of the last reversible back-propagation: the relative error of the input stream that it rebuilt."""
 
     @property
     def memory(self) -> Memory:
@@ -250,6 +252,9 @@ class IRevNet(nn.Module):
         again = self.features(self.inverse(phi, depth), depth)
         return torch.linalg.vector_norm(again - phi, dim=(1, 2, 3)) / torch.linalg.vector_norm(phi, dim=(1, 2, 3))
 
+    def _note_reconstruction(self, error: Tensor) -> None:
+        self.reconstruction_error = error
+
     def _encode(self, images: Tensor, depth: int) -> Tensor:
         self._check_images(images)
         x, x_tilde = self._split(images)
@@ -257,9 +262,10 @@ class IRevNet(nn.Module):
         if self.memory == "plain" or not self.training or not torch.is_grad_enabled():
             for block in blocks:
                 x, x_tilde = block(x, x_tilde)
+        elif self.memory == "checkpoint":
+            x, x_tilde = run_checkpointed(blocks, x, x_tilde)
         else:
-            run = run_reversibly if self.memory == "reversible" else run_checkpointed
-            x, x_tilde = run(blocks, x, x_tilde)
+            x, x_tilde = run_reversibly(blocks, x, x_tilde, self._note_reconstruction)
         return torch.cat((x, x_tilde), dim=1)
 
     def _split(self, images: Images) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Back-propagation through the cascade without storing its activations (section 3.2; Gomez et al., 2017).
 
 Each block is inverted on the way back: from its output the input is rebuilt, the bottleneck is evaluated again with
-gradients, and the output is forgotten. Kept are the output of the cascade and one stream of its input, whatever the
-number of blocks; where dropout is active, also the state of the random generator before each block (5 kB).
+gradients, and the output is forgotten. Kept are the output of the cascade and one stream of each of the first two
+blocks, whatever the number of blocks; where dropout is active, also the random generator's state (5 kB a block).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,56 +40,89 @@ def _contexts_of(block: Coupling) -> Callable[[], tuple[Any, Any]]:
     return lambda: (nullcontext(), _frozen_statistics(block))
 
 
-def run_reversibly(blocks: Sequence[Coupling], x: Tensor, x_tilde: Tensor) -> Streams:
-    """The cascade, with its output and one stream of its input stored for back-propagation, and nothing in between.
+def run_reversibly(
+    blocks: Sequence[Coupling], x: Tensor, x_tilde: Tensor, report: Callable[[Tensor], None] = lambda error: None
+) -> Streams:
+    """The cascade, with its output and a stream of each of the first two blocks stored for back-propagation alone.
 
     Gradients are those of the plain cascade up to rounding, for parameters, for frozen parameters (none) and for
     inputs that need none. Batch-norm statistics are updated once, dropout masks and the autocast state are those of
     the forward pass, and the global random generator is left where the forward pass left it.
+
+    After back-propagation `report` is given how far the stream that the first block reads, rebuilt from the output,
+    lies from the one that was kept: ||x~' - x~|| / ||(x, x~)||, a tensor with one element. It is rounding error, which
+    grows with depth.
 
     Raises `RuntimeError`, naming the plain path, for forward-mode differentiation, `torch.func` transforms and double
     backward: they need the graph that is not kept.
     """
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(_REFUSAL.format("torch.func transforms"))
-    parameters = [parameter for block in blocks for parameter in block.parameters()]
-    return _Reversible.apply(blocks, x, x_tilde, *parameters)  # type: ignore[return-value]
+    tape = _Tape(report)
+    for j, block in enumerate(blocks):
+        place = _Place(keep=j < 2, first=j == 0, last=j == len(blocks) - 1)
+        x, x_tilde = _ReversibleBlock.apply(tape, block, place, x, x_tilde, *block.parameters())  # type: ignore[misc]
+    return x, x_tilde
 
 
 _REFUSAL = '{} cannot go through the reversible path, which keeps no graph; set model.memory = "plain"'
 
 
-class _Reversible(torch.autograd.Function):
-    """Blocks, streams and parameters in, streams out; parameters are inputs so that autograd knows of them."""
+class _Tape:
+    """Hands the rebuilt streams from the backward pass of each block to that of the block before it."""
+
+    def __init__(self, report: Callable[[Tensor], None]):
+        self.report = report
+        self.streams: Streams | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Of a block in the cascade.
+
+    What the bottlenecks of the first two blocks read is kept. Zeros appended to an injective network are constant
+    there: rebuilt to 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by each batch
+    normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every channel.
+    """
+
+    keep: bool
+    first: bool
+    last: bool
+
+
+class _ReversibleBlock(torch.autograd.Function):
+    """A block's streams and parameters in, streams out. The parameters are inputs so that autograd knows of them."""
 
     @staticmethod
-    def forward(ctx: Any, blocks: Sequence[Coupling], x: Tensor, x_tilde: Tensor, *parameters: Tensor) -> Streams:
-        ctx.blocks = blocks
-        ctx.replays = []
-        first = x_tilde
-        for block in blocks:
-            ctx.replays.append(_Replay.record(block, x_tilde))
-            x, x_tilde = block(x, x_tilde)
-        ctx.save_for_backward(first, x, x_tilde)
-        return x, x_tilde
+    def forward(
+        ctx: Any, tape: _Tape, block: Coupling, place: _Place, x: Tensor, x_tilde: Tensor, *parameters: Tensor
+    ) -> Streams:
+        ctx.tape, ctx.block, ctx.place, ctx.replay = tape, block, place, _Replay.record(block, x_tilde)
+        y, y_tilde = block(x, x_tilde)
+        ctx.save_for_backward(x_tilde if place.keep else None, *((y, y_tilde) if place.last else (None, None)))
+        return y, y_tilde
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(_REFUSAL.format("double backward"))
-        first, y, y_tilde = ctx.saved_tensors
-        grad, grad_tilde = gradients
-        of_parameters: list[tuple[Tensor | None, ...]] = []
-        for j in reversed(range(len(ctx.blocks))):
-            block = ctx.blocks[j]
-            # Appended zeros must come back as zeros: a batch normalisation divides them by the root of its epsilon.
-            x_tilde = block.unsqueeze(y) if j > 0 else first
-            moved, through_f, found = _differentiate(block, ctx.replays[j], x_tilde, grad_tilde)
-            y, y_tilde = block.unsqueeze(y_tilde - moved), x_tilde
-            # S is orthogonal: its transpose is its inverse.
-            grad, grad_tilde = block.unsqueeze(grad_tilde), block.unsqueeze(grad) + through_f
-            of_parameters.append(found)
-        return None, grad, grad_tilde, *(g for found in reversed(of_parameters) for g in found)
+        block: Coupling = ctx.block
+        tape: _Tape = ctx.tape
+        kept, y, y_tilde = ctx.saved_tensors
+        if not ctx.place.last:
+            assert tape.streams is not None
+            y, y_tilde = tape.streams
+        rebuilt = block.unsqueeze(y)
+        x_tilde = rebuilt if kept is None else kept
+        moved, through_f, of_parameters = _differentiate(block, ctx.replay, x_tilde, gradients[1])
+        x = block.unsqueeze(y_tilde - moved)
+        tape.streams = x, x_tilde
+        if ctx.place.first:
+            size = torch.hypot(torch.linalg.vector_norm(x), torch.linalg.vector_norm(x_tilde))
+            tape.report(torch.linalg.vector_norm(rebuilt - x_tilde) / size)
+        # S is orthogonal: its transpose is its inverse.
+        grad_x, grad_x_tilde = block.unsqueeze(gradients[1]), block.unsqueeze(gradients[0]) + through_f
+        return None, None, None, grad_x, grad_x_tilde, *of_parameters
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

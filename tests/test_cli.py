@@ -103,6 +103,18 @@ def test_the_same_seed_gives_the_same_run():
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_training_without_stored_activations_ends_with_nearly_the_same_network():
+    options = ("train", "--epochs", "1", "--json")
+    plain, reversible, checkpoint = (
+        json.loads(main(*options, "--memory", memory, "--out", memory).stdout)
+        for memory in ("plain", "reversible", "checkpoint")
+    )
+    assert reversible["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-2)
+    assert checkpoint["train_loss"] == plain["train_loss"]
+    checked = main(*options, "--memory", "reversible", "--check-reconstruction", "5", "--out", "checked")
+    assert json.loads(checked.stdout)["train_loss"] == reversible["train_loss"]
+
+
 def test_models_are_listed_without_cutting_anything_off(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     output = main("models").stdout
@@ -169,6 +181,12 @@ BAD_INPUT = {
     "size": (cli.main, "train --model irevnet-b --image-size 30", "images of 30 x 30 cannot be squeezed by 32"),
     "epochs": (cli.main, "train --epochs 0", "epochs=0, batch_size=64; expected at least 1 epoch"),
     "learning rate": (cli.main, "train --lr -1", "expected a positive rate"),
+    "memory": (
+        cli.main,
+        "train --model resnet-cifar --memory reversible",
+        "memory='reversible' needs an i-RevNet; a ResNet",
+    ),
+    "check": (cli.main, "train --check-reconstruction 3", "expected a number of steps and memory='reversible', or 0"),
     "batch": (cli.main, "train -b 5000", "a batch of 5000 images is larger than the training set"),
     "other run": (cli.main, "train --out runs/first", "runs/first holds another run; name a folder that is new"),
     "file as folder": (cli.main, "train --out thesis.tex", "thesis.tex holds other files"),
@@ -324,8 +342,8 @@ def test_every_option_is_explained(group, name):
 
 def test_the_defaults_that_help_promises_are_those_of_training():
     text = main("train", "--help").stdout
-    promised = [float(re.search(rf"{flag} .*?\[default:\s+([\d.]+)\]", text, re.DOTALL)[1]) for flag in FLAGS]
-    assert promised == [getattr(TrainConfig(), field) for field in FLAGS.values()]
+    promised = [re.search(rf"{flag} .*?\[default:\s+([\w.]+)\]", text, re.DOTALL)[1] for flag in FLAGS]
+    assert promised == [str(getattr(TrainConfig(), field)) for field in FLAGS.values()]
 
 
 FLAGS = {
@@ -334,4 +352,6 @@ FLAGS = {
     "--lr": "learning_rate",
     "--momentum": "momentum",
     "--weight-decay": "weight_decay",
+    "--memory": "memory",
+    "--check-reconstruction": "check_reconstruction",
 }

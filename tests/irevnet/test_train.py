@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from irevnet import IRevNet
 from irevnet.train import TrainConfig, evaluate, fit
 
 
@@ -116,6 +117,33 @@ def test_a_batch_larger_than_the_training_set_is_refused(blobs):
         fit(nn.Linear(3, 2), blobs, blobs, TrainConfig(), generator=torch.Generator())
 
 
+def images_and_labels(config) -> TensorDataset:
+    return TensorDataset(torch.rand(12, *config.input_shape), torch.arange(12) % config.num_classes)
+
+
+def test_gradients_from_a_wrong_reconstruction_stop_training(bijective_config):
+    data = images_and_labels(bijective_config)
+    config = TrainConfig(epochs=2, batch_size=4, memory="reversible", check_reconstruction=2)
+    epochs = fit(IRevNet(bijective_config), data, data, config, generator=torch.Generator())
+    assert next(epochs).epoch == 1
+    model = IRevNet(bijective_config)
+    with torch.no_grad():
+        model.blocks[3].bottleneck[-1].weight *= 1e6
+    epochs = fit(model, data, data, config, generator=torch.Generator())
+    with pytest.raises(FloatingPointError, match=r"at step 1 back-propagation rebuilt its input with a relative error"):
+        next(epochs)
+
+
+def test_memory_is_saved_by_networks_that_can(bijective_config, blobs):
+    model = IRevNet(bijective_config)
+    data = images_and_labels(bijective_config)
+    fit(model, data, data, TrainConfig(batch_size=4, memory="checkpoint"), generator=torch.Generator())
+    assert model.memory == "checkpoint"
+    config = TrainConfig(batch_size=4, memory="reversible")
+    with pytest.raises(ValueError, match="memory='reversible' needs an i-RevNet; a Linear takes 'plain'"):
+        fit(nn.Linear(3, 2), blobs, blobs, config, generator=torch.Generator())
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -123,6 +151,8 @@ def test_a_batch_larger_than_the_training_set_is_refused(blobs):
         ("batch_size", 1, "batch_size=1; .* 2 images a batch"),
         ("learning_rate", 0.0, "learning_rate=0.0, .* a positive rate"),
         ("momentum", 1.0, r"momentum=1.0, .* a momentum in \[0, 1\)"),
+        ("check_reconstruction", 5, "check_reconstruction=5, memory='plain'; expected a number of steps and memory="),
+        ("check_reconstruction", -1, "check_reconstruction=-1, "),
         ("weight_decay", -1.0, "weight_decay=-1.0; .* a decay of 0 or more"),
     ],
 )

@@ -1,0 +1,64 @@
+"""How far float32 gradients drift when the streams are rebuilt rather than stored: writes results/drift.csv, .json.
+
+    python benchmarks/drift.py
+
+Fresh networks in train mode, random images; the truth is the gradient in float64 on the plain path. Errors are norms of
+the difference over the norm, all parameters together. The plain path's own error in float32 is the floor.
+"""
+
+import copy
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from irevnet import IRevNet
+from irevnet.presets import build_network, preset_config
+
+CASES = (("irevnet-cifar-bijective", 32, 32), ("irevnet-cifar", 32, 32), ("irevnet-b", 64, 16), ("irevnet-b", 64, 64))
+
+
+def gradient(
+    model: IRevNet, images: torch.Tensor, memory: str, dtype: torch.dtype
+) -> tuple[torch.Tensor, float | None]:
+    """All gradients end to end, in float64, and the error of the rebuilt stream if there is one."""
+    model = copy.deepcopy(model).to(dtype)
+    model.memory = memory
+    labels = torch.arange(len(images)) % model.config.num_classes
+    nn.functional.cross_entropy(model(images.to(dtype)), labels).backward()
+    error = model.reconstruction_error
+    flat = torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()])
+    return flat, None if error is None else error.item()
+
+
+def measure(name: str, size: int, batch_size: int) -> dict[str, object]:
+    torch.manual_seed(0)
+    # Without dropout: its masks differ between float32 and float64.
+    model = build_network(dataclasses.replace(preset_config(name, num_classes=10, image_size=size), dropout=0.0))
+    images = torch.rand(batch_size, 3, size, size)
+    truth, _ = gradient(model, images, "plain", torch.float64)
+    row: dict[str, object] = {"network": name, "blocks": model.config.num_blocks, "size": size, "batch": batch_size}
+    for memory, dtype in (("plain", torch.float32), ("reversible", torch.float32), ("reversible", torch.float64)):
+        found, stream = gradient(model, images, memory, dtype)
+        label = f"{memory}_{str(dtype).removeprefix('torch.')}"
+        row[f"gradient_error_{label}"] = ((found - truth).norm() / truth.norm()).item()
+        if stream is not None:
+            row[f"stream_error_{label}"] = stream
+    return row
+
+
+def main() -> None:
+    folder = Path(__file__).parent / "results"
+    rows = [measure(*case) for case in CASES]
+    pd.DataFrame(rows).to_csv(folder / "drift.csv", index=False, float_format="%.2e")
+    environment = {"torch": torch.__version__, "python": platform.python_version(), "device": "cpu"}
+    (folder / "drift.json").write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
+    print(pd.DataFrame(rows).T.to_string(header=False))
+
+
+if __name__ == "__main__":
+    main()
