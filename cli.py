@@ -439,6 +439,8 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
         track=study.track,
     )
 
+    summary = result.summary()
+
     def show() -> None:
         rows = (
             (
@@ -450,10 +452,16 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
                 ),
                 f"{row['svm_cost']:g}",
             )
-            for row in result.summary()["by_depth"]
+            for row in summary["by_depth"]
         )
         _print_table(("depth", "channels", "linear SVM (95% interval)", "1-NN (95% interval)", "C"), rows)
         if knows:
             click.echo(f"the network itself: {float(result.network_accuracy):.1%}")
+        if edge := summary["depths_at_edge_of_cost_grid"]:
+            grid = summary["cost_grid"]
+            click.echo(
+                f"C was chosen at the edge of its grid ({grid[0]:g} to {grid[-1]:g}) at depth "
+                f"{', '.join(map(str, edge))}: a wider grid may do better there"
+            )
 
     _finish(study, result, plot_depth_probe, show, as_json=as_json)

@@ -152,10 +152,13 @@ class DepthProbeResult(Result):
         )
 
     def summary(self) -> dict[str, Any]:
+        edges = [self.cost_grid.min(), self.cost_grid.max()]
         return {
             "network_accuracy": None if np.isnan(self.network_accuracy) else float(self.network_accuracy),
             "num_train": int(self.num_train),
             "num_test": int(self.num_test),
+            "cost_grid": self.cost_grid.tolist(),
+            "depths_at_edge_of_cost_grid": self.depths[np.isin(self.svm_cost, edges)].tolist(),
             "by_depth": self.table().to_dict(orient="records"),
         }
 

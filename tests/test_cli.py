@@ -68,6 +68,8 @@ def test_a_newcomer_trains_evaluates_inverts_and_probes():
     assert probed.exit_code == 0, probed.output
     assert re.search(r"\n +12 +64 +\d\d\.\d% \(\d\d\.\d% to \d+\.\d%\)", probed.stdout)
     assert "the network itself: " + trained.stdout[21:23] in probed.stdout
+    chosen = {float(line.split()[-1]) for line in probed.stdout.splitlines() if line.startswith("   ")}
+    assert ("edge of its grid (1e-05 to 10)" in probed.stdout) == bool(chosen & {1e-5, 10.0})
     for text, suffixes in ((inverted.stdout, 5), (probed.stdout, 5)):
         files = [Path(line) for line in text.splitlines() if line.startswith("runs/")]
         assert len(files) == suffixes

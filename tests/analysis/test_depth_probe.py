@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
@@ -44,6 +46,14 @@ def test_c_is_chosen_by_cross_validation(iris):
     train, labels, test, test_labels = iris
     result = depth_probe(train[:1], labels, test[:1], test_labels, depths=[1], cost_grid=[1e-6, 1.0])
     assert result.svm_cost.tolist() == [1.0]  # 1e-6 leaves the classes to the intercepts
+
+
+def test_a_c_at_the_edge_of_the_grid_is_reported(iris):
+    result = depth_probe(*iris, depths=[3, 7], cost_grid=[0.5])
+    chosen = dataclasses.replace(result, svm_cost=np.array([0.5, 0.1]), cost_grid=np.array([0.1, 0.5, 2.5]))
+    assert chosen.summary()["depths_at_edge_of_cost_grid"] == [7]
+    chosen = dataclasses.replace(result, svm_cost=np.array([2.5, 0.5]), cost_grid=np.array([2.5, 0.5, 0.1]))
+    assert chosen.summary()["depths_at_edge_of_cost_grid"] == [3]
 
 
 def test_c_is_chosen_on_part_of_the_training_set_and_the_svm_fitted_to_all(iris, monkeypatch):
