@@ -62,7 +62,8 @@ def depth_probe(
             "needs at least two classes and 3 images of each"
         )
     subset = _subset(train_labels, cv_images, seed)
-    svm_correct, nn_correct, costs = [], [], []
+    cost_grid = sorted(cost_grid)
+    svm_correct, nn_correct, costs, cv_accuracy = [], [], [], []
     for depth, train, test in track(list(zip(depths, train_features, test_features, strict=True)), "probing"):
         if not (np.isfinite(train).all() and np.isfinite(test).all()):
             raise ValueError(
@@ -70,9 +71,10 @@ def depth_probe(
             )
         scaler = StandardScaler().fit(train)
         train, test = np.asarray(scaler.transform(train)), np.asarray(scaler.transform(test))
-        cost, svm = _fit_svm(train, train_labels, subset, cost_grid, seed)
+        svm, scores = _fit_svm(train, train_labels, subset, cost_grid, seed)
         nearest = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(train, train_labels)
-        costs.append(cost)
+        costs.append(svm.C)
+        cv_accuracy.append(scores)
         svm_correct.append(int(np.count_nonzero(svm.predict(test) == test_labels)))
         nn_correct.append(int(np.count_nonzero(nearest.predict(test) == test_labels)))
     num_test = len(test_labels)
@@ -84,6 +86,7 @@ def depth_probe(
         nn_interval=np.array([_wilson(correct, num_test) for correct in nn_correct]),
         svm_cost=np.array(costs),
         cost_grid=np.array(cost_grid, dtype=np.float64),
+        cv_accuracy=np.array(cv_accuracy),
         channels=np.array([features.shape[1] for features in train_features]),
         network_accuracy=np.array(np.nan if network_accuracy is None else network_accuracy),
         num_train=np.array(len(train_labels)),
@@ -101,8 +104,8 @@ def _subset(labels: ndarray, size: int, seed: int) -> ndarray:
 
 def _fit_svm(
     features: ndarray, labels: ndarray, subset: ndarray, cost_grid: Sequence[float], seed: int
-) -> tuple[float, LinearSVC]:
-    """C by cross-validation on the subset, then the SVM with that C on all training features."""
+) -> tuple[LinearSVC, ndarray]:
+    """The SVM on all training features, with C by cross-validation on the subset, and the accuracies found there."""
     svm = LinearSVC(dual=len(features) < features.shape[1], max_iter=10_000, random_state=seed)
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -110,8 +113,8 @@ def _fit_svm(
         warnings.simplefilter("ignore", ConvergenceWarning)
         search = GridSearchCV(svm, {"C": list(cost_grid)}, cv=folds, refit=False)
         search.fit(features[subset], labels[subset])
-    cost = search.best_params_["C"]
-    return cost, svm.set_params(C=cost).fit(features, labels)
+    svm.set_params(**search.best_params_).fit(features, labels)
+    return svm, search.cv_results_["mean_test_score"]
 
 
 def _wilson(correct: int, total: int) -> tuple[float, float]:

@@ -115,7 +115,8 @@ class DepthProbeResult(Result):
         nn_accuracy: the same of the nearest neighbour, `(J,)`.
         nn_interval: its 95% Wilson interval, `(J, 2)`.
         svm_cost: the SVM's C, cross-validated at each depth, `(J,)`.
-        cost_grid: the values of C tried, `(costs,)`.
+        cost_grid: the values of C tried, in increasing order, `(costs,)`.
+        cv_accuracy: mean cross-validated accuracy at each depth for each of them, `(J, costs)`.
         channels: of the features, the dimension that the probes see, `(J,)`.
         network_accuracy: the network's own top-1 on the same test images, `()`; NaN where it has other classes.
         num_train: training images, `()`.
@@ -131,6 +132,7 @@ class DepthProbeResult(Result):
     nn_interval: Float[ndarray, "J 2"]
     svm_cost: Float[ndarray, " J"]
     cost_grid: Float[ndarray, " costs"]
+    cv_accuracy: Float[ndarray, "J costs"]
     channels: Int[ndarray, " J"]
     network_accuracy: Float[ndarray, ""]
     num_train: Int[ndarray, ""]
@@ -152,15 +154,20 @@ class DepthProbeResult(Result):
         )
 
     def summary(self) -> dict[str, Any]:
-        edges = [self.cost_grid.min(), self.cost_grid.max()]
         return {
             "network_accuracy": None if np.isnan(self.network_accuracy) else float(self.network_accuracy),
             "num_train": int(self.num_train),
             "num_test": int(self.num_test),
             "cost_grid": self.cost_grid.tolist(),
-            "depths_at_edge_of_cost_grid": self.depths[np.isin(self.svm_cost, edges)].tolist(),
+            "depths_at_edge_of_cost_grid": self.depths[self._at_edge()].tolist(),
             "by_depth": self.table().to_dict(orient="records"),
         }
+
+    def _at_edge(self) -> ndarray:
+        """Where the least or the largest C beats those between, so that one beyond the grid may be better still."""
+        inside = self.cv_accuracy[:, 1:-1].max(axis=1, initial=0)
+        first, last = self.cv_accuracy[:, 0], self.cv_accuracy[:, -1]
+        return np.maximum(first, last) > inside
 
 
 @dataclass(frozen=True, eq=False)

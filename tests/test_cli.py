@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import cli
+from analysis.results import DepthProbeResult
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
 from irevnet.data import InputTransform
 from irevnet.train import TrainConfig
@@ -68,8 +69,9 @@ def test_a_newcomer_trains_evaluates_inverts_and_probes():
     assert probed.exit_code == 0, probed.output
     assert re.search(r"\n +12 +64 +\d\d\.\d% \(\d\d\.\d% to \d+\.\d%\)", probed.stdout)
     assert "the network itself: " + trained.stdout[21:23] in probed.stdout
-    chosen = {float(line.split()[-1]) for line in probed.stdout.splitlines() if line.startswith("   ")}
-    assert ("edge of its grid (1e-05 to 10)" in probed.stdout) == bool(chosen & {1e-5, 10.0})
+    (saved,) = Path("runs").glob("*/analysis/depth-probe")
+    edge = DepthProbeResult.load(saved).summary()["depths_at_edge_of_cost_grid"]
+    assert ("edge of its grid (1e-05 to 10)" in probed.stdout) == bool(edge)
     for text, suffixes in ((inverted.stdout, 5), (probed.stdout, 5)):
         files = [Path(line) for line in text.splitlines() if line.startswith("runs/")]
         assert len(files) == suffixes
@@ -324,6 +326,7 @@ import sys
 for name in ("torch", "torchvision", "sklearn", "matplotlib", "pandas"):
     sys.modules[name] = None
 import cli
+from analysis.results import DepthProbeResult
 for group, *arguments in {calls!r}:
     try:
         getattr(cli, group)(arguments)

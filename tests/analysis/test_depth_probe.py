@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 from sklearn.svm import LinearSVC
 
 from analysis.depth_probe import depth_probe
@@ -48,12 +48,28 @@ def test_c_is_chosen_by_cross_validation(iris):
     assert result.svm_cost.tolist() == [1.0]  # 1e-6 leaves the classes to the intercepts
 
 
-def test_a_c_at_the_edge_of_the_grid_is_reported(iris):
-    result = depth_probe(*iris, depths=[3, 7], cost_grid=[0.5])
-    chosen = dataclasses.replace(result, svm_cost=np.array([0.5, 0.1]), cost_grid=np.array([0.1, 0.5, 2.5]))
-    assert chosen.summary()["depths_at_edge_of_cost_grid"] == [7]
-    chosen = dataclasses.replace(result, svm_cost=np.array([2.5, 0.5]), cost_grid=np.array([2.5, 0.5, 0.1]))
-    assert chosen.summary()["depths_at_edge_of_cost_grid"] == [3]
+def test_a_c_that_wins_at_the_edge_of_the_grid_is_reported(iris):
+    train, labels, test, test_labels = iris
+    result = dataclasses.replace(
+        depth_probe(train * 2, labels, test * 2, test_labels, depths=[3, 5, 7, 9], cost_grid=[0.5]),
+        svm_cost=np.array([0.1, 0.1, 0.5, 2.5]),
+        cost_grid=np.array([0.1, 0.5, 2.5]),
+        cv_accuracy=np.array([[0.9, 0.8, 0.7], [0.9, 0.9, 0.7], [0.7, 0.9, 0.8], [0.7, 0.8, 0.9]]),
+    )
+    # A tie with a value inside the grid, as at depth 5, says nothing of what lies beyond.
+    assert result.summary()["depths_at_edge_of_cost_grid"] == [3, 9]
+
+
+def test_cross_validated_accuracies_are_kept_for_every_c(iris):
+    train, labels, _, _ = iris
+    result = depth_probe(*iris, depths=[1, 2], cost_grid=[1.0, 0.01])
+    assert result.cost_grid.tolist() == [0.01, 1.0]
+    x = (train[0] - train[0].mean(axis=0)) / train[0].std(axis=0)
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    for column, cost in enumerate(result.cost_grid):
+        scores = cross_val_score(LinearSVC(C=cost, dual=False), x, labels, cv=folds)
+        assert result.cv_accuracy[0, column] == pytest.approx(scores.mean())
+    assert result.svm_cost[0] == result.cost_grid[result.cv_accuracy[0].argmax()]
 
 
 def test_c_is_chosen_on_part_of_the_training_set_and_the_svm_fitted_to_all(iris, monkeypatch):

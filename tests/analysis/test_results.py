@@ -21,6 +21,7 @@ def result() -> DepthProbeResult:
         nn_interval=np.array([[0.2, 0.3], [0.4, 0.6]]),
         svm_cost=np.array([0.1, 1.0]),
         cost_grid=np.array([0.1, 1.0]),
+        cv_accuracy=np.array([[0.6, 0.5], [0.6, 0.7]]),
         channels=np.array([4, 16]),
         network_accuracy=np.array(0.8),
         num_train=np.array(100),

@@ -23,6 +23,7 @@ def probe() -> DepthProbeResult:
         nn_interval=np.array([[0.3, 0.5], [0.5, 0.7], [0.7, 0.9]]),
         svm_cost=np.ones(3),
         cost_grid=np.ones(1),
+        cv_accuracy=np.ones((3, 1)),
         channels=np.array([4, 16, 16]),
         network_accuracy=np.array(0.95),
         num_train=np.array(100),
