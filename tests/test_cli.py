@@ -326,7 +326,6 @@ import sys
 for name in ("torch", "torchvision", "sklearn", "matplotlib", "pandas"):
     sys.modules[name] = None
 import cli
-from analysis.results import DepthProbeResult
 for group, *arguments in {calls!r}:
     try:
         getattr(cli, group)(arguments)
