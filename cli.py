@@ -4,8 +4,10 @@ usage errors answer at once, without torch."""
 import dataclasses
 import json
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from analysis.results import Result
     from analysis.study import Study
+    from irevnet.runs import RunSettings
 
 WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
@@ -59,7 +62,10 @@ class Group(click.Group):
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    text = str(error)
+    if "Original Traceback" in text:  # of a process that loads images: its last line is the error itself
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
 def _require_torch() -> None:
@@ -118,32 +124,6 @@ def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None
     Console(highlight=False, width=200).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
 
 
-# Options that mean the same thing everywhere.
-
-ckpt_option = click.option(
-    "--ckpt",
-    type=click.Path(path_type=Path),
-    help="A checkpoint file or a run's folder (then its last.pt).  [default: the newest run under runs/]",
-)
-data_option = click.option("--data", help="A data set by name: digits.  [default: the one trained on]")
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
-batch_size_option = click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
-)
-workers_option = click.option(
-    "-j", "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images."
-)
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object; all else goes to standard error."
-)
-
-
 class Depths(click.ParamType):
     """Depths such as 1,4,8-12."""
 
@@ -162,10 +142,84 @@ class Depths(click.ParamType):
         return sorted(depths)
 
 
+class Parts(click.ParamType):
+    """Parts of a whole such as 0.3,0.6."""
+
+    name = "parts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of parts of the run; expected numbers such as 0.3,0.6,0.8")
+
+
+class Classes(click.ParamType):
+    """A number of classes, or a file with their names."""
+
+    name = "n|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[str, ...]:
+        if value.isdecimal():
+            return int(value)
+        if not Path(value).is_file():
+            self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
+        lines = Path(value).read_text(encoding="utf-8").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+
+# Options that mean the same thing everywhere.
+
+ckpt_option = click.option(
+    "--ckpt",
+    type=click.Path(path_type=Path),
+    help="A checkpoint file or a run's folder (then its last.pt).  [default: the newest run under runs/]",
+)
+data_option = click.option(
+    "--data",
+    metavar="NAME|FOLDER",
+    help="digits, cifar10, cifar100, fashion-mnist, or a folder with train/ and val/, each with a folder of images a "
+    "class.  [default: the data trained on; to train, digits]",
+)
+data_root_option = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default="data",
+    show_default=True,
+    envvar="IREVNET_DATA_ROOT",
+    show_envvar=True,
+    help="Where the files of a data set by name are.",
+)
+download_option = click.option("--download", is_flag=True, help="Fetch them if they are not there.")
+classes_option = click.option(
+    "--classes",
+    type=Classes(),
+    help="Some of the classes: a number of them drawn at random, or a file of names, one a line.  [default: all]",
+)
+class_seed_option = click.option("--class-seed", type=click.IntRange(min=0), help="Seed of that draw.  [default: 0]")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+batch_size_option = click.option(
+    "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
+)
+workers_option = click.option(
+    "-j", "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images."
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object; all else goes to standard error."
+)
+
+
 def _open(ckpt: Path | None, **options: Any) -> "Study":
     from analysis.study import Study
 
-    study = Study.open(ckpt, track=_track, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    study = Study.open(ckpt, track=_track, **given)
     if ckpt is None:
         click.echo(f"using {study.path}, the newest run", err=True)
     return study
@@ -216,89 +270,244 @@ def models(as_json: bool) -> None:
     )
 
 
+def data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Which images."""
+    for option in reversed((data_option, data_root_option, download_option, classes_option, class_seed_option)):
+        command = option(command)
+    return command
+
+
+CONFIG_OPTIONS = (
+    click.option("--epochs", type=int, help="Passes over the training set."),
+    click.option("--steps", type=int, help="Steps in all, instead of epochs."),
+    click.option("-b", "--batch-size", type=int, help="Images a step."),
+    click.option("--lr", "learning_rate", type=float, help="The highest learning rate."),
+    click.option("--schedule", type=click.Choice(["one-cycle", "step"]), help="How the learning rate changes."),
+    click.option("--decay-at", type=Parts(), help="With --schedule step: when to lower the rate, as parts of the run."),
+    click.option("--decay", type=float, help="What the rate is then multiplied by."),
+    click.option("--momentum", type=float, help="Momentum of the gradient."),
+    click.option("--weight-decay", type=float, help="L2 penalty on every parameter."),
+    click.option(
+        "--augmentation",
+        type=click.Choice(["none", "cifar", "imagenet"]),
+        help="Random changes of training images: none; shift and flip; or scale, crop, flip and colours.",
+    ),
+    click.option(
+        "--normalise/--no-normalise",
+        default=None,
+        help="Normalise images by the data's mean and standard deviation, or leave them in [0, 1] as the paper does.",
+    ),
+    click.option(
+        "--memory",
+        type=click.Choice(["plain", "checkpoint", "reversible"]),
+        help="Store activations for back-propagation; store those between blocks; or store none and rebuild them by "
+        "the inverse.",
+    ),
+    click.option(
+        "--check-reconstruction",
+        type=int,
+        metavar="N",
+        help="With --memory reversible, compare what is rebuilt with the truth every N steps; 0 for never.",
+    ),
+    click.option(
+        "--amp",
+        type=click.Choice(["none", "bf16", "fp16"]),
+        help="Mixed precision: convolutions in 16 bits, streams in 32.",
+    ),
+    click.option(
+        "--channels-last/--no-channels-last", default=None, help="Keep tensors in the order many convolutions prefer."
+    ),
+    click.option("--compile/--no-compile", default=None, help="Compile the network with torch.compile."),
+)
+"""Fields of TrainConfig; what is not given is the recipe's."""
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(CONFIG_OPTIONS):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.option("--model", default="irevnet-small", show_default=True, help="A network by name; see 'irevnet models'.")
-@click.option("--data", default="digits", show_default=True, help="A data set by name: digits.")
+@click.option("--model", help="A network by name; see 'irevnet models'.  [default: irevnet-small]")
+@data_options
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize the images to N x N.  [default: their own size]")
-@click.option("--epochs", type=int, help="Passes over the training set.  [default: 20]")
-@click.option("-b", "--batch-size", type=int, help="Images a step.  [default: 64]")
-@click.option("--lr", "learning_rate", type=float, help="Peak of the learning rate.  [default: 0.1]")
-@click.option("--momentum", type=float, help="Momentum of the gradient.  [default: 0.9]")
-@click.option("--weight-decay", type=float, help="L2 penalty on every parameter.  [default: 0.01]")
 @click.option(
-    "--memory",
-    type=click.Choice(["plain", "checkpoint", "reversible"]),
-    help="Store activations for back-propagation; store those between blocks; or store none and rebuild them by the "
-    "inverse.  [default: plain]",
+    "--recipe",
+    type=click.Choice(["digits", "fast", "cifar", "imagenet"]),
+    help="Where the settings below come from.  [default: digits for the digits, else fast]",
 )
-@click.option(
-    "--check-reconstruction",
-    type=int,
-    metavar="N",
-    help="With --memory reversible, compare what is rebuilt with the truth every N steps; 0 for never.  [default: 0]",
-)
+@config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.  [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
-@seed_option
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run of this folder.")
+@click.option("--max-steps", type=click.IntRange(min=1), help="Do no more than so many steps now.")
+@click.option("--dry-run", is_flag=True, help="Print what the run will take, check the data, and train nothing.")
 @device_option
 @workers_option
 @json_option
 def train(
-    model: str,
-    data: str,
-    image_size: int | None,
+    resume: Path | None,
     out: Path | None,
-    seed: int,
-    device: str,
-    workers: int,
+    recipe: str | None,
+    max_steps: int | None,
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a network, into a run folder with its config, metrics and checkpoints.
 
-    Stochastic gradient descent with momentum under a one-cycle learning rate. Without options: irevnet-small on
-    scikit-learn's handwritten digits, which need no download.
+    Without options: irevnet-small on scikit-learn's handwritten digits, which need no download. Recipes:
 
     \b
-    RUN/config.json   what was asked for           RUN/last.pt   after the last epoch (used by default)
+    digits     20 epochs of 64 images, one-cycle rate up to 0.1, weight decay 0.01
+    fast       15 epochs of 128, one-cycle rate up to 0.1, weight decay 0.0005, shift and flip
+    cifar      the authors' for CIFAR: 200 epochs of 128, rate 0.1 x 0.2 at epochs 60, 120 and 160
+    imagenet   the paper's: 600,000 steps of 256, rate 0.1 x 0.1 every 160,000, --memory reversible
+
+    Ctrl-C finishes the step, saves, and says how to go on; on one CPU, --resume ends with the very network that an
+    uninterrupted run ends with.
+
+    \b
+    RUN/config.json   what was asked for           RUN/last.pt   the newest checkpoint (used by default)
     RUN/metrics.csv   a line an epoch              RUN/best.pt   of the highest test accuracy
+    RUN/losses.csv    a line a step
     """
     import torch
 
-    from irevnet.runs import train_run
-    from irevnet.train import TrainConfig
+    from irevnet.runs import new_run, read_settings, resume_run
 
-    torch.manual_seed(seed)  # the initial weights and dropout
-    options = {key: value for key, value in options.items() if value is not None}
-    console = _console()
-    run, epochs = train_run(
-        out,
-        model=model,
-        data=data,
-        config=TrainConfig(**options),
-        image_size=image_size,
-        seed=seed,
-        device=device,
-        workers=workers,
-        track=_track,
-    )
-    history = []
-    for metrics in epochs:
-        history.append(metrics)
-        if console.is_terminal:
-            console.print(
-                f"epoch {metrics.epoch:3d}  train loss {metrics.train_loss:.4f}  test loss {metrics.test_loss:.4f}  "
-                f"test accuracy {metrics.test_top1:.2%}  {metrics.seconds:.1f} s"
-            )
-    if as_json:
-        _print_json({"run": str(run), **dataclasses.asdict(history[-1])})
+    places = {name: options.pop(name) for name in ("data_root", "download", "device", "workers")}
+    given = {name: value for name, value in options.items() if value is not None}
+    if resume is None:
+        settings = _settings(recipe, given)
+    elif out or recipe:
+        raise ValueError(f"--resume {resume} goes on in that folder, by its own recipe; leave --out and --recipe out")
     else:
-        click.echo(f"test accuracy: top-1 {history[-1].test_top1:.2%}, top-5 {history[-1].test_top5:.2%}")
-        click.echo(run)
+        settings = read_settings(resume)
+        _refuse_others(resume, settings, given)
+    torch.manual_seed(settings.seed)  # the initial weights and dropout
+    if dry_run:
+        _show_plan(settings, places, as_json=as_json)
+        return
+    if resume is None:
+        run = new_run(out, settings, **places, track=_track)
+    else:
+        run = resume_run(resume, settings, **places, track=_track)
+    console = _console()
+    with _stop_on_signals() as stopped:
+        for metrics in run.epochs(max_steps=max_steps, stop=stopped):
+            if console.is_terminal:
+                console.print(
+                    f"epoch {metrics.epoch:3d}  train loss {metrics.train_loss:.4f}  test loss {metrics.test_loss:.4f}"
+                    f"  test accuracy {metrics.test_top1:.2%}  {metrics.seconds:.1f} s"
+                )
+    training = run.training
+    last = training.history[-1] if training.history else None
+    if as_json:
+        progress = {"run": str(run.folder), "finished": run.finished, "step": training.step}
+        _print_json({**(dataclasses.asdict(last) if last else {}), **progress})
+    else:
+        if last:
+            click.echo(f"test accuracy: top-1 {last.test_top1:.2%}, top-5 {last.test_top5:.2%}")
+        click.echo(run.folder)
+    if not run.finished:
+        click.echo(
+            f"stopped after step {training.step:,} of {training.num_steps:,}; go on with "
+            f"'irevnet train --resume {run.folder}'",
+            err=True,
+        )
+        if stopped():
+            raise click.exceptions.Exit(1)
+
+
+def _settings(recipe_name: str | None, given: dict[str, Any]) -> "RunSettings":
+    """The settings of a new run: those of the recipe, and what is given instead."""
+    from irevnet.model import IRevNetConfig
+    from irevnet.presets import preset_config
+    from irevnet.recipes import recipe
+    from irevnet.runs import RunSettings
+
+    named = {name: given.pop(name) for name in RUN_OPTIONS if name in given}
+    model, data = named.pop("model", "irevnet-small"), named.pop("data", "digits")
+    invertible = isinstance(preset_config(model), IRevNetConfig)
+    config = recipe(recipe_name or ("digits" if data == "digits" else "fast"), invertible=invertible, **given)
+    return RunSettings(model=model, data=data, training=config, **named)
+
+
+RUN_OPTIONS = ("model", "data", "classes", "class_seed", "image_size", "seed")
+"""Fields of RunSettings that are options of their own."""
+
+
+def _refuse_others(folder: Path, settings: "RunSettings", given: dict[str, Any]) -> None:
+    """Raises `ValueError` if settings are given that are not those of the run that is to go on."""
+    kept = {**dataclasses.asdict(settings), **dataclasses.asdict(settings.training)}
+    for name, value in given.items():
+        if kept[name] != value:
+            option = "lr" if name == "learning_rate" else name.replace("_", "-")
+            raise ValueError(
+                f"{folder} was begun with --{option} {kept[name]}, not {value}; leave the option out, or begin "
+                "a new run"
+            )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool) -> None:
+    """What a run will take, once its images have been looked at."""
+    from irevnet.plan import check_images, plan
+    from irevnet.runs import prepare
+
+    run = prepare(Path(), settings, **places)
+    config, training = settings.training, run.training
+    checked = sum(check_images(data, track=_track) for data in (training.train_data, training.test_data))
+    content = plan(run.checkpoint.model, training, config)
+    if as_json:
+        _print_json({**dataclasses.asdict(content), "images_checked": checked})
+        return
+    epochs = training.num_steps / training.steps_per_epoch
+    rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in content.learning_rates)
+    lines = {
+        "network": f"{settings.model}, {content.parameters:,} parameters",
+        "input": f"{'x'.join(map(str, content.input_shape))}, {content.num_classes} classes",
+        "multiply-adds": f"{content.multiply_adds:,} an image, forward",
+        "images": f"{content.num_train:,} to train on, {content.num_test:,} to test on; {checked:,} of them read",
+        "steps": f"{content.num_steps:,} of {config.batch_size} images, {content.steps_per_epoch:,} an epoch, "
+        f"{epochs:.4g} epochs",
+        "learning rate": rates,
+        **{
+            f"memory, {kind}": f"{_bytes(size)}{' (chosen)' if kind == config.memory else ''}"
+            for kind, size in content.memory.items()
+        },
+    }
+    for name, text in lines.items():
+        click.echo(f"{name:20s}{text}")
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has come; a second one ends the program at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        click.echo("finishing this step, then saving; once more ends at once, without saving", err=True)
+
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 @main.command()
 @ckpt_option
-@data_option
+@data_options
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
 @device_option
 @batch_size_option
@@ -309,12 +518,11 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     from irevnet.train import evaluate as evaluate_network
 
     study = _open(**options)
-    images = study.images(split)
-    known = study.checkpoint.model.config.num_classes
-    if len(images.classes) != known:
+    images = study.with_network_labels(study.images(split))
+    if images is None:
         raise ValueError(
-            f"{study.path} tells {known} classes apart, {study.data} has {len(images.classes)}; "
-            "evaluate it on its own classes"
+            f"{study.path} tells {study.checkpoint.model.config.num_classes} classes apart, {study.source.name} has "
+            f"{len(study.classes)}, and they are not the same; evaluate it on its own classes"
         )
     result = evaluate_network(study.checkpoint.model, images, **study.passes())
     if as_json:
@@ -328,23 +536,28 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
 
 def study_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all studies have."""
-    shared = (ckpt_option, data_option, out_option, seed_option, device_option, batch_size_option, workers_option)
+    shared = (ckpt_option, data_options, out_option, seed_option, device_option, batch_size_option, workers_option)
     for option in reversed((*shared, json_option)):
         command = option(command)
     return command
 
 
 def _finish(
-    study: "Study", result: "Result", plot: Callable[[Any], "Figure"], show: Callable[[], None], *, as_json: bool
+    files: "list[Path]",
+    result: "Result",
+    plot: Callable[[Any], "Figure"],
+    show: Callable[[], None],
+    *,
+    as_json: bool,
+    **subject: str,
 ) -> None:
-    """Saves the result, draws it from what was saved, and prints it."""
+    """Draws a result from the files that it was saved in, and prints it."""
     from figures.style import save_figure
 
-    files = study.save(result, sys.argv)
     folder = files[0].parent
     files += save_figure(plot(type(result).load(folder)), folder, result.STUDY)
     if as_json:
-        _print_json({"checkpoint": str(study.path), **result.summary(), "files": list(map(str, files))})
+        _print_json({**subject, **result.summary(), "files": list(map(str, files))})
     else:
         show()
         for file in files:
@@ -362,6 +575,7 @@ def analyze() -> None:
     \b
     irevnet-analyze invert          how exactly images come back from their features (section 4.2)
     irevnet-analyze depth-probe     what a linear SVM and 1-NN make of each block's features (Fig. 6)
+    irevnet-analyze training-curves   how fast networks learn, side by side (Fig. 3)
     """
 
 
@@ -398,12 +612,14 @@ def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> 
         depth=depth,
         **study.passes(),
     )
-    sets = {f"{study.data} test": result.summary()["images"], "uniform noise": result.summary()["noise"]}
+    sets = {f"{study.source.name} test": result.summary()["images"], "uniform noise": result.summary()["noise"]}
     rows = (
         (name, f"{s['count']}", *(f"{s[key]:.2e}" for key in ("mean", "median", "max"))) for name, s in sets.items()
     )
     headings = ("relative error", "images", "mean", "median", "max")
-    _finish(study, result, plot_inversion, lambda: _print_table(headings, rows), as_json=as_json)
+    files = study.save(result, sys.argv)
+    show = lambda: _print_table(headings, rows)  # noqa: E731
+    _finish(files, result, plot_inversion, show, as_json=as_json, checkpoint=str(study.path))
 
 
 @analyze.command("depth-probe")
@@ -429,12 +645,12 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
         raise ValueError(f"--depths goes from {depths[0]} to {depths[-1]}; {study.path} has blocks 1 to {last}")
     study.folder(DepthProbeResult)
     train, test = study.images("train"), study.images("test")
-    knows = len(test.classes) == model.config.num_classes
+    known = study.with_network_labels(test)
     result = probe(
         *averaged_features(model, train, depths, **study.passes()),
         *averaged_features(model, test, depths, **study.passes()),
         depths=depths,
-        network_accuracy=evaluate(model, test, **study.passes()).top1 if knows else None,
+        network_accuracy=evaluate(model, known, **study.passes()).top1 if known is not None else None,
         seed=study.seed,
         track=study.track,
     )
@@ -455,7 +671,7 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
             for row in summary["by_depth"]
         )
         _print_table(("depth", "channels", "linear SVM (95% interval)", "1-NN (95% interval)", "C"), rows)
-        if knows:
+        if known is not None:
             click.echo(f"the network itself: {float(result.network_accuracy):.1%}")
         if edge := summary["depths_at_edge_of_cost_grid"]:
             grid = summary["cost_grid"]
@@ -464,4 +680,50 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
                 f"{', '.join(map(str, edge))}: a wider grid may do better there"
             )
 
-    _finish(study, result, plot_depth_probe, show, as_json=as_json)
+    files = study.save(result, sys.argv)
+    _finish(files, result, plot_depth_probe, show, as_json=as_json, checkpoint=str(study.path))
+
+
+@analyze.command("training-curves")
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--window", type=click.IntRange(min=1), default=100, show_default=True, help="Iterations of the moving average."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the first run's folder]"
+)
+@json_option
+def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_json: bool) -> None:
+    """Compare the training losses of runs on the same data (section 3.2, Fig. 3).
+
+    RUN is a run's folder, finished or not; by default the newest one. In the paper the losses of the i-RevNet and of
+    the ResNet decrease alike. Test accuracies after each epoch are drawn beside them.
+    """
+    import time
+
+    from analysis.results import TrainingCurvesResult, check_folder, provenance
+    from analysis.training_curves import describe_run, read_histories
+    from analysis.training_curves import training_curves as compare
+    from figures.training_curves import plot_training_curves
+    from irevnet.runs import find_checkpoint
+
+    started = time.perf_counter()
+    folders = list(runs) or [find_checkpoint(None).parent]
+    histories = read_histories(folders)
+    folder = out or folders[0] / "analysis" / TrainingCurvesResult.STUDY
+    check_folder(folder, TrainingCurvesResult.STUDY)
+    result = compare(histories, window=window)
+    settings = {"runs": [describe_run(folder) for folder in folders], "window": window}
+    record = provenance(command=sys.argv, settings=settings, seconds=time.perf_counter() - started)
+    rows = [
+        (
+            run["name"],
+            f"{run['iterations']:,}",
+            *(f"{loss:.4f}" for loss in run["loss_at_quarters"]),
+            "" if run["test_accuracy"] is None else f"{run['test_accuracy']:.2%}",
+        )
+        for run in result.summary()["runs"]
+    ]
+    headings = ("training loss of", "iterations", "at 25%", "at 50%", "at 75%", "at the end", "test accuracy")
+    show = lambda: _print_table(headings, rows)  # noqa: E731
+    _finish(result.save(folder, record), result, plot_training_curves, show, as_json=as_json)

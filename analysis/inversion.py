@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from analysis.results import InversionResult
-from irevnet.data import InputTransform, batches
+from irevnet.data import batches
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
+from irevnet.transforms import InputTransform
 
 
 def relative_errors(

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.results import Result, check_folder, provenance
 from irevnet.checkpoint import Checkpoint, describe, read_checkpoint
-from irevnet.data import LabelledImages, Split, load_data
+from irevnet.data import DataSource, LabelledImages, Split, choose_classes, open_data
 from irevnet.runs import choose_device, find_checkpoint, study_folder
 from irevnet.train import Track, no_progress
 
@@ -19,7 +19,8 @@ class Study:
     Attributes:
         path: the checkpoint file.
         checkpoint: what it holds, the network on the device to compute on.
-        data: name of the data set whose images are looked at.
+        source: the data whose images are looked at.
+        classes: those of its classes that are looked at.
         out: folder for the results; `None` puts them into the run's folder, or beside a file that belongs to no run.
         seed: of everything random.
         batch_size: images a forward pass.
@@ -30,7 +31,8 @@ class Study:
 
     path: Path
     checkpoint: Checkpoint
-    data: str
+    source: DataSource
+    classes: tuple[str, ...]
     out: Path | None = None
     seed: int = 0
     batch_size: int = 256
@@ -39,16 +41,45 @@ class Study:
     started: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def open(cls, ckpt: Path | None, *, data: str | None = None, device: str = "auto", **options: Any):
-        """Opens a checkpoint file or a run's folder, by default the newest run, and the data it was trained on."""
+    def open(
+        cls,
+        ckpt: Path | None,
+        *,
+        data: str | None = None,
+        data_root: str | Path = "data",
+        download: bool = False,
+        classes: int | tuple[str, ...] | None = None,
+        class_seed: int = 0,
+        device: str = "auto",
+        **options: Any,
+    ):
+        """Opens a checkpoint file or a run's folder, by default the newest run, and its data or other.
+
+        The classes looked at are those that the network knows or, of data whose classes it does not know, all; or some
+        of these, by number or by name.
+        """
         path = find_checkpoint(ckpt)
         checkpoint = read_checkpoint(path)
         checkpoint.model.to(choose_device(device))
-        return cls(path=path, checkpoint=checkpoint, data=data or checkpoint.data, **options)
+        source = open_data(data or checkpoint.data, root=data_root, download=download)
+        known = checkpoint.classes if set(checkpoint.classes) <= set(source.classes) else ()
+        known = known or source.classes
+        chosen = known if classes is None else choose_classes(source, classes, seed=class_seed, among=known)
+        return cls(path=path, checkpoint=checkpoint, source=source, classes=chosen, **options)
 
     def images(self, split: Split) -> LabelledImages:
         """A split of the data set, as inputs for this network."""
-        return load_data(self.data, split, self.checkpoint.transform)
+        return self.source.images(split, self.checkpoint.transform, classes=self.classes)
+
+    def with_network_labels(self, images: LabelledImages) -> LabelledImages | None:
+        """The images with labels in the order of the network's logits; `None` if it does not know all their classes.
+
+        Weights that do not say what their classes are called are taken to know those of any data that has as many.
+        """
+        known = self.checkpoint.classes
+        if not known:
+            return images if len(images.classes) == self.checkpoint.model.config.num_classes else None
+        return images.relabelled(known) if set(images.classes) <= set(known) else None
 
     def passes(self) -> dict[str, Any]:
         """How images go through the network: options that every function which shows it images takes."""
@@ -64,7 +95,8 @@ class Study:
         """Saves a result with its provenance, and returns the files."""
         settings = {
             **describe(self.path, self.checkpoint),
-            "data": self.data,
+            "data": self.source.name,
+            "classes_studied": list(self.classes),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": str(next(self.checkpoint.model.parameters()).device),

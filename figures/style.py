@@ -17,6 +17,9 @@ PAGE = 6.9
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"  # Okabe and Ito's palette, and a neutral
 
+CYCLE = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "D"), ("#CC79A7", ":", "^"), (GREY, "-", "v")]
+"""Colour, line and marker of things that are compared: told apart without colour too."""
+
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from irevnet.baselines import ResNetConfig, RevNetConfig
-from irevnet.data import InputTransform
 from irevnet.files import atomic_write
 from irevnet.model import IRevNetConfig
 from irevnet.presets import Config, Network, build_network
 from irevnet.released import read_released
+from irevnet.transforms import InputTransform
 
 _FORMAT = "irevnet-toolkit checkpoint"
 _VERSION = 1
@@ -51,12 +51,16 @@ class Checkpoint:
     metrics: Mapping[str, int | float]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint atomically: a whole file, or the earlier one."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
+    """Writes a checkpoint atomically: a whole file, or the earlier one.
+
+    With the state of the training, from which `read_training_state` lets it go on; without it, weights alone.
+    """
     content = {
         "format": _FORMAT,
         "version": _VERSION,
         "state_dict": checkpoint.model.state_dict(),
+        "training": training,
         **plain(checkpoint),
     }
     with atomic_write(path) as temporary:
@@ -90,6 +94,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         f"{path} is no checkpoint of a known layout: it has the keys {sorted(map(str, content))[:5]}; expected one "
         "that 'irevnet train' wrote, or the authors' release with its 'state_dict'"
     )
+
+
+def read_training_state(path: Path) -> dict[str, Any]:
+    """The state of the training that was saved with a checkpoint; `ValueError` if it holds none."""
+    state = _read_tensors(path).get("training")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds weights alone, and not the state of the training: it cannot go on from there")
+    return state
 
 
 def describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,102 +1,63 @@
-"""Data sets by name, and the transform from an image to a network's input."""
+"""Data sets by name or folder, subsets of their classes, and batches of them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as image_ops
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from irevnet.lookup import find
+from irevnet.transforms import (
+    CIFAR10_STATISTICS,
+    CIFAR100_STATISTICS,
+    IMAGENET_STATISTICS,
+    Augmentation,
+    InputTransform,
+    Normalisation,
+    read_image,
+)
 
 Split = Literal["train", "test"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputTransform:
-    """From an image to the network's input: the channels it takes, resize, centre crop, normalise. No randomness.
+class ImageFiles:
+    """Images that are read when they are asked for, or with a list of rows another such collection."""
 
-    A checkpoint carries it, so that every later study shows the network images as it was trained on them.
+    def __init__(self, paths: list[str]):
+        self.paths = paths
 
-    Attributes:
-        channels: channels of the network's input; a grey image is repeated, a coloured one is turned grey.
-        image_size: height and width of the network's input.
-        resize: the shorter side is resized to this many pixels (bilinear, antialiased) before the centre crop; `None`
-            resizes the whole image to `image_size` and crops nothing.
-        mean: subtracted from each channel, in units of [0, 1].
-        std: divides each channel after that.
-    """
-
-    channels: int
-    image_size: tuple[int, int]
-    resize: int | None = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def __call__(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels height width"]:
-        """The input tensor of an image with values in [0, 1]; a fourth channel, transparency, is left out.
-
-        Raises `ValueError` for channels that are neither grey nor coloured and not what the network takes.
-        """
-        if image.shape[0] == 4 != self.channels:
-            image = image[:3]
-        if image.shape[0] != self.channels:
-            if image.shape[0] not in (1, 3) or self.channels not in (1, 3):
-                raise ValueError(
-                    f"an image of {image.shape[0]} channels cannot be shown to a network of {self.channels}"
-                )
-            image = image_ops.rgb_to_grayscale(image, num_output_channels=self.channels)
-        if self.resize is not None:
-            image = image_ops.center_crop(image_ops.resize(image, [self.resize]), list(self.image_size))
-        elif tuple(image.shape[1:]) != self.image_size:
-            image = image_ops.resize(image, list(self.image_size))
-        return self.normalise(image)
-
-    def normalise(self, pixels: Float[Tensor, "*batch channels height width"]) -> Tensor:
-        """Pixel values in [0, 1] to the network's input."""
-        return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
-
-    def to_pixels(self, inputs: Float[Tensor, "*batch channels height width"]) -> Tensor:
-        """The network's input back to pixel values, the inverse of `normalise`."""
-        return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
-
-
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
-
-
-IMAGENET_TRANSFORM = InputTransform(
-    channels=3, image_size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
-"""Of the authors' ImageNet release: short side to 256, centre crop 224, ImageNet mean and standard deviation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataInfo:
-    """A data set by name.
-
-    Attributes:
-        classes: class names, in the order of their labels.
-        image_shape: channels, height and width of its images.
-        load: images `(n, c, h, w)` in [0, 1] and labels `(n,)` of a split.
-    """
-
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    load: Callable[[Split], tuple[Tensor, Tensor]]
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, list):
+            return ImageFiles([self.paths[row] for row in index])
+        return read_image(self.paths[index])
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Images as network inputs, with their labels, numbered in the order of `classes`."""
+    """Images as network inputs, with their labels, numbered in the order of `classes`.
+
+    Args:
+        images: images `(c, h, w)`, bytes or values in [0, 1].
+        labels: of each image.
+        classes: class names.
+        transform: from an image to a network's input.
+    """
 
     def __init__(
-        self, images: Float[Tensor, "n c h w"], labels: Tensor, classes: tuple[str, ...], transform: InputTransform
+        self,
+        images: Tensor | ImageFiles,
+        labels: Sequence[int],
+        classes: tuple[str, ...],
+        transform: InputTransform,
     ):
         self.images = images
-        self.labels = labels.tolist()
+        self.labels = labels
         self.classes = classes
         self.transform = transform
 
@@ -104,54 +65,282 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[index]), self.labels[index]
+        return self.transform(self.pixels(index)), self.labels[index]
+
+    def relabelled(self, classes: tuple[str, ...]) -> "LabelledImages":
+        """The same images, labelled in the order of these classes, which have to include their own."""
+        labels = [classes.index(name) for name in self.classes]
+        return LabelledImages(self.images, [labels[label] for label in self.labels], classes, self.transform)
+
+    def pixels(self, index: int) -> Tensor:
+        """The image as it is, with values in [0, 1]."""
+        image = self.images[index]
+        return image / 255 if image.dtype == torch.uint8 else image
 
 
-def _digits(split: Split) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """A data set: its classes, its images, and how a network takes them.
+
+    Attributes:
+        name: by which it was opened.
+        classes: class names, in the order of their labels.
+        image_shape: channels, height and width of its images; the size is `None` where images differ in it.
+        load: images `(c, h, w)` and labels of a split.
+        statistics: what the authors' release normalises such images by.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int] | tuple[int, None, None]
+    load: Callable[[Split], tuple[Tensor | ImageFiles, Sequence[int]]]
+    statistics: Normalisation
+
+    def transform(self, *, image_size: int | tuple[int, int] | None = None, normalise: bool = False) -> InputTransform:
+        """The transform of these images for a network of that input size; their own by default.
+
+        Images that differ in size are resized to 8/7 of it on their shorter side and cropped (256 and 224 in the
+        authors' release); others are resized whole. Values stay in [0, 1], as in the paper, unless `normalise` asks
+        for the release's mean and standard deviation.
+        """
+        channels, height, width = self.image_shape
+        match image_size:
+            case None:
+                size = (height, width) if height and width else IMAGENET_SIZE
+            case int():
+                size = (image_size, image_size)
+            case _:
+                size = image_size
+        mean, std = self.statistics if normalise else ((0.0,), (1.0,))
+        resize = None if height else round(min(size) * 8 / 7)
+        return InputTransform(channels=channels, image_size=size, resize=resize, mean=mean, std=std)
+
+    def label(self, name: str) -> int:
+        """The label of a class; `ValueError`, with the nearest that exist, if there is none of that name."""
+        return find(f"class of {self.name}", name, {known: label for label, known in enumerate(self.classes)})
+
+    def images(
+        self, split: Split, transform: InputTransform, *, classes: tuple[str, ...] | None = None
+    ) -> LabelledImages:
+        """A split as inputs for a network; of those classes alone, and labelled in their order, if they are given.
+
+        Raises `ValueError`, with the nearest that exist, if a class is not among those of the data set.
+        """
+        images, labels = self.load(split)
+        if classes is None or classes == self.classes:
+            return LabelledImages(images, labels, self.classes, transform)
+        number = {self.label(name): label for label, name in enumerate(classes)}
+        rows = [row for row, label in enumerate(labels) if label in number]
+        return LabelledImages(images[rows], [number[labels[row]] for row in rows], classes, transform)
+
+
+IMAGENET_SIZE = (224, 224)
+"""What images of various sizes are resized to unless another size is asked for."""
+
+
+def _digits(root: Path, download: bool) -> DataSource:
     """scikit-learn's 1,797 handwritten digits, 8 x 8, one fifth of each class held out for testing."""
     from sklearn.datasets import load_digits  # here, as it takes a second that other data sets need not wait for
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    images = torch.as_tensor(digits.images / 16, dtype=torch.float32)[:, None]  # type: ignore[union-attr]
-    labels = torch.as_tensor(digits.target)  # type: ignore[union-attr]
-    rows = train_test_split(torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
-    chosen = torch.as_tensor(rows[0] if split == "train" else rows[1])
-    return images[chosen], labels[chosen]
+    def load(split: Split) -> tuple[Tensor, list[int]]:
+        digits = load_digits()
+        images = torch.as_tensor(digits.images / 16, dtype=torch.float32)[:, None]  # type: ignore[union-attr]
+        labels = torch.as_tensor(digits.target)  # type: ignore[union-attr]
+        rows = train_test_split(torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+        chosen = torch.as_tensor(rows[0] if split == "train" else rows[1])
+        return images[chosen], labels[chosen].tolist()
+
+    return DataSource(
+        name="digits",
+        classes=tuple("0123456789"),
+        image_shape=(1, 8, 8),
+        load=load,
+        statistics=((0.3053,), (0.3761,)),
+    )
 
 
-_DATA: dict[str, DataInfo] = {
-    "digits": DataInfo(classes=tuple("0123456789"), image_shape=(1, 8, 8), load=_digits),
+def _from_torchvision(
+    name: str, kind: Any, image_shape: tuple[int, int, int], statistics: Normalisation
+) -> Callable[[Path, bool], DataSource]:
+    """The opener of a data set whose files torchvision downloads, checks and reads."""
+
+    def open_set(root: Path, download: bool) -> DataSource:
+        @functools.cache
+        def read(split: Split) -> Any:
+            try:
+                return kind(root, train=split == "train", download=download)
+            except RuntimeError as error:
+                raise FileNotFoundError(
+                    f"{name} is not under {root}, or is damaged there; name its folder with --data-root, or fetch it "
+                    "with --download"
+                ) from error
+
+        def load(split: Split) -> tuple[Tensor, list[int]]:
+            data = read(split)
+            images = torch.as_tensor(data.data)
+            images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+            return images, list(map(int, data.targets))
+
+        classes = tuple(read("test").classes)
+        return DataSource(name=name, classes=classes, image_shape=image_shape, load=load, statistics=statistics)
+
+    return open_set
+
+
+def _open_folder(folder: Path) -> DataSource:
+    """A folder with `train/` and `val/`, and in both a folder of images a class: ImageNet's layout."""
+
+    def split_folder(split: Split) -> Path:
+        return folder / ("train" if split == "train" else "val")
+
+    for split in ("train", "test"):
+        if not split_folder(split).is_dir():
+            raise FileNotFoundError(
+                f"{folder} has no folder {split_folder(split).name}/; expected train/ and val/, and in both a folder "
+                "of images for each class"
+            )
+    classes = _class_folders(split_folder("train"))
+    if not classes:
+        raise ValueError(f"{split_folder('train')} holds no class folders; expected a folder of images for each class")
+    if missing := sorted(set(_class_folders(split_folder("test"))) ^ set(classes)):
+        where = "val" if missing[0] in classes else "train"
+        raise ValueError(f"{folder / where} has no folder for class {missing[0]!r}; both splits need the same classes")
+
+    @functools.cache
+    def load(split: Split) -> tuple[ImageFiles, list[int]]:
+        numbers = {name: label for label, name in enumerate(classes)}
+        try:
+            found = make_dataset(split_folder(split), numbers, IMG_EXTENSIONS)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{split_folder(split)}: {error}") from error
+        return ImageFiles([path for path, _ in found]), [label for _, label in found]
+
+    images, labels = load("train")
+    first = {label: row for row, label in reversed(list(enumerate(labels)))}
+    shapes = {tuple(images[row].shape) for row in first.values()}
+    channels = max(shape[0] for shape in shapes)
+    sizes = {shape[1:] for shape in shapes}
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return DataSource(
+        name=str(folder),
+        classes=classes,
+        image_shape=(channels, height, width) if height == width else (channels, None, None),
+        load=load,
+        statistics=IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,)),
+    )
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+
+
+_DATA: dict[str, Callable[[Path, bool], DataSource]] = {
+    "digits": _digits,
+    "cifar10": _from_torchvision("cifar10", datasets.CIFAR10, (3, 32, 32), CIFAR10_STATISTICS),
+    "cifar100": _from_torchvision("cifar100", datasets.CIFAR100, (3, 32, 32), CIFAR100_STATISTICS),
+    "fashion-mnist": _from_torchvision("fashion-mnist", datasets.FashionMNIST, (1, 28, 28), ((0.286,), (0.353,))),
 }
 
 
-def data_info(name: str) -> DataInfo:
-    """The data set of that name; raises `ValueError` with the nearest names if there is none."""
-    return find("data set", name, _DATA)
+def open_data(name: str, *, root: str | Path = "data", download: bool = False) -> DataSource:
+    """A data set by name, or a folder with `train/` and `val/`.
+
+    Args:
+        name: `"digits"`, `"cifar10"`, `"cifar100"`, `"fashion-mnist"` or the path of a folder.
+        root: where the files of a data set by name are, in torchvision's layout; the digits need none.
+        download: fetch them if they are not there.
+
+    Raises:
+        ValueError: no such name, nor a folder; or a folder whose splits have no classes, or not the same.
+        FileNotFoundError: the files of that data set, or a split of that folder, are missing.
+    """
+    if name not in _DATA and Path(name).is_dir():
+        return _open_folder(Path(name))
+    return find("data set or folder", name, _DATA)(Path(root), download)
 
 
-def load_data(name: str, split: Split, transform: InputTransform) -> LabelledImages:
-    """A split of the data set of that name, as inputs for a network."""
-    info = data_info(name)
-    return LabelledImages(*info.load(split), info.classes, transform)
+def choose_classes(
+    source: DataSource, which: int | Sequence[str], *, seed: int = 0, among: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """A subset of the classes, in the data set's order: a number of them drawn at random, or those of these names.
+
+    Args:
+        source: the data set.
+        which: how many, or which.
+        seed: of the draw.
+        among: what to draw from; all classes by default.
+
+    Raises:
+        ValueError: a class that the data set does not have, more than there are, or fewer than two.
+    """
+    names = which if not isinstance(which, int) else _draw(which, among or source.classes, source.name, seed)
+    chosen = {source.label(name) for name in names}
+    if len(chosen) < 2:
+        raise ValueError(f"{len(chosen)} class of {source.name} was named; expected at least 2")
+    return tuple(name for label, name in enumerate(source.classes) if label in chosen)
 
 
-def batches(
+def _draw(count: int, available: Sequence[str], name: str, seed: int) -> list[str]:
+    if not 2 <= count <= len(available):
+        raise ValueError(f"{count} classes were asked for; expected 2 to {len(available)}, of {name}")
+    return np.random.default_rng(seed).choice(np.array(available), count, replace=False).tolist()
+
+
+def batches(data: Dataset[tuple[Tensor, int]], batch_size: int, *, workers: int = 0) -> DataLoader[Any]:
+    """Batches of inputs `(n, c, h, w)` and labels `(n,)`: all images, in order."""
+    return _loader(data, batch_size, workers=workers)
+
+
+def training_batches(
     data: Dataset[tuple[Tensor, int]],
     batch_size: int,
     *,
+    augmentation: Augmentation = "none",
+    seed: int = 0,
+    epoch: int = 1,
+    start: int = 0,
     workers: int = 0,
-    shuffle: torch.Generator | None = None,
 ) -> DataLoader[Any]:
-    """Batches of inputs `(n, c, h, w)` and labels `(n,)`: all images in order or, given a generator, in an order it
-    draws, leaving out the few that do not fill a batch (batch normalisation would weigh them too much).
+    """The batches of an epoch from the one numbered `start` on, in random order and randomly changed.
+
+    All is drawn by seed, epoch and image alone. So the batches of an epoch are the same whenever they are asked for,
+    from whichever start and by however many workers. The few images that do not fill a batch are left out (batch
+    normalisation would weigh them too much).
     """
+    order = np.random.default_rng([seed, epoch]).permutation(len(data))  # type: ignore[arg-type]
+    order = order[start * batch_size : len(order) // batch_size * batch_size]
+    if augmentation != "none":
+        assert isinstance(data, LabelledImages)
+        data = _Augmented(data, augmentation, (seed, epoch))
+    return _loader(data, batch_size, sampler=order.tolist(), workers=workers)
+
+
+class _Augmented(Dataset[tuple[Tensor, int]]):
+    def __init__(self, data: LabelledImages, kind: Augmentation, seed: tuple[int, int]):
+        self.data = data
+        self.kind: Augmentation = kind
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.data.transform.augmented(self.data.pixels(index), self.kind, (*self.seed, index))
+        return image, self.data.labels[index]
+
+
+def _loader(data: Dataset, batch_size: int, *, sampler: Sequence[int] | None = None, workers: int) -> DataLoader[Any]:
     return DataLoader(
         data,
         batch_size,
+        sampler=sampler,
         num_workers=workers,
-        shuffle=shuffle is not None,
-        drop_last=shuffle is not None,
-        generator=shuffle,
+        generator=torch.Generator(),  # of seeds that nothing uses; by default they are drawn from the global generator
+        worker_init_fn=_leave_interrupts_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; one that loads images goes on until the step is finished."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from irevnet.data import IMAGENET_TRANSFORM, InputTransform
 from irevnet.model import IRevNetConfig
 from irevnet.presets import preset_config
+from irevnet.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_TRANSFORM, InputTransform
 
 _PRESETS = ("irevnet-b-released", "irevnet-b", "irevnet-a", "irevnet-cifar")
 _BLOCK_KEY = re.compile(r"stack\.(\d+)\.bottleneck_block\.(\d+)\.(\w+)")
@@ -89,8 +89,5 @@ def _transform(config: IRevNetConfig) -> InputTransform:
     """The release's normalisation: ImageNet's or, for the 32 x 32 network, that of CIFAR-10 or CIFAR-100."""
     if config.input_shape[1:] == IMAGENET_TRANSFORM.image_size:
         return IMAGENET_TRANSFORM
-    if config.num_classes == 100:
-        mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    else:
-        mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    mean, std = CIFAR100_STATISTICS if config.num_classes == 100 else CIFAR10_STATISTICS
     return InputTransform(channels=3, image_size=(32, 32), mean=mean, std=std)

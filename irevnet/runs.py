@@ -1,14 +1,18 @@
-"""Run folders: what a training run leaves behind, and how later commands find it.
+"""Run folders: what a training run leaves behind, how it goes on, and how later commands find it.
 
-    RUN/config.json   the run as it was asked for        RUN/last.pt   the checkpoint after the last epoch
+    RUN/config.json   the run as it was asked for        RUN/last.pt   the newest checkpoint
     RUN/metrics.csv   a line an epoch                    RUN/best.pt   the one with the highest test accuracy
-    RUN/classes.txt   class names, one a line            RUN/analysis/ results of the studies
+    RUN/losses.csv    a line a step                      RUN/analysis/ results of the studies
+    RUN/classes.txt   class names, one a line
 
 Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accuracy an optimistic one.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,90 +20,237 @@ from typing import Any
 import pandas as pd
 import torch
 
-from irevnet.checkpoint import Checkpoint, plain, save_checkpoint
-from irevnet.data import InputTransform, data_info, load_data
+from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
+from irevnet.data import DataSource, choose_classes, open_data
 from irevnet.files import atomic_write, write_json, write_text
-from irevnet.presets import build_model
-from irevnet.train import EpochMetrics, Track, TrainConfig, fit, no_progress
+from irevnet.presets import build_model, preset_config
+from irevnet.recipes import TrainConfig
+from irevnet.train import EpochMetrics, Track, Training, no_progress
+
+SAVE_EVERY = 600.0
+"""Seconds after which a run saves in the middle of an epoch: no more work than that is ever lost."""
 
 
-def _create_run(folder: Path, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
-    """Makes the folder of a new run with its `config.json`, which has the settings and the network, and `classes.txt`.
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run is asked for, but where: its `config.json`.
 
-    Raises `FileExistsError` if anything is there already: a run is never written over.
+    Attributes:
+        model: a name of `irevnet.list_models()`; built for the data's classes, channels and size.
+        data: a data set or folder that `irevnet.data.open_data` knows.
+        training: how to train.
+        classes: those to train on, by name or a number of them drawn at random; `None` for all. A run's folder keeps
+            their names.
+        class_seed: of that draw.
+        image_size: height and width to resize the images to; their own by default or, where they differ in size, the
+            network's.
+        seed: of the order and augmentation of the images. Initial weights and dropout are drawn from torch's global
+            generator.
     """
+
+    model: str
+    data: str
+    training: TrainConfig
+    classes: int | tuple[str, ...] | None = None
+    class_seed: int = 0
+    image_size: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training run and its folder.
+
+    Attributes:
+        folder: where it is kept.
+        training: the run in progress.
+        checkpoint: the network that is being trained, and what goes into its checkpoints.
+    """
+
+    folder: Path
+    training: Training
+    checkpoint: Checkpoint
+
+    @property
+    def finished(self) -> bool:
+        return self.training.step == self.training.num_steps
+
+    def epochs(
+        self, *, max_steps: int | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[EpochMetrics]:
+        """Trains; the metrics of an epoch each time that they are asked for.
+
+        The folder is brought up to date after each epoch, every `SAVE_EVERY` seconds, and at the end.
+
+        Args:
+            max_steps: do no more than so many steps now.
+            stop: asked after every step whether to end now.
+
+        Raises:
+            FloatingPointError: see `irevnet.train.Training.steps`; `last.pt` stays as it was last saved, and the
+                message names it.
+        """
+        training = self.training
+        first, saved = training.step, time.monotonic()
+        steps = training.steps()
+        while not self.finished:
+            try:
+                metrics = next(steps)
+                end = stop() or training.step - first == max_steps
+                if metrics or end or time.monotonic() - saved > SAVE_EVERY:
+                    self._save()
+                    saved = time.monotonic()
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}; {self._last_good()}") from error
+            if metrics:
+                yield metrics
+            if end:
+                return
+
+    def _save(self) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.checkpoint.model.parameters()):
+            raise FloatingPointError(
+                f"a weight is no longer finite after step {self.training.step}; try a lower learning rate"
+            )
+        history = self.training.history
+        rows = [dataclasses.asdict(metrics) for metrics in history]
+        names = [field.name for field in dataclasses.fields(EpochMetrics)]
+        with atomic_write(self.folder / "metrics.csv") as temporary:
+            pd.DataFrame(rows, columns=names).to_csv(temporary, index=False)
+        losses = pd.Series(self.training.losses, name="loss").rename_axis("step")
+        losses.index += 1
+        with atomic_write(self.folder / "losses.csv") as temporary:
+            losses.to_csv(temporary, float_format="%.6g")
+        now = dataclasses.replace(self.checkpoint, metrics=rows[-1] if rows else {"step": self.training.step})
+        state = self.training.state()
+        save_checkpoint(self.folder / "last.pt", now, training=state)
+        ended_epoch = bool(history) and history[-1].step == self.training.step
+        if ended_epoch and history[-1].test_top1 >= max(metrics.test_top1 for metrics in history):
+            save_checkpoint(self.folder / "best.pt", now, training=state)
+
+    def _last_good(self) -> str:
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            return "no checkpoint had been saved by then"
+        return f"the last good checkpoint is {path}, after step {read_training_state(path)['step']}"
+
+
+def new_run(folder: Path | None, settings: RunSettings, **options: Any) -> Run:
+    """A run that begins, in a folder that is new or empty; `None` names one under `runs/` by data, model and time.
+
+    Options are those of `prepare`. Raises `FileExistsError` if the folder holds anything: a run is never written over.
+    """
+    if folder is None:
+        data = Path(settings.data).resolve().name
+        folder = Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        held = "another run" if (folder / "config.json").exists() else "other files"
-        raise FileExistsError(f"{folder} holds {held}; name a folder that is new or empty")
+        if (folder / "config.json").exists():
+            raise FileExistsError(
+                f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
+            )
+        raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
+    run = prepare(folder, settings, **options)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**settings, **plain(checkpoint)})
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
+    write_json(folder / "config.json", {**dataclasses.asdict(settings), **plain(run.checkpoint)})
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in run.checkpoint.classes))
+    return run
 
 
-def train_run(
-    folder: Path | None,
+def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
+    """The run of a folder, as it was when `last.pt` was saved; `settings` are those that `read_settings` gave.
+
+    Options are those of `prepare`. A run that was stopped before it saved anything begins anew.
+    """
+    run = prepare(folder, settings, **options)
+    last = folder / "last.pt"
+    if last.is_file():
+        saved = read_checkpoint(last)
+        if plain(saved) | {"metrics": {}} != plain(run.checkpoint):
+            raise ValueError(f"{last} is of another network or other data than {folder / 'config.json'} says")
+        run.checkpoint.model.load_state_dict(saved.model.state_dict())
+        run.training.restore(read_training_state(last))
+    return run
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """The settings of a run's folder.
+
+    Raises:
+        FileNotFoundError: it holds no run.
+        ValueError: its `config.json` is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to go on with")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        training = content["training"]
+        training["decay_at"] = tuple(training["decay_at"])
+        return RunSettings(
+            model=content["model"],
+            data=content["data"],
+            training=TrainConfig(**training),
+            classes=tuple(content["classes"]),
+            class_seed=content["class_seed"],
+            image_size=content["image_size"],
+            seed=content["seed"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def prepare(
+    folder: Path,
+    settings: RunSettings,
     *,
-    model: str,
-    data: str,
-    config: TrainConfig,
-    image_size: int | None = None,
-    seed: int = 0,
+    data_root: str | Path = "data",
+    download: bool = False,
     device: str = "auto",
     workers: int = 0,
     track: Track = no_progress,
-) -> tuple[Path, Iterator[EpochMetrics]]:
-    """Trains a network by name on a data set by name, into a run folder.
-
-    Returns the folder and the epochs: each is trained, and the run folder brought up to date, as its metrics are asked
-    for.
+) -> Run:
+    """The run that the settings describe, at its beginning; nothing is written yet.
 
     Args:
-        folder: the run's folder, new or empty; `None` names one under `runs/` after the data, the model and the time.
-        model: a name of `irevnet.list_models()`; built for the data's classes, channels and size.
-        data: a name that `irevnet.data.data_info` knows.
-        config: how to train.
-        image_size: height and width to resize the images to; their own by default.
-        seed: of the order of the images. Initial weights and dropout are drawn from torch's global generator.
+        folder: of the run.
+        settings: what to train, on what, and how.
+        data_root: where the files of a data set by name are.
+        download: fetch them if they are not there.
         device: `"auto"`, `"cpu"` or `"cuda"`.
         workers: processes that load images.
         track: shows progress.
     """
-    info = data_info(data)
-    channels, height, width = info.image_shape
-    size = (height, width) if image_size is None else (image_size, image_size)
-    network = build_model(model, num_classes=len(info.classes), image_size=size, in_channels=channels)
-    network.to(choose_device(device))
-    transform = InputTransform(channels=channels, image_size=size)
-    checkpoint = Checkpoint(model=network, transform=transform, data=data, classes=info.classes, metrics={})
-    folder = folder or Path("runs") / f"{data}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
-    epochs = fit(
+    device = choose_device(device)
+    source = open_data(settings.data, root=data_root, download=download)
+    classes = source.classes
+    if settings.classes is not None:
+        classes = choose_classes(source, settings.classes, seed=settings.class_seed)
+    transform = source.transform(image_size=_image_size(settings, source), normalise=settings.training.normalise)
+    network = build_model(
+        settings.model, num_classes=len(classes), image_size=transform.image_size, in_channels=transform.channels
+    )
+    network.to(device)
+    training = Training(
         network,
-        load_data(data, "train", transform),
-        load_data(data, "test", transform),
-        config,
-        generator=torch.Generator().manual_seed(seed),
+        source.images("train", transform, classes=classes),
+        source.images("test", transform, classes=classes),
+        settings.training,
+        seed=settings.seed,
         workers=workers,
         track=track,
     )
-    _create_run(folder, checkpoint, {"model": model, "seed": seed, "training": dataclasses.asdict(config)})
-    return folder, _record(folder, epochs, checkpoint)
+    checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
+    return Run(folder=folder, training=training, checkpoint=checkpoint)
 
 
-def _record(folder: Path, epochs: Iterable[EpochMetrics], checkpoint: Checkpoint) -> Iterator[EpochMetrics]:
-    """Passes the epochs on, after writing each to `metrics.csv`, `last.pt` and, if it is the best yet, `best.pt`.
+def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:
+    """What was asked for; else the images' own size or, where they differ in it, that which the network was made for.
 
-    `checkpoint` holds the network that is being trained.
+    `irevnet-small` is made for any size, and takes the data's.
     """
-    rows: list[dict[str, float]] = []
-    for metrics in epochs:
-        rows.append(dataclasses.asdict(metrics))
-        with atomic_write(folder / "metrics.csv") as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
-        now = dataclasses.replace(checkpoint, metrics=rows[-1])
-        save_checkpoint(folder / "last.pt", now)
-        if metrics.test_top1 >= max(row["test_top1"] for row in rows):
-            save_checkpoint(folder / "best.pt", now)
-        yield metrics
+    if settings.image_size is not None or source.image_shape[1] is not None or settings.model == "irevnet-small":
+        return settings.image_size
+    return preset_config(settings.model).input_shape[1:]
 
 
 def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:

@@ -1,18 +1,19 @@
 """Training and evaluation of a classifier."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from irevnet.data import batches
+from irevnet.data import LabelledImages, batches, training_batches
 from irevnet.model import IRevNet
-from irevnet.reversible import Memory
+from irevnet.recipes import TrainConfig
 
 MAX_RECONSTRUCTION_ERROR = 1e-3
 """Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
@@ -25,50 +26,6 @@ Track = Callable[[Iterable, str], Iterable]
 
 def no_progress(loop: Iterable[T], description: str) -> Iterable[T]:
     return loop
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Stochastic gradient descent under a one-cycle learning rate.
-
-    Attributes:
-        epochs: passes over the training set.
-        batch_size: images a step.
-        learning_rate: the peak, reached after a fifth of the steps and annealed to nearly 0 along a cosine.
-        momentum: of the gradient; the paper's 0.9 (section 3.2).
-        weight_decay: of every parameter. The default suits a small net on few images: 98.3% in five-fold
-            cross-validation on the training digits, against 96.9% with 5e-4.
-        memory: how back-propagation gets its activations, see `irevnet.reversible.Memory`; other than `"plain"` for an
-            i-RevNet only.
-        check_reconstruction: with `memory="reversible"`, every how many steps to compare the input stream that
-            back-propagation rebuilt with the true one; 0 for never. Training stops if they differ by more than
-            `MAX_RECONSTRUCTION_ERROR`.
-    """
-
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-2
-    memory: Memory = "plain"
-    check_reconstruction: int = 0
-
-    def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}; expected at least 1 epoch, and 2 images a batch "
-                "for batch normalisation"
-            )
-        if not (self.learning_rate > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0):
-            raise ValueError(
-                f"learning_rate={self.learning_rate}, momentum={self.momentum}, weight_decay={self.weight_decay}; "
-                "expected a positive rate, a momentum in [0, 1) and a decay of 0 or more"
-            )
-        if self.check_reconstruction < 0 or (self.check_reconstruction > 0 and self.memory != "reversible"):
-            raise ValueError(
-                f"check_reconstruction={self.check_reconstruction}, memory={self.memory!r}; expected a number of steps "
-                "and memory='reversible', or 0"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +60,7 @@ class EpochMetrics:
     seconds: float
 
 
+@torch.no_grad()
 def evaluate(
     model: nn.Module,
     data: Dataset[tuple[Tensor, int]],
@@ -112,16 +70,11 @@ def evaluate(
     track: Track = no_progress,
 ) -> Evaluation:
     """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on."""
-    return _evaluate(model, track(batches(data, batch_size, workers=workers), "evaluating"))
-
-
-@torch.no_grad()
-def _evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     loss, top1, top5, count = 0.0, 0, 0, 0
-    for images, labels in loader:
+    for images, labels in track(batches(data, batch_size, workers=workers), "evaluating"):
         labels = labels.to(device)
         logits = model(images.to(device))
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
@@ -133,92 +86,190 @@ def _evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Eval
     return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=count)
 
 
-def fit(
-    model: nn.Module,
-    train_data: Dataset[tuple[Tensor, int]],
-    test_data: Dataset[tuple[Tensor, int]],
-    config: TrainConfig,
-    *,
-    generator: torch.Generator,
-    workers: int = 0,
-    track: Track = no_progress,
-) -> Iterator[EpochMetrics]:
-    """Trains in place, on the device that the model is on; an epoch each time that its metrics are asked for.
+class Training:
+    """A network being trained in place, on the device that it is on, one step after the other.
+
+    It can stop after any step: `state()` is all that it takes to go on, and `restore` goes on as if it had never
+    stopped, to the last bit where the device computes reproducibly (a CPU with the same number of threads does).
 
     Args:
         model: maps images `(n, c, h, w)` to logits `(n, classes)`.
-        train_data: images and labels to learn from.
+        train_data: images and labels to learn from; `LabelledImages` where they are to be augmented.
         test_data: images and labels to evaluate on after each epoch; they steer nothing.
         config: how to train.
-        generator: draws the order of the images.
+        seed: of the order of the images and of their augmentation. Dropout draws from torch's global generator.
         workers: processes that load images.
         track: shows progress.
 
+    Attributes:
+        train_data: the images to learn from.
+        test_data: the images to evaluate on.
+        step: the steps done.
+        num_steps: the steps of the whole run.
+        steps_per_epoch: the steps of an epoch.
+        history: the metrics of the epochs done.
+        losses: the training loss of every step done, in nats.
+
     Raises:
-        FloatingPointError: the loss is no longer finite; the message has the step and the learning rate.
-            Also if a rebuilt stream is no longer the true one, see `TrainConfig.check_reconstruction`.
         ValueError: the training set does not fill one batch, or a network that is no i-RevNet is to save memory.
     """
-    loader = batches(train_data, config.batch_size, workers=workers, shuffle=generator)
-    if len(loader) == 0:
-        raise ValueError(f"a batch of {config.batch_size} images is larger than the training set; lower batch_size")
-    if isinstance(model, IRevNet):
-        model.memory = config.memory
-    elif config.memory != "plain":
-        raise ValueError(f"memory={config.memory!r} needs an i-RevNet; a {type(model).__name__} takes 'plain'")
-    test_loader = batches(test_data, 4 * config.batch_size, workers=workers)
-    return _epochs(model, loader, test_loader, config, track)
 
+    def __init__(
+        self,
+        model: nn.Module,
+        train_data: Dataset[tuple[Tensor, int]],
+        test_data: Dataset[tuple[Tensor, int]],
+        config: TrainConfig,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        track: Track = no_progress,
+    ):
+        self.steps_per_epoch = len(train_data) // config.batch_size  # type: ignore[arg-type]
+        if self.steps_per_epoch == 0:
+            raise ValueError(f"a batch of {config.batch_size} images is larger than the training set; lower batch_size")
+        if config.augmentation != "none" and not isinstance(train_data, LabelledImages):
+            raise ValueError(
+                f"augmentation={config.augmentation!r} needs LabelledImages, not {type(train_data).__name__}"
+            )
+        if isinstance(model, IRevNet):
+            model.memory = config.memory
+        elif config.memory != "plain":
+            raise ValueError(f"memory={config.memory!r} needs an i-RevNet; a {type(model).__name__} takes 'plain'")
+        self.num_steps = config.num_steps(self.steps_per_epoch)
+        self.step = 0
+        self.history: list[EpochMetrics] = []
+        self.losses: list[float] = []
+        self._model = model
+        self._config = config
+        self.train_data = train_data
+        self.test_data = test_data
+        self._seed = seed
+        self._workers = workers
+        self._track = track
+        self._device = next(model.parameters()).device
+        self._layout = torch.channels_last if config.channels_last else torch.preserve_format
+        model.to(memory_format=self._layout)
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
+        self._optimiser = torch.optim.SGD(
+            model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=config.amp == "fp16")
+        self._begin_epoch()
 
-def _epochs(
-    model: nn.Module, loader: DataLoader, test_loader: DataLoader, config: TrainConfig, track: Track
-) -> Iterator[EpochMetrics]:
-    device = next(model.parameters()).device
-    optimiser = torch.optim.SGD(
-        model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        config.learning_rate,
-        total_steps=config.epochs * len(loader) + 1,
-        pct_start=0.2,
-        cycle_momentum=False,
-    )
-    for epoch in range(1, config.epochs + 1):
-        start = time.perf_counter()
-        model.train()
-        loss_sum, correct, seen = 0.0, 0, 0
-        for images, labels in track(loader, f"epoch {epoch} of {config.epochs}"):
-            labels = labels.to(device)
-            logits = model(images.to(device))
-            loss = nn.functional.cross_entropy(logits, labels)
-            rate = float(schedule.get_last_lr()[0])
-            if not math.isfinite(loss.item()):
-                step = schedule.last_epoch + 1
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step}, learning rate {rate:.3g}; try a lower learning rate"
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            if config.check_reconstruction and schedule.last_epoch % config.check_reconstruction == 0:
-                _check_reconstruction(model, schedule.last_epoch + 1)
-            optimiser.step()
-            schedule.step()
-            loss_sum += loss.item() * len(labels)
-            correct += int((logits.argmax(dim=1) == labels).sum())
-            seen += len(labels)
-        test = _evaluate(model, test_loader)
-        yield EpochMetrics(
+    def _begin_epoch(self) -> None:
+        self._correct = 0
+        self._seconds = 0.0
+
+    def steps(self) -> Iterator[EpochMetrics | None]:
+        """Does a step each time that it is asked for one; the last of an epoch returns the epoch's metrics.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite; the message has the step and the learning rate.
+                Also if a rebuilt stream is no longer the true one, see `TrainConfig.check_reconstruction`.
+        """
+        num_epochs = -(-self.num_steps // self.steps_per_epoch)
+        while self.step < self.num_steps:
+            epoch, done = divmod(self.step, self.steps_per_epoch)
+            loader = training_batches(
+                self.train_data,
+                self._config.batch_size,
+                augmentation=self._config.augmentation,
+                seed=self._seed,
+                epoch=epoch + 1,
+                start=done,
+                workers=self._workers,
+            )
+            last = min(self.num_steps, (epoch + 1) * self.steps_per_epoch)
+            started = time.perf_counter() - self._seconds
+            for images, labels in self._track(loader, f"epoch {epoch + 1} of {num_epochs}"):
+                self._do_step(images, labels.to(self._device))
+                self._seconds = time.perf_counter() - started
+                if self.step == last:
+                    yield self._end_epoch(epoch + 1)
+                    break
+                yield None
+
+    def _do_step(self, images: Tensor, labels: Tensor) -> None:
+        config = self._config
+        rate = config.rate(self.step, self.num_steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._model.train()
+        logits = self._logits(images.to(self._device, memory_format=self._layout))
+        loss = nn.functional.cross_entropy(logits, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.step + 1}, learning rate {rate:.3g}; try a lower learning rate"
+            )
+        self._optimiser.zero_grad()
+        self._scaler.scale(loss).backward()
+        if config.check_reconstruction and self.step % config.check_reconstruction == 0:
+            _check_reconstruction(self._model, self.step + 1)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self.step += 1
+        self.losses.append(value)
+        self._correct += int((logits.argmax(dim=1) == labels).sum())
+
+    def _logits(self, images: Tensor) -> Tensor:
+        dtype = torch.float16 if self._config.amp == "fp16" else torch.bfloat16
+        with torch.autocast(self._device.type, dtype=dtype, enabled=self._config.amp != "none"):
+            return self._forward(images)
+
+    def _end_epoch(self, epoch: int) -> EpochMetrics:
+        started = time.perf_counter()
+        steps = self.step - (epoch - 1) * self.steps_per_epoch
+        test = evaluate(self._model, self.test_data, batch_size=4 * self._config.batch_size, workers=self._workers)
+        metrics = EpochMetrics(
             epoch=epoch,
-            step=schedule.last_epoch,
-            learning_rate=float(schedule.get_last_lr()[0]),
-            train_loss=loss_sum / seen,
-            train_top1=correct / seen,
+            step=self.step,
+            learning_rate=self._config.rate(self.step - 1, self.num_steps),
+            train_loss=math.fsum(self.losses[-steps:]) / steps,
+            train_top1=self._correct / (steps * self._config.batch_size),
             test_loss=test.loss,
             test_top1=test.top1,
             test_top5=test.top5,
-            seconds=time.perf_counter() - start,
+            seconds=self._seconds + time.perf_counter() - started,
         )
+        self.history.append(metrics)
+        self._begin_epoch()
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU."""
+        cuda = self._device.type == "cuda"
+        return {
+            "step": self.step,
+            "epoch_so_far": {"correct": self._correct, "seconds": self._seconds},
+            "history": [dataclasses.asdict(metrics) for metrics in self.history],
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "generator": torch.get_rng_state(),
+            "device_generator": torch.cuda.get_rng_state(self._device) if cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a state, and with it torch's global generators; the network must have the weights of that moment.
+
+        Raises `ValueError` if the state is not of such a run.
+        """
+        try:
+            self.step = state["step"]
+            self._correct, self._seconds = (state["epoch_so_far"][key] for key in ("correct", "seconds"))
+            self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+            self.losses = state["losses"].tolist()
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["generator"])
+            if self._device.type == "cuda" and state["device_generator"] is not None:
+                torch.cuda.set_rng_state(state["device_generator"], self._device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"this is not the state of such a training run: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _check_reconstruction(model: nn.Module, step: int) -> None:

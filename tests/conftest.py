@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from irevnet import IRevNet, IRevNetConfig
-from irevnet.runs import train_run
-from irevnet.train import TrainConfig
+from irevnet.recipes import RECIPES
+from irevnet.runs import RunSettings, new_run
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +65,7 @@ def injective(injective_config, trained_looking) -> IRevNet:
 def finished_run(tmp_path_factory) -> Path:
     """The folder of a run on the digits with every default; tests that write into it copy it first."""
     torch.manual_seed(0)
-    folder, epochs = train_run(
-        tmp_path_factory.mktemp("runs") / "digits", model="irevnet-small", data="digits", config=TrainConfig()
-    )
-    assert len(list(epochs)) == 20
-    return folder
+    settings = RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
+    run = new_run(tmp_path_factory.mktemp("runs") / "digits", settings)
+    assert len(list(run.epochs())) == 20
+    return run.folder

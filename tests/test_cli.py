@@ -1,19 +1,26 @@
+import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import cli
 from analysis.results import DepthProbeResult
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
-from irevnet.data import InputTransform
-from irevnet.train import TrainConfig
+from irevnet.recipes import RECIPES, TrainConfig
+from irevnet.runs import RunSettings
+from irevnet.transforms import InputTransform
 
 COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
 
@@ -163,11 +170,13 @@ def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(train
     assert Path("released.pth-analysis/invert/invert.png").is_file()
     refused = main("evaluate", "--ckpt", "released.pth.tar", "--data", "digits")
     assert (
-        refused.stderr
-        == "Error: released.pth.tar tells 7 classes apart, digits has 10; evaluate it on its own classes\n"
+        refused.stderr == "Error: released.pth.tar tells 7 classes apart, digits has 10, and they are not the same; "
+        "evaluate it on its own classes\n"
     )
     unnamed = main("evaluate", "--ckpt", "released.pth.tar")
-    assert unnamed.stderr == "Error: there is no data set 'imagenet'; known: digits\n"
+    assert unnamed.stderr == (
+        "Error: there is no data set or folder 'imagenet'; known: digits, cifar10, cifar100, fashion-mnist\n"
+    )
 
 
 def test_results_of_a_bare_checkpoint_go_beside_it(run):
@@ -181,9 +190,9 @@ def test_results_of_a_bare_checkpoint_go_beside_it(run):
 
 BAD_INPUT = {
     "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
-    "unknown data": (cli.main, "train --data digit", "there is no data set 'digit'; did you mean digits?"),
+    "unknown data": (cli.main, "train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
     "size": (cli.main, "train --model irevnet-b --image-size 30", "images of 30 x 30 cannot be squeezed by 32"),
-    "epochs": (cli.main, "train --epochs 0", "epochs=0, batch_size=64; expected at least 1 epoch"),
+    "epochs": (cli.main, "train --epochs 0", "epochs=0, steps=None, batch_size=64; expected at least 1 epoch"),
     "learning rate": (cli.main, "train --lr -1", "expected a positive rate"),
     "memory": (
         cli.main,
@@ -192,7 +201,30 @@ BAD_INPUT = {
     ),
     "check": (cli.main, "train --check-reconstruction 3", "expected a number of steps and memory='reversible', or 0"),
     "batch": (cli.main, "train -b 5000", "a batch of 5000 images is larger than the training set"),
-    "other run": (cli.main, "train --out runs/first", "runs/first holds another run; name a folder that is new"),
+    "other run": (cli.main, "train --out runs/first", "runs/first holds another run; go on with it by --resume runs/"),
+    "other settings": (
+        cli.main,
+        "train --resume runs/first --lr 0.2",
+        "runs/first was begun with --lr 0.1, not 0.2; leave the option out, or begin a new run",
+    ),
+    "other network": (
+        cli.main,
+        "train --resume runs/first --model irevnet-b",
+        "runs/first was begun with --model irevnet-small, not irevnet-b",
+    ),
+    "resumed elsewhere": (cli.main, "train --resume runs/first --out new", "leave --out and --recipe out"),
+    "no run": (cli.main, "train --resume empty", "empty holds no run (no config.json); give the folder of a run"),
+    "no data files": (cli.main, "train --data cifar10 --data-root empty", "cifar10 is not under empty, or is damaged"),
+    "no splits": (cli.main, "train --data empty", "empty has no folder train/; expected train/ and val/, and in both"),
+    "no classes": (cli.main, "train --data flat", "flat/train holds no class folders; expected a folder of images"),
+    "broken image": (cli.main, "train --data torn -b 2", "torn/train/b/1.png cannot be read as an image"),
+    "broken image, planned": (cli.main, "train --data torn -b 2 --dry-run", "torn/train/b/1.png cannot be read as an"),
+    "broken image, in a process": (cli.main, "train --data torn -b 2 -j 1", "torn/train/b/1.png cannot be read as an"),
+    "absent class": (cli.main, "train --classes names.txt", "there is no class of digits 'seven'"),
+    "too many classes": (cli.main, "train --classes 11", "11 classes were asked for; expected 2 to 10, of digits"),
+    "no run to draw": (cli.analyze, "training-curves empty", "empty holds no run (no config.json)"),
+    "window": (cli.analyze, "training-curves --window 999", "irevnet-small has 440 iterations; a moving average over"),
+    "studied classes": (cli.analyze, "depth-probe --classes 1", "1 classes were asked for; expected 2 to 10"),
     "file as folder": (cli.main, "train --out thesis.tex", "thesis.tex holds other files"),
     "folder below a file": (cli.main, "train --out thesis.tex/run", "thesis.tex"),
     "missing checkpoint": (cli.main, "evaluate --ckpt absent.pt", "there is no checkpoint absent.pt"),
@@ -200,7 +232,7 @@ BAD_INPUT = {
     "truncated": (cli.main, "evaluate --ckpt truncated.pt", "truncated.pt is not a checkpoint, or is damaged"),
     "foreign": (cli.main, "evaluate --ckpt thesis.tex", "thesis.tex is not a checkpoint, or is damaged"),
     "pickled": (cli.main, "evaluate --ckpt pickled.pt", "pickled.pt holds pickled Python objects"),
-    "other classes": (cli.main, "evaluate --ckpt resnet.pt", "resnet.pt tells 3 classes apart, digits has 10"),
+    "other classes": (cli.main, "evaluate --ckpt resnet.pt", "resnet.pt tells 3 classes apart, digits has 10, and"),
     "no inverse": (cli.analyze, "invert --ckpt resnet.pt", "resnet.pt holds a ResNet, which has no inverse"),
     "depth": (cli.analyze, "invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"),
     "depths": (
@@ -211,7 +243,11 @@ BAD_INPUT = {
     "depth 0": (cli.analyze, "depth-probe --depths 0", "--depths goes from 0 to 0"),
     "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
     "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
-    "studied data": (cli.analyze, "invert --data mnist", "there is no data set 'mnist'; known: digits"),
+    "studied data": (
+        cli.analyze,
+        "invert --data mnist",
+        "there is no data set or folder 'mnist'; known: digits, cifar10",
+    ),
 }
 
 
@@ -222,8 +258,22 @@ def snapshot(run, residual) -> dict[Path, bytes]:
     torch.save(torch.nn.Linear(1, 1), "pickled.pt")
     Path("empty").mkdir()
     Path("full").mkdir()
+    Path("names.txt").write_text("3\nseven\n")
+    for split in ("train", "val"):
+        Path("flat", split).mkdir(parents=True)
+        image_folder(Path("torn", split), ("a", "b"), 2)
+    Path("torn/train/b/1.png").write_bytes(b"no image")
     Path("full/precious").write_text("results of another study")
     return contents()
+
+
+def image_folder(folder: Path, classes: tuple[str, ...], count: int) -> None:
+    """A folder of coloured noise a class."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for n in range(count):
+            Image.fromarray(rng.integers(0, 256, (40 + n, 50, 3), dtype=np.uint8)).save(folder / name / f"{n}.png")
 
 
 def contents() -> dict[Path, bytes]:
@@ -240,7 +290,10 @@ def test_bad_input_gets_one_line_and_changes_nothing(snapshot, case):
     assert len(lines) == 1
     assert lines[0].startswith("Error: ")
     assert message in lines[0]
-    assert contents() == snapshot
+    kept = contents()
+    assert {path: kept.get(path) for path in snapshot} == snapshot
+    begun = {path.name for path in kept.keys() - snapshot.keys()}
+    assert begun <= ({"config.json", "classes.txt"} if "broken image" in case else set())  # a run that found it so
 
 
 @pytest.mark.parametrize("value", ["", "a", "1-", "3-1", "-1", "1;2"])
@@ -341,21 +394,164 @@ for group, *arguments in {calls!r}:
 def test_every_option_is_explained(group, name):
     command = group.commands[name]
     assert command.help
-    assert all(option.help for option in command.params)
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
 
 
-def test_the_defaults_that_help_promises_are_those_of_training():
-    text = main("train", "--help").stdout
-    promised = [re.search(rf"{flag} .*?\[default:\s+([\w.]+)\]", text, re.DOTALL)[1] for flag in FLAGS]
-    assert promised == [str(getattr(TrainConfig(), field)) for field in FLAGS.values()]
+def test_the_recipes_are_what_help_says():
+    text = " ".join(main("train", "--help").stdout.split())
+    digits, fast, cifar, imagenet = (RECIPES[name] for name in ("digits", "fast", "cifar", "imagenet"))
+    assert (
+        f"digits {digits.epochs} epochs of {digits.batch_size} images, one-cycle rate up to {digits.learning_rate}, "
+        f"weight decay {digits.weight_decay}" in text
+    )
+    assert (
+        f"fast {fast.epochs} epochs of {fast.batch_size}, one-cycle rate up to {fast.learning_rate}, "
+        f"weight decay {fast.weight_decay}" in text
+    )
+    at = [round(part * cifar.epochs) for part in cifar.decay_at]
+    assert (
+        f"{cifar.epochs} epochs of {cifar.batch_size}, rate {cifar.learning_rate} x {cifar.decay} at epochs "
+        f"{at[0]}, {at[1]} and {at[2]}" in text
+    )
+    every = round(imagenet.decay_at[0] * imagenet.steps)
+    assert (
+        f"{imagenet.steps:,} steps of {imagenet.batch_size}, rate {imagenet.learning_rate} x {imagenet.decay} every "
+        f"{every:,}, --memory {imagenet.memory}" in text
+    )
 
 
-FLAGS = {
-    "--epochs": "epochs",
-    "--batch-size": "batch_size",
-    "--lr": "learning_rate",
-    "--momentum": "momentum",
-    "--weight-decay": "weight_decay",
-    "--memory": "memory",
-    "--check-reconstruction": "check_reconstruction",
-}
+def test_every_setting_of_training_is_an_option():
+    names = {option.name for option in cli.main.commands["train"].params}
+    assert {field.name for field in dataclasses.fields(TrainConfig)} <= names
+    assert {field.name for field in dataclasses.fields(RunSettings)} - {"training"} <= names
+
+
+@pytest.fixture
+def small_imagenet() -> Path:
+    """The layout of ImageNet: two classes, of eight and four images."""
+    image_folder(Path("imagenet/train"), ("n01440764", "n01443537"), 4)
+    image_folder(Path("imagenet/val"), ("n01440764", "n01443537"), 2)
+    return Path("imagenet")
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [  # those of Table 1, with 2 classes in place of 1000 and their biases
+        ("irevnet-a", 180_999_016 - 998 * (12288 + 1)),
+        ("irevnet-b", 29_201_092 - 998 * (3072 + 1)),
+        ("revnet-56", 27_553_128 - 998 * (3328 + 1)),
+        ("resnet-50", 25_557_032 - 998 * (2048 + 1)),
+    ],
+)
+def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_imagenet, model, parameters):
+    options = ("train", "--model", model, "--recipe", "imagenet", "--data", "imagenet", "--json")
+    planned = main(*options, "--dry-run", "--batch-size", "4")
+    assert planned.exit_code == 0, planned.output
+    content = json.loads(planned.stdout)
+    assert content["input_shape"] == [3, 224, 224]
+    assert (content["num_train"], content["num_test"], content["images_checked"]) == (8, 4, 12)
+    assert [step for step, _ in content["learning_rates"]] == [1, 160_001, 320_001, 480_001]
+    assert content["num_steps"] == 600_000
+    assert content["parameters"] == parameters
+    assert not Path("runs").exists()
+
+    begun = main(*options, "--image-size", "64", "-b", "2", "--max-steps", "2", "--out", "run")
+    assert begun.exit_code == 0, begun.output
+    assert json.loads(begun.stdout) == {"run": "run", "finished": False, "step": 2}
+    assert "stopped after step 2 of 600,000; go on with 'irevnet train --resume run'" in begun.stderr
+    settings = json.loads(Path("run/config.json").read_text())
+    assert settings["training"]["memory"] == ("reversible" if model.startswith("irevnet") else "plain")
+    assert settings["classes"] == ["n01440764", "n01443537"]
+    assert settings["transform"]["resize"] == 73
+
+
+def test_a_plan_is_printed_for_people(small_imagenet):
+    planned = main("train", "--model", "irevnet-cifar-bijective", "--data", "imagenet", "-b", "4", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in planned.stdout.splitlines())
+    assert lines["network"].startswith("irevnet-cifar-bijective, 1,9")
+    assert lines["input"] == "3x32x32, 2 classes"
+    assert lines["images"] == "8 to train on, 4 to test on; 12 of them read"
+    assert lines["steps"] == "30 of 4 images, 2 an epoch, 15 epochs"
+    assert lines["learning rate"].startswith("0.004 from step 1, 0.0997 from step 7, ")
+    assert re.fullmatch(r"[\d.]+ MiB \(chosen\)", lines["memory, plain"])
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(monkeypatch):
+    from irevnet.train import Training
+
+    do_step = Training._do_step
+
+    def interrupted(training, *batch):
+        do_step(training, *batch)
+        if training.step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    expected = main("train", "--epochs", "2", "--out", "whole", "--json")
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(Training, "_do_step", interrupted)
+    stopped = main("train", "--epochs", "2", "--out", "parts")
+    assert stopped.exit_code == 1
+    assert stopped.stderr.splitlines() == [
+        "finishing this step, then saving; once more ends at once, without saving",
+        "stopped after step 30 of 44; go on with 'irevnet train --resume parts'",
+    ]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    resumed = main("train", "--resume", "parts", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    volatile = {"run": None, "seconds": None}
+    assert json.loads(resumed.stdout) | volatile == json.loads(expected.stdout) | volatile
+    weights = [torch.load(f"{name}/last.pt", weights_only=True)["state_dict"] for name in ("whole", "parts")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_second_interrupt_ends_at_once(monkeypatch):
+    from irevnet.train import Training
+
+    def twice(training, *batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Training, "_do_step", twice)
+    result = main("train", "--out", "run")
+    assert result.exit_code == 1
+    assert "Aborted!" in result.stderr
+    assert sorted(path.name for path in Path("run").iterdir()) == ["classes.txt", "config.json"]
+
+
+def test_a_subset_of_classes_is_trained_kept_and_studied():
+    Path("names.txt").write_text("8\n\n1\n3\n")
+    trained = main("train", "--classes", "names.txt", "--epochs", "4", "--out", "runs/some", "--json")
+    assert trained.exit_code == 0, trained.output
+    assert Path("runs/some/classes.txt").read_text() == "1\n3\n8\n"
+    evaluated = json.loads(main("evaluate", "--json").stdout)
+    assert evaluated["top1"] == json.loads(trained.stdout)["test_top1"] > 0.8
+    assert evaluated["num_images"] < 120
+    probed = json.loads(analyze("depth-probe", "--depths", "12", "--classes", "2", "--json").stdout)
+    assert probed["network_accuracy"] > 0.8
+    assert probed["num_test"] < evaluated["num_images"]
+    record = json.loads(Path("runs/some/analysis/depth-probe/depth-probe.json").read_text())["provenance"]
+    assert record["classes"] == ["1", "3", "8"]
+    assert len(record["classes_studied"]) == 2
+
+
+def test_training_curves_are_drawn_of_the_newest_run_or_of_several(run):
+    one = analyze("training-curves", "--window", "22")
+    assert one.exit_code == 0, one.output
+    assert re.search(r"irevnet-small +440 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} +0\.\d{4} +9\d\.\d\d%", one.stdout)
+    assert (run / "analysis/training-curves/training-curves.png").stat().st_size > 0
+    shutil.copytree(run, "runs/second")
+    both = analyze("training-curves", "runs/first", "runs/second", "--out", "curves", "--json")
+    content = json.loads(both.stdout)
+    assert [each["name"] for each in content["runs"]] == ["first", "second"]
+    assert content["runs"][0]["loss_at_quarters"] == content["runs"][1]["loss_at_quarters"]
+    record = json.loads(Path("curves/training-curves.json").read_text())["provenance"]
+    assert [each["run"] for each in record["runs"]] == ["runs/first", "runs/second"]
+
+
+@pytest.mark.parametrize(("value", "message"), [("absent.txt", "neither a number nor a file"), ("0.3;0.5", "0.3,0.6")])
+def test_lists_that_are_none_are_explained(value, message):
+    result = main("train", "--classes" if "txt" in value else "--decay-at", value)
+    assert result.exit_code == 2
+    assert message in result.stderr

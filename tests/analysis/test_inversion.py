@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from analysis.inversion import reconstruction_error, relative_errors
-from irevnet.data import InputTransform
+from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -6,10 +6,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from analysis.results import DepthProbeResult, InversionResult
+from analysis.results import DepthProbeResult, InversionResult, TrainingCurvesResult
 from figures.depth_probe import plot_depth_probe
 from figures.inversion import plot_inversion
 from figures.style import save_figure
+from figures.training_curves import plot_training_curves
 
 
 @pytest.fixture
@@ -45,8 +46,35 @@ def inversion(request) -> InversionResult:
     )
 
 
+@pytest.fixture
+def curves() -> TrainingCurvesResult:
+    """One run that has ended an epoch, and one that has not."""
+    return TrainingCurvesResult(
+        names=np.array(["irevnet-b", "resnet-50"]),
+        curve_run=np.array([0, 0, 0, 1, 1]),
+        iteration=np.array([3, 4, 5, 3, 4]),
+        loss=np.array([2.0, 1.0, 0.5, 2.0, 1.5]),
+        epoch_run=np.array([0]),
+        epoch_iteration=np.array([4]),
+        test_accuracy=np.array([0.25]),
+        window=np.array(3),
+    )
+
+
 def texts(figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_the_training_curves_show_losses_and_accuracies_of_each_run(curves):
+    figure = plot_training_curves(curves)
+    losses, accuracies = figure.axes
+    assert [line.get_label() for line in losses.lines] == ["irevnet-b", "resnet-50"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in losses.lines}) == 2
+    np.testing.assert_array_equal(losses.lines[0].get_data(), [[3, 4, 5], [2, 1, 0.5]])
+    np.testing.assert_array_equal(losses.lines[1].get_data(), [[3, 4], [2, 1.5]])
+    np.testing.assert_array_equal(accuracies.lines[0].get_data(), [[4], [25]])
+    assert losses.get_yscale() == "log"
+    assert losses.get_ylabel() == "training loss (nats), mean of 3"
 
 
 def test_the_depth_probe_figure_shows_both_probes_in_percent_against_depth(probe):

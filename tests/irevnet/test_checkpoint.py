@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from irevnet import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
-from irevnet.data import InputTransform
+from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -1,91 +1,291 @@
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision.transforms import v2
+from torchvision import datasets
 
-from irevnet.data import IMAGENET_TRANSFORM, InputTransform, batches, data_info, load_data
+from irevnet.data import DataSource, LabelledImages, batches, choose_classes, open_data, training_batches
+from irevnet.transforms import InputTransform
 
-DIGITS = InputTransform(channels=1, image_size=(8, 8))
+
+@pytest.fixture(scope="module")
+def digits() -> DataSource:
+    return open_data("digits")
 
 
-def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts():
-    train, test = load_data("digits", "train", DIGITS), load_data("digits", "test", DIGITS)
-    assert (len(train), len(test)) == (1437, 360)
-    assert min(np.bincount(test.labels)) >= 34
-    seen = {tuple(image.flatten().tolist()) for image, _ in train} | {
-        tuple(image.flatten().tolist()) for image, _ in test
-    }
+@pytest.fixture(scope="module")
+def test_digits(digits) -> LabelledImages:
+    return digits.images("test", digits.transform())
+
+
+def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts(digits, test_digits):
+    train = digits.images("train", digits.transform())
+    assert (len(train), len(test_digits)) == (1437, 360)
+    assert min(np.bincount(test_digits.labels)) >= 34
+    seen = {tuple(data[row][0].flatten().tolist()) for data in (train, test_digits) for row in range(len(data))}
     every = {tuple((image / 16).astype(np.float32).flatten().tolist()) for image in load_digits().images}
     assert seen == every
-    assert [label for _, label in load_data("digits", "test", DIGITS)] == test.labels
 
 
-def test_images_are_in_the_unit_interval_with_their_labels():
-    image, label = load_data("digits", "train", DIGITS)[0]
+def test_images_are_in_the_unit_interval_with_their_labels(digits, test_digits):
+    image, label = test_digits[0]
     assert image.shape == (1, 8, 8)
     assert image.min() == 0
     assert image.max() == 1
-    assert data_info("digits").classes[label] in "0123456789"
+    assert digits.classes[label] in "0123456789"
 
 
 def test_an_unknown_data_set_is_answered_with_what_there_is():
-    with pytest.raises(ValueError, match="there is no data set 'digit'; did you mean digits"):
-        data_info("digit")
+    with pytest.raises(ValueError, match="there is no data set or folder 'digit'; did you mean digits"):
+        open_data("digit")
 
 
-def test_the_imagenet_transform_is_torchvisions_recipe():
-    reference = v2.Compose(
-        [
-            v2.Resize(256),
-            v2.CenterCrop(224),
-            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-    image = torch.rand(3, 300, 401)
-    torch.testing.assert_close(IMAGENET_TRANSFORM(image), reference(image))
+def test_statistics_normalise_the_training_images(digits):
+    train = digits.images("train", digits.transform(normalise=True))
+    pixels = torch.stack([train[row][0] for row in range(len(train))])
+    assert abs(pixels.mean().item()) < 1e-3
+    assert pixels.std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is():
-    image = torch.rand(1, 8, 8)
-    assert torch.equal(DIGITS(image), image)
+CIFAR_PIXELS = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
 
 
-def test_the_whole_image_is_resized_where_nothing_is_cropped():
-    assert InputTransform(channels=1, image_size=(4, 6))(torch.rand(1, 9, 9)).shape == (1, 4, 6)
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch) -> Path:
+    """The two CIFAR sets in the layout of their archives, with twelve images each (a batch of two, and ten to test)."""
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
+    rows = CIFAR_PIXELS.reshape(12, -1)
+    ten, hundred = tmp_path / "cifar-10-batches-py", tmp_path / "cifar-100-python"
+    ten.mkdir()
+    hundred.mkdir()
+    files = {ten / f"data_batch_{i}": {"data": rows[:2], "labels": [3, 9]} for i in range(1, 6)}
+    files[ten / "test_batch"] = {"data": rows[2:], "labels": list(range(10))}
+    files[ten / "batches.meta"] = {"label_names": list("abcdefghij")}
+    files[hundred / "train"] = {"data": rows[:2], "fine_labels": [42, 7]}
+    files[hundred / "test"] = {"data": rows[2:], "fine_labels": list(range(0, 100, 10))}
+    files[hundred / "meta"] = {"fine_label_names": [f"class {n}" for n in range(100)]}
+    for path, content in files.items():
+        path.write_bytes(pickle.dumps(content))
+    return tmp_path
 
 
-def test_grey_images_become_coloured_and_coloured_ones_grey():
-    grey = torch.rand(1, 8, 8)
-    coloured = InputTransform(channels=3, image_size=(8, 8))(grey)
-    assert torch.equal(coloured, grey.expand(3, 8, 8))
-    again = InputTransform(channels=1, image_size=(8, 8))(coloured)
-    torch.testing.assert_close(again, grey, rtol=0, atol=1e-3)  # the grey weights of torchvision sum to 0.9999
-    alpha = torch.cat((coloured, torch.ones(1, 8, 8)))
-    assert torch.equal(InputTransform(channels=3, image_size=(8, 8))(alpha), coloured)
+def test_cifar_is_read_from_its_folder(cifar_root):
+    ten = open_data("cifar10", root=cifar_root)
+    assert ten.classes == tuple("abcdefghij")
+    train = ten.images("train", ten.transform())
+    assert train.labels == [3, 9] * 5
+    image, label = train[1]
+    assert label == 9
+    torch.testing.assert_close(image, torch.from_numpy(CIFAR_PIXELS[1] / np.float32(255)), rtol=1e-7, atol=0)
+    hundred = open_data("cifar100", root=cifar_root)
+    assert hundred.images("train", hundred.transform()).labels == [42, 7]
+    normalised, _ = ten.images("test", ten.transform(normalise=True))[0]
+    expected = (CIFAR_PIXELS[2, 1, 5, 5] / 255 - 0.4822) / 0.1994
+    assert normalised[1, 5, 5].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_pixels_come_back_from_the_networks_input():
-    pixels = torch.rand(2, 3, 4, 4, dtype=torch.float64)
-    inputs = IMAGENET_TRANSFORM.normalise(pixels)
-    assert inputs[0, 1, 2, 3].item() == pytest.approx((pixels[0, 1, 2, 3].item() - 0.456) / 0.224)
-    torch.testing.assert_close(IMAGENET_TRANSFORM.to_pixels(inputs), pixels, rtol=1e-12, atol=1e-12)
+def test_fashion_mnist_is_read_from_its_folder(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    for name in ("train", "t10k"):
+        header = np.array([0x803, 4, 28, 28], dtype=">i4").tobytes()
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, 4], dtype=">i4").tobytes() + bytes([9, 0, 3, 3])
+        )
+    source = open_data("fashion-mnist", root=tmp_path)
+    data = source.images("test", source.transform())
+    assert data.labels == [9, 0, 3, 3]
+    assert source.classes[9] == "Ankle boot"
+    torch.testing.assert_close(data[2][0], torch.from_numpy(pixels[2:3] / np.float32(255)), rtol=1e-7, atol=0)
 
 
-def test_batches_in_order_hold_every_image_and_shuffled_ones_are_full():
-    data = load_data("digits", "test", DIGITS)
-    labels = torch.cat([labels for _, labels in batches(data, 100)])
-    assert labels.tolist() == data.labels
-    sizes = [len(labels) for _, labels in batches(data, 100, shuffle=torch.Generator().manual_seed(0))]
-    assert sizes == [100, 100, 100]
-    first, again = (
-        torch.cat([labels for _, labels in batches(data, 100, shuffle=torch.Generator().manual_seed(3))])
-        for _ in range(2)
-    )
-    assert torch.equal(first, again)
-    assert first.tolist() != data.labels[:300]
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+def test_absent_files_are_asked_for(tmp_path, name):
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"{name} is not under .*; name its folder with --data-root, or fetch it with --download",
+    ):
+        open_data(name, root=tmp_path)
 
 
-def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match="an image of 2 channels cannot be shown to a network of 3"):
-        InputTransform(channels=3, image_size=(8, 8))(torch.rand(2, 8, 8))
+def test_files_are_fetched_only_where_asked(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(root, train, download):
+        asked.append(download)
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(datasets, "CIFAR10", fetch)
+    from irevnet.data import _from_torchvision
+
+    opener = _from_torchvision("cifar10", fetch, (3, 32, 32), ((0.0,), (1.0,)))
+    for download in (False, True):
+        with pytest.raises(FileNotFoundError):
+            opener(tmp_path, download)
+    assert asked == [False, True]
+
+
+def test_classes_are_chosen_by_number_and_seed_or_by_name(digits):
+    three = choose_classes(digits, 3, seed=1)
+    assert len(three) == 3
+    assert three == choose_classes(digits, 3, seed=1)
+    assert list(three) == sorted(three)
+    assert {choose_classes(digits, 3, seed=seed) for seed in range(20)} > {three}
+    assert choose_classes(digits, 10) == digits.classes
+    assert choose_classes(digits, ("7", "2")) == ("2", "7")
+    assert choose_classes(digits, 2, among=("5", "4")) == ("4", "5")
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (1, "1 classes were asked for; expected 2 to 10, of digits"),
+        (11, "11 classes were asked for; expected 2 to 10"),
+        (("3", "13"), "there is no class of digits '13'; did you mean 3"),
+        (("3", "3"), "1 class of digits was named; expected at least 2"),
+    ],
+)
+def test_classes_that_are_not_there_are_named(digits, which, message):
+    with pytest.raises(ValueError, match=message):
+        choose_classes(digits, which)
+
+
+def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits, test_digits):
+    subset = digits.images("test", digits.transform(), classes=("7", "2"))
+    expected = [(image, "72".index(str(label))) for image, label in test_digits if label in (2, 7)]
+    assert len(subset) == len(expected)
+    for (image, label), (expected_image, expected_label) in zip(subset, expected):
+        assert torch.equal(image, expected_image)
+        assert label == expected_label
+    again = subset.relabelled(tuple("9876543210"))
+    assert {9 - label for label in again.labels} == {2, 7}
+    assert [9 - label for label in again.labels] == [int("72"[label]) for label in subset.labels]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of coloured images of various sizes, and one that is grey."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for n in range(count):
+                shape = (20 + n, 30, 3) if n else (20, 30)
+                Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / split / name / f"{n}.png")
+    (tmp_path / "train" / "notes.txt").write_text("not a class")
+    return tmp_path
+
+
+def test_a_folder_of_images_is_a_data_set(folder):
+    source = open_data(str(folder))
+    assert source.classes == ("cat", "dog")
+    data = source.images("train", source.transform(image_size=16))
+    assert data.labels == [0, 0, 0, 1, 1, 1]
+    assert data[0][0].shape == (source.image_shape[0], 16, 16)
+    assert len(source.images("test", source.transform())) == 4
+    dogs_first = source.images("train", source.transform(), classes=("dog", "cat"))
+    assert dogs_first.labels == [1, 1, 1, 0, 0, 0]
+
+
+def test_images_of_various_sizes_are_resized_and_cropped_as_in_the_release(folder):
+    source = open_data(str(folder))
+    for name in ("cat", "dog"):  # the first of each class settles the channels
+        Image.fromarray(np.zeros((50, 60, 3), dtype=np.uint8)).save(folder / "train" / name / "0.png")
+    assert open_data(str(folder)).image_shape == (3, None, None)
+    assert source.transform() == InputTransform(channels=1, image_size=(224, 224), resize=256)
+    assert source.transform(image_size=112).resize == 128
+
+
+def test_images_of_one_square_size_keep_it(tmp_path):
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((12, 12), dtype=np.uint8)).save(tmp_path / split / name / "x.png")
+    source = open_data(str(tmp_path))
+    assert source.image_shape == (1, 12, 12)
+    assert source.transform() == InputTransform(channels=1, image_size=(12, 12))
+
+
+def spoilt(folder: Path, how: str) -> None:
+    match how:
+        case "no val":
+            for path in sorted((folder / "val").rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            (folder / "val").rmdir()
+        case "no classes":
+            for split in ("train", "val"):
+                for name in ("cat", "dog"):
+                    for path in (folder / split / name).iterdir():
+                        path.rename(folder / split / f"{name}-{path.name}")
+                    (folder / split / name).rmdir()
+        case "class of train alone":
+            (folder / "train" / "bird").mkdir()
+        case "class of val alone":
+            (folder / "val" / "bird").mkdir()
+        case "empty class":
+            for split in ("train", "val"):
+                (folder / split / "bird").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("no val", FileNotFoundError, r"has no folder val/; expected train/ and val/, and in both a folder of images"),
+        ("no classes", ValueError, r"train holds no class folders; expected a folder of images for each class"),
+        ("class of train alone", ValueError, r"val has no folder for class 'bird'; both splits need the same classes"),
+        ("class of val alone", ValueError, r"train has no folder for class 'bird'; both splits need the same classes"),
+        ("empty class", FileNotFoundError, r"train: Found no valid file for the classes bird"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_explained(folder, how, error, message):
+    spoilt(folder, how)
+    with pytest.raises(error, match=message):
+        open_data(str(folder))
+
+
+def test_batches_in_order_hold_every_image(test_digits):
+    labels = torch.cat([labels for _, labels in batches(test_digits, 100)])
+    assert labels.tolist() == test_digits.labels
+
+
+def epoch_of(data, **options) -> list[torch.Tensor]:
+    return [images for images, _ in training_batches(data, 50, augmentation="cifar", **options)]
+
+
+def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(test_digits):
+    first = epoch_of(test_digits, seed=1, epoch=1)
+    assert [len(images) for images in first] == [50] * 7
+    for other in (epoch_of(test_digits, seed=2, epoch=1), epoch_of(test_digits, seed=1, epoch=2)):
+        assert not torch.equal(other[0], first[0])
+    torch.manual_seed(5)
+    assert all(map(torch.equal, epoch_of(test_digits, seed=1, epoch=1), first))
+
+
+def test_an_epoch_holds_each_image_once(test_digits):
+    data = LabelledImages(test_digits.images, list(range(360)), test_digits.classes, test_digits.transform)
+    seen = torch.cat([labels for _, labels in training_batches(data, 90)]).tolist()
+    assert sorted(seen) == list(range(360)) != seen
+
+
+def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(test_digits):
+    whole = epoch_of(test_digits, seed=1, epoch=3)
+    rest = epoch_of(test_digits, seed=1, epoch=3, start=4)
+    assert len(rest) == 3
+    assert all(map(torch.equal, rest, whole[4:]))
+
+
+def test_processes_that_load_images_change_nothing(test_digits):
+    assert all(map(torch.equal, epoch_of(test_digits, workers=2), epoch_of(test_digits)))
+
+
+def test_loading_leaves_the_global_generator(test_digits):
+    state = torch.get_rng_state()
+    epoch_of(test_digits)
+    list(batches(test_digits, 100))
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,141 @@
+"""What a training run will take, found out without training: steps, learning rates, multiply-adds and memory."""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import Dataset
+
+from irevnet.model import IRevNet
+from irevnet.presets import Config, build_network, count_multiply_adds
+from irevnet.recipes import TrainConfig
+from irevnet.reversible import Memory
+from irevnet.train import Track, Training, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a training run will take.
+
+    Attributes:
+        parameters: number of trainable parameters.
+        multiply_adds: of one forward pass over one image; training takes three times as many, with recomputed
+            activations four.
+        input_shape: channels, height and width of the network's input.
+        num_classes: classes trained on.
+        num_train: training images.
+        num_test: test images.
+        steps_per_epoch: steps of an epoch.
+        num_steps: steps of the run.
+        learning_rates: the first step, counted from 1, of each learning rate that holds for a while; under a one-cycle
+            schedule the first step, the peak and the last step.
+        memory: by how back-propagation gets its activations, the bytes that tensors take at the peak of a step:
+            parameters, momentum, gradients and activations. Work space of convolutions comes on top of it.
+    """
+
+    parameters: int
+    multiply_adds: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    num_test: int
+    steps_per_epoch: int
+    num_steps: int
+    learning_rates: tuple[tuple[int, float], ...]
+    memory: dict[Memory, int]
+
+
+def plan(model: nn.Module, training: Training, config: TrainConfig) -> Plan:
+    """The plan of a training run that has not begun."""
+    network: Config = model.config  # type: ignore[assignment]
+    kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if isinstance(model, IRevNet) else ["plain"]
+    return Plan(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds=count_multiply_adds(model, network.input_shape),
+        input_shape=network.input_shape,
+        num_classes=network.num_classes,
+        num_train=len(training.train_data),  # type: ignore[arg-type]
+        num_test=len(training.test_data),  # type: ignore[arg-type]
+        steps_per_epoch=training.steps_per_epoch,
+        num_steps=training.num_steps,
+        learning_rates=_learning_rates(config, training.num_steps),
+        memory={kind: peak_memory(network, config, kind) for kind in kinds},
+    )
+
+
+def _learning_rates(config: TrainConfig, num_steps: int) -> tuple[tuple[int, float], ...]:
+    rates = [config.rate(step, num_steps) for step in range(num_steps)]
+    if config.schedule == "step":
+        steps = [step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]]
+    else:
+        steps = sorted({0, int(np.argmax(rates)), num_steps - 1})
+    return tuple((step + 1, rates[step]) for step in steps)
+
+
+def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:
+    """Bytes that tensors take at the peak of a training step: parameters, momentum, gradients and activations.
+
+    The step is run on tensors that have shapes but no values, and every storage is counted while it lives.
+    """
+    with FakeTensorMode():
+        model = build_network(network).train()
+        if isinstance(model, IRevNet):
+            model.memory = memory
+        images = torch.empty(config.batch_size, *network.input_shape)
+        labels = torch.zeros(config.batch_size, dtype=torch.long)
+        kept = [*model.parameters(), *model.buffers()]
+        dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
+        with _LiveBytes(kept) as count:
+            with torch.autocast("cpu", dtype=dtype, enabled=config.amp != "none"):
+                loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+        momentum = sum(parameter.nbytes for parameter in model.parameters()) if config.momentum else 0
+    return sum(tensor.nbytes for tensor in kept) + momentum + count.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages from the operation that returns them first until they are freed."""
+
+    def __init__(self, known: Sequence[Tensor]):
+        super().__init__()
+        self._live = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        self.peak = max(self.peak, self._live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self._live += size
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self._live -= size
+
+
+def check_images(data: Dataset[tuple[Tensor, int]], *, limit: int = 1000, track: Track = no_progress) -> int:
+    """Loads every image or, of more than `limit`, so many spread evenly, and returns how many.
+
+    Raises `ValueError`, naming the file, for one that cannot be read.
+    """
+    count = len(data)  # type: ignore[arg-type]
+    rows = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int)).tolist()
+    for row in track(rows, "reading images"):
+        data[row]
+    return len(rows)

@@ -1,0 +1,151 @@
+"""From an image to a network's input: decoding, the fixed transform that a checkpoint carries, and augmentation."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as image_ops
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in units of [0, 1]."""
+
+IMAGENET_STATISTICS: Normalisation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR10_STATISTICS: Normalisation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+CIFAR100_STATISTICS: Normalisation = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+"""The three that the authors' releases normalise by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputTransform:
+    """From an image to the network's input: the channels it takes, resize, centre crop, normalise. No randomness.
+
+    A checkpoint carries it, so that every later study shows the network images as it was trained on them.
+
+    Attributes:
+        channels: channels of the network's input; a grey image is repeated, a coloured one is turned grey.
+        image_size: height and width of the network's input.
+        resize: the shorter side is resized to this many pixels (bilinear, antialiased) before the centre crop; `None`
+            resizes the whole image to `image_size` and crops nothing.
+        mean: subtracted from each channel, in units of [0, 1].
+        std: divides each channel after that.
+    """
+
+    channels: int
+    image_size: tuple[int, int]
+    resize: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __call__(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels height width"]:
+        """The input tensor of an image with values in [0, 1]; a fourth channel, transparency, is left out.
+
+        Raises `ValueError` for channels that are neither grey nor coloured and not what the network takes.
+        """
+        return self.normalise(self.frame(self.to_channels(image)))
+
+    def to_channels(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels h w"]:
+        """The image with as many channels as the network takes."""
+        if image.shape[0] == 4 != self.channels:
+            image = image[:3]
+        if image.shape[0] != self.channels:
+            if image.shape[0] not in (1, 3) or self.channels not in (1, 3):
+                raise ValueError(
+                    f"an image of {image.shape[0]} channels cannot be shown to a network of {self.channels}"
+                )
+            image = image_ops.rgb_to_grayscale(image, num_output_channels=self.channels)
+        return image
+
+    def frame(self, image: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels height width"]:
+        """The image resized, and its centre cropped."""
+        if self.resize is not None:
+            return image_ops.center_crop(image_ops.resize(image, [self.resize]), list(self.image_size))
+        if tuple(image.shape[1:]) != self.image_size:
+            return image_ops.resize(image, list(self.image_size))
+        return image
+
+    def normalise(self, pixels: Float[Tensor, "*batch channels height width"]) -> Tensor:
+        """Pixel values in [0, 1] to the network's input."""
+        return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
+
+    def to_pixels(self, inputs: Float[Tensor, "*batch channels height width"]) -> Tensor:
+        """The network's input back to pixel values, the inverse of `normalise`."""
+        return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
+
+    def augmented(
+        self, image: Float[Tensor, "image_channels h w"], kind: "Augmentation", seed: Sequence[int]
+    ) -> Float[Tensor, "channels height width"]:
+        """The network's input of a randomly changed image, drawn by that seed alone: torch's global generator is left
+        as it was, so that neither the order nor the process in which images are loaded has a part in it.
+        """
+        image = self.to_channels(image)
+        if kind != "imagenet":  # which cuts the image out itself
+            image = self.frame(image)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0]))
+            return self.normalise(_change(kind, self.image_size)(image))
+
+
+def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, 1, 1)
+
+
+IMAGENET_TRANSFORM = InputTransform(
+    channels=3, image_size=(224, 224), resize=256, mean=IMAGENET_STATISTICS[0], std=IMAGENET_STATISTICS[1]
+)
+"""Of the authors' ImageNet release: short side to 256, centre crop 224, ImageNet mean and standard deviation."""
+
+
+Augmentation = Literal["none", "cifar", "imagenet"]
+"""How training images are changed at random, each time they are seen.
+
+- `"none"`: not at all.
+- `"cifar"`: padded with black by an eighth of the image (4 pixels at 32 x 32), cropped to the old size, and flipped
+  left to right half the time, as in the authors' CIFAR release.
+- `"imagenet"`: section 3.2's random scaling, crop, flip and colour distortion, by the release's parameters: 8 to 100%
+  of the area at aspect 3/4 to 4/3; brightness 0.87, contrast 0.5, saturation 0.5, hue 0.2.
+"""
+
+
+@functools.cache
+def _change(kind: Augmentation, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """The random change, drawn from torch's global generator, of an image with values in [0, 1]."""
+    flip = v2.RandomHorizontalFlip()
+    match kind:
+        case "none":
+            return v2.Identity()
+        case "cifar":
+            height, width = size
+            return v2.Compose([v2.RandomCrop(size, padding=[width // 8, height // 8]), flip])
+        case "imagenet":
+            jitter = v2.ColorJitter(brightness=0.87, contrast=0.5, saturation=0.5, hue=0.2)
+            return v2.Compose([v2.RandomResizedCrop(size), flip, jitter])
+
+
+def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
+    """The first frame of an image file, upright as its EXIF orientation says: one channel if it is grey, else three.
+
+    16-bit images keep their upper 8 bits; transparency is left out, palettes and CMYK become RGB.
+
+    Raises `ValueError`, naming the file, if it cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits, of which 32 may be said
+                pixels = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+            else:
+                pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La", "F") else "RGB"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}; replace or remove it") from error
+    pixels = torch.from_numpy(pixels)
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
