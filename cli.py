@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from analysis.results import Result
     from analysis.study import Study
-    from irevnet.runs import RunSettings
+    from irevnet.settings import RunSettings
 
 WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
@@ -375,25 +375,24 @@ def train(
     """
     import torch
 
-    from irevnet.runs import new_run, read_settings, resume_run
+    from irevnet.runs import new_run, resume_run
+    from irevnet.settings import check_unchanged, choose_settings, read_settings
 
     places = {name: options.pop(name) for name in ("data_root", "download", "device", "workers")}
     given = {name: value for name, value in options.items() if value is not None}
     if resume is None:
-        settings = _settings(recipe, given)
+        settings = choose_settings(given, recipe_name=recipe)
     elif out or recipe:
         raise ValueError(f"--resume {resume} goes on in that folder, by its own recipe; leave --out and --recipe out")
     else:
+        check_unchanged(resume, given)
         settings = read_settings(resume)
-        _refuse_others(resume, settings, given)
     torch.manual_seed(settings.seed)  # the initial weights and dropout
     if dry_run:
         _show_plan(settings, places, as_json=as_json)
         return
-    if resume is None:
-        run = new_run(out, settings, **places, track=_track)
-    else:
-        run = resume_run(resume, settings, **places, track=_track)
+    begin = new_run if resume is None else resume_run
+    run = begin(resume or out, settings, **places, track=_track)  # type: ignore[arg-type]
     console = _console()
     with _stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -421,68 +420,17 @@ def train(
             raise click.exceptions.Exit(1)
 
 
-def _settings(recipe_name: str | None, given: dict[str, Any]) -> "RunSettings":
-    """The settings of a new run: those of the recipe, and what is given instead."""
-    from irevnet.model import IRevNetConfig
-    from irevnet.presets import preset_config
-    from irevnet.recipes import recipe
-    from irevnet.runs import RunSettings
-
-    named = {name: given.pop(name) for name in RUN_OPTIONS if name in given}
-    model, data = named.pop("model", "irevnet-small"), named.pop("data", "digits")
-    invertible = isinstance(preset_config(model), IRevNetConfig)
-    config = recipe(recipe_name or ("digits" if data == "digits" else "fast"), invertible=invertible, **given)
-    return RunSettings(model=model, data=data, training=config, **named)
-
-
-RUN_OPTIONS = ("model", "data", "classes", "class_seed", "image_size", "seed")
-"""Fields of RunSettings that are options of their own."""
-
-
-def _refuse_others(folder: Path, settings: "RunSettings", given: dict[str, Any]) -> None:
-    """Raises `ValueError` if settings are given that are not those of the run that is to go on."""
-    kept = {**dataclasses.asdict(settings), **dataclasses.asdict(settings.training)}
-    for name, value in given.items():
-        if kept[name] != value:
-            option = "lr" if name == "learning_rate" else name.replace("_", "-")
-            raise ValueError(
-                f"{folder} was begun with --{option} {kept[name]}, not {value}; leave the option out, or begin "
-                "a new run"
-            )
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
 def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool) -> None:
     """What a run will take, once its images have been looked at."""
-    from irevnet.plan import check_images, plan
+    from irevnet.plan import plan
     from irevnet.runs import prepare
 
-    run = prepare(Path(), settings, **places)
-    config, training = settings.training, run.training
-    checked = sum(check_images(data, track=_track) for data in (training.train_data, training.test_data))
-    content = plan(run.checkpoint.model, training, config)
+    training, _ = prepare(settings, **places)
+    content = plan(training, track=_track)
     if as_json:
-        _print_json({**dataclasses.asdict(content), "images_checked": checked})
+        _print_json(dataclasses.asdict(content))
         return
-    epochs = training.num_steps / training.steps_per_epoch
-    rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in content.learning_rates)
-    lines = {
-        "network": f"{settings.model}, {content.parameters:,} parameters",
-        "input": f"{'x'.join(map(str, content.input_shape))}, {content.num_classes} classes",
-        "multiply-adds": f"{content.multiply_adds:,} an image, forward",
-        "images": f"{content.num_train:,} to train on, {content.num_test:,} to test on; {checked:,} of them read",
-        "steps": f"{content.num_steps:,} of {config.batch_size} images, {content.steps_per_epoch:,} an epoch, "
-        f"{epochs:.4g} epochs",
-        "learning rate": rates,
-        **{
-            f"memory, {kind}": f"{_bytes(size)}{' (chosen)' if kind == config.memory else ''}"
-            for kind, size in content.memory.items()
-        },
-    }
-    for name, text in lines.items():
+    for name, text in {"network": settings.model, **content.lines()}.items():
         click.echo(f"{name:20s}{text}")
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis.results import TrainingCurvesResult
-from irevnet.runs import RunSettings, read_settings
+from irevnet.settings import RunSettings, read_settings
 
 
 @dataclass(frozen=True, eq=False)

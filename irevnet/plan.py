@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
-from irevnet.model import IRevNet
+from irevnet.model import IRevNet, IRevNetConfig
 from irevnet.presets import Config, build_network, count_multiply_adds
 from irevnet.recipes import TrainConfig
 from irevnet.reversible import Memory
@@ -32,6 +32,8 @@ class Plan:
         num_classes: classes trained on.
         num_train: training images.
         num_test: test images.
+        num_checked: how many of all these were read, to see whether they can be.
+        batch_size: images a step.
         steps_per_epoch: steps of an epoch.
         num_steps: steps of the run.
         learning_rates: the first step, counted from 1, of each learning rate that holds for a while; under a one-cycle
@@ -46,27 +48,53 @@ class Plan:
     num_classes: int
     num_train: int
     num_test: int
+    num_checked: int
+    batch_size: int
     steps_per_epoch: int
     num_steps: int
     learning_rates: tuple[tuple[int, float], ...]
     memory: dict[Memory, int]
 
+    def lines(self) -> dict[str, str]:
+        """The plan for people: a text under each heading."""
+        rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in self.learning_rates)
+        return {
+            "parameters": f"{self.parameters:,}",
+            "multiply-adds": f"{self.multiply_adds:,} an image, forward",
+            "input": f"{'x'.join(map(str, self.input_shape))}, {self.num_classes} classes",
+            "images": f"{self.num_train:,} to train on, {self.num_test:,} to test on; {self.num_checked:,} read",
+            "steps": f"{self.num_steps:,} of {self.batch_size} images, {self.steps_per_epoch:,} an epoch, "
+            f"{self.num_steps / self.steps_per_epoch:.4g} epochs",
+            "learning rate": rates,
+            **{f"memory, {kind}": _in_units(size) for kind, size in self.memory.items()},
+        }
 
-def plan(model: nn.Module, training: Training, config: TrainConfig) -> Plan:
-    """The plan of a training run that has not begun."""
-    network: Config = model.config  # type: ignore[assignment]
-    kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if isinstance(model, IRevNet) else ["plain"]
+
+def _in_units(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def plan(training: Training, *, track: Track = no_progress) -> Plan:
+    """What a training that has not begun will take; looks at the images on the way.
+
+    Raises `ValueError`, naming the file, for an image that cannot be read.
+    """
+    network: Config = training.model.config  # type: ignore[assignment]
+    invertible = isinstance(network, IRevNetConfig)
+    kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
     return Plan(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        multiply_adds=count_multiply_adds(model, network.input_shape),
+        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
+        multiply_adds=count_multiply_adds(training.model, network.input_shape),
         input_shape=network.input_shape,
         num_classes=network.num_classes,
         num_train=len(training.train_data),  # type: ignore[arg-type]
         num_test=len(training.test_data),  # type: ignore[arg-type]
+        num_checked=sum(check_images(data, track=track) for data in (training.train_data, training.test_data)),
+        batch_size=training.config.batch_size,
         steps_per_epoch=training.steps_per_epoch,
         num_steps=training.num_steps,
-        learning_rates=_learning_rates(config, training.num_steps),
-        memory={kind: peak_memory(network, config, kind) for kind in kinds},
+        learning_rates=_learning_rates(training.config, training.num_steps),
+        memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
     )
 
 

@@ -9,7 +9,6 @@ Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accura
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,37 +23,11 @@ from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training
 from irevnet.data import DataSource, choose_classes, open_data
 from irevnet.files import atomic_write, write_json, write_text
 from irevnet.presets import build_model, preset_config
-from irevnet.recipes import TrainConfig
+from irevnet.settings import RunSettings
 from irevnet.train import EpochMetrics, Track, Training, no_progress
 
 SAVE_EVERY = 600.0
 """Seconds after which a run saves in the middle of an epoch: no more work than that is ever lost."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What a run is asked for, but where: its `config.json`.
-
-    Attributes:
-        model: a name of `irevnet.list_models()`; built for the data's classes, channels and size.
-        data: a data set or folder that `irevnet.data.open_data` knows.
-        training: how to train.
-        classes: those to train on, by name or a number of them drawn at random; `None` for all. A run's folder keeps
-            their names.
-        class_seed: of that draw.
-        image_size: height and width to resize the images to; their own by default or, where they differ in size, the
-            network's.
-        seed: of the order and augmentation of the images. Initial weights and dropout are drawn from torch's global
-            generator.
-    """
-
-    model: str
-    data: str
-    training: TrainConfig
-    classes: int | tuple[str, ...] | None = None
-    class_seed: int = 0
-    image_size: int | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,58 +122,30 @@ def new_run(folder: Path | None, settings: RunSettings, **options: Any) -> Run:
                 f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
             )
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
-    run = prepare(folder, settings, **options)
+    training, checkpoint = prepare(settings, **options)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**dataclasses.asdict(settings), **plain(run.checkpoint)})
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in run.checkpoint.classes))
-    return run
+    write_json(folder / "config.json", {**dataclasses.asdict(settings), **plain(checkpoint)})
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
+    return Run(folder=folder, training=training, checkpoint=checkpoint)
 
 
 def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
-    """The run of a folder, as it was when `last.pt` was saved; `settings` are those that `read_settings` gave.
+    """The run of a folder, as it was when `last.pt` was saved; a run that was stopped before that begins anew.
 
-    Options are those of `prepare`. A run that was stopped before it saved anything begins anew.
+    `settings` are those that `irevnet.settings.read_settings` finds in the folder; options are those of `prepare`.
     """
-    run = prepare(folder, settings, **options)
+    training, checkpoint = prepare(settings, **options)
     last = folder / "last.pt"
     if last.is_file():
         saved = read_checkpoint(last)
-        if plain(saved) | {"metrics": {}} != plain(run.checkpoint):
+        if plain(saved) | {"metrics": {}} != plain(checkpoint):
             raise ValueError(f"{last} is of another network or other data than {folder / 'config.json'} says")
-        run.checkpoint.model.load_state_dict(saved.model.state_dict())
-        run.training.restore(read_training_state(last))
-    return run
-
-
-def read_settings(folder: Path) -> RunSettings:
-    """The settings of a run's folder.
-
-    Raises:
-        FileNotFoundError: it holds no run.
-        ValueError: its `config.json` is damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to go on with")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        training = content["training"]
-        training["decay_at"] = tuple(training["decay_at"])
-        return RunSettings(
-            model=content["model"],
-            data=content["data"],
-            training=TrainConfig(**training),
-            classes=tuple(content["classes"]),
-            class_seed=content["class_seed"],
-            image_size=content["image_size"],
-            seed=content["seed"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        checkpoint.model.load_state_dict(saved.model.state_dict())
+        training.restore(read_training_state(last))
+    return Run(folder=folder, training=training, checkpoint=checkpoint)
 
 
 def prepare(
-    folder: Path,
     settings: RunSettings,
     *,
     data_root: str | Path = "data",
@@ -208,11 +153,10 @@ def prepare(
     device: str = "auto",
     workers: int = 0,
     track: Track = no_progress,
-) -> Run:
-    """The run that the settings describe, at its beginning; nothing is written yet.
+) -> tuple[Training, Checkpoint]:
+    """The training that the settings describe, not begun, and what goes into its checkpoints; nothing is written.
 
     Args:
-        folder: of the run.
         settings: what to train, on what, and how.
         data_root: where the files of a data set by name are.
         download: fetch them if they are not there.
@@ -229,9 +173,8 @@ def prepare(
     network = build_model(
         settings.model, num_classes=len(classes), image_size=transform.image_size, in_channels=transform.channels
     )
-    network.to(device)
     training = Training(
-        network,
+        network.to(device),
         source.images("train", transform, classes=classes),
         source.images("test", transform, classes=classes),
         settings.training,
@@ -239,8 +182,7 @@ def prepare(
         workers=workers,
         track=track,
     )
-    checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
-    return Run(folder=folder, training=training, checkpoint=checkpoint)
+    return training, Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
 
 
 def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:

@@ -102,6 +102,8 @@ class Training:
         track: shows progress.
 
     Attributes:
+        model: the network.
+        config: how it is trained.
         train_data: the images to learn from.
         test_data: the images to evaluate on.
         step: the steps done.
@@ -140,8 +142,8 @@ class Training:
         self.step = 0
         self.history: list[EpochMetrics] = []
         self.losses: list[float] = []
-        self._model = model
-        self._config = config
+        self.model = model
+        self.config = config
         self.train_data = train_data
         self.test_data = test_data
         self._seed = seed
@@ -173,8 +175,8 @@ class Training:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             loader = training_batches(
                 self.train_data,
-                self._config.batch_size,
-                augmentation=self._config.augmentation,
+                self.config.batch_size,
+                augmentation=self.config.augmentation,
                 seed=self._seed,
                 epoch=epoch + 1,
                 start=done,
@@ -191,11 +193,11 @@ class Training:
                 yield None
 
     def _do_step(self, images: Tensor, labels: Tensor) -> None:
-        config = self._config
+        config = self.config
         rate = config.rate(self.step, self.num_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self._model.train()
+        self.model.train()
         logits = self._logits(images.to(self._device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
@@ -206,7 +208,7 @@ class Training:
         self._optimiser.zero_grad()
         self._scaler.scale(loss).backward()
         if config.check_reconstruction and self.step % config.check_reconstruction == 0:
-            _check_reconstruction(self._model, self.step + 1)
+            _check_reconstruction(self.model, self.step + 1)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         self.step += 1
@@ -214,20 +216,20 @@ class Training:
         self._correct += int((logits.argmax(dim=1) == labels).sum())
 
     def _logits(self, images: Tensor) -> Tensor:
-        dtype = torch.float16 if self._config.amp == "fp16" else torch.bfloat16
-        with torch.autocast(self._device.type, dtype=dtype, enabled=self._config.amp != "none"):
+        dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
+        with torch.autocast(self._device.type, dtype=dtype, enabled=self.config.amp != "none"):
             return self._forward(images)
 
     def _end_epoch(self, epoch: int) -> EpochMetrics:
         started = time.perf_counter()
         steps = self.step - (epoch - 1) * self.steps_per_epoch
-        test = evaluate(self._model, self.test_data, batch_size=4 * self._config.batch_size, workers=self._workers)
+        test = evaluate(self.model, self.test_data, batch_size=4 * self.config.batch_size, workers=self._workers)
         metrics = EpochMetrics(
             epoch=epoch,
             step=self.step,
-            learning_rate=self._config.rate(self.step - 1, self.num_steps),
+            learning_rate=self.config.rate(self.step - 1, self.num_steps),
             train_loss=math.fsum(self.losses[-steps:]) / steps,
-            train_top1=self._correct / (steps * self._config.batch_size),
+            train_top1=self._correct / (steps * self.config.batch_size),
             test_loss=test.loss,
             test_top1=test.top1,
             test_top5=test.top5,

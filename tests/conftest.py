@@ -9,7 +9,8 @@ from torch import nn
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.recipes import RECIPES
-from irevnet.runs import RunSettings, new_run
+from irevnet.runs import new_run
+from irevnet.settings import RunSettings
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import cli
 from analysis.results import DepthProbeResult
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
 from irevnet.recipes import RECIPES, TrainConfig
-from irevnet.runs import RunSettings
+from irevnet.settings import RunSettings
 from irevnet.transforms import InputTransform
 
 COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
@@ -205,12 +205,12 @@ BAD_INPUT = {
     "other settings": (
         cli.main,
         "train --resume runs/first --lr 0.2",
-        "runs/first was begun with --lr 0.1, not 0.2; leave the option out, or begin a new run",
+        "runs/first was begun with learning_rate=0.1, not 0.2; leave it out, or begin a new run",
     ),
     "other network": (
         cli.main,
         "train --resume runs/first --model irevnet-b",
-        "runs/first was begun with --model irevnet-small, not irevnet-b",
+        "runs/first was begun with model='irevnet-small', not 'irevnet-b'",
     ),
     "resumed elsewhere": (cli.main, "train --resume runs/first --out new", "leave --out and --recipe out"),
     "no run": (cli.main, "train --resume empty", "empty holds no run (no config.json); give the folder of a run"),
@@ -449,7 +449,7 @@ def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_ima
     assert planned.exit_code == 0, planned.output
     content = json.loads(planned.stdout)
     assert content["input_shape"] == [3, 224, 224]
-    assert (content["num_train"], content["num_test"], content["images_checked"]) == (8, 4, 12)
+    assert (content["num_train"], content["num_test"], content["num_checked"]) == (8, 4, 12)
     assert [step for step, _ in content["learning_rates"]] == [1, 160_001, 320_001, 480_001]
     assert content["num_steps"] == 600_000
     assert content["parameters"] == parameters
@@ -469,12 +469,13 @@ def test_a_plan_is_printed_for_people(small_imagenet):
     planned = main("train", "--model", "irevnet-cifar-bijective", "--data", "imagenet", "-b", "4", "--dry-run")
     assert planned.exit_code == 0, planned.output
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in planned.stdout.splitlines())
-    assert lines["network"].startswith("irevnet-cifar-bijective, 1,9")
+    assert lines["network"] == "irevnet-cifar-bijective"
+    assert int(lines["parameters"].replace(",", "")) == pytest.approx(1.95e6, rel=0.01)
     assert lines["input"] == "3x32x32, 2 classes"
-    assert lines["images"] == "8 to train on, 4 to test on; 12 of them read"
+    assert lines["images"] == "8 to train on, 4 to test on; 12 read"
     assert lines["steps"] == "30 of 4 images, 2 an epoch, 15 epochs"
     assert lines["learning rate"].startswith("0.004 from step 1, 0.0997 from step 7, ")
-    assert re.fullmatch(r"[\d.]+ MiB \(chosen\)", lines["memory, plain"])
+    assert re.fullmatch(r"[\d.]+ MiB", lines["memory, plain"])
     assert not Path("runs").exists()
 
 

@@ -8,7 +8,8 @@ import pytest
 from analysis.results import InversionResult
 from analysis.study import Study
 from irevnet.recipes import recipe
-from irevnet.runs import RunSettings, new_run
+from irevnet.runs import new_run
+from irevnet.settings import RunSettings
 from irevnet.train import evaluate
 
 

@@ -9,7 +9,8 @@ import pytest
 from analysis.results import TrainingCurvesResult
 from analysis.training_curves import History, describe_run, moving_average, read_histories, training_curves
 from irevnet.recipes import recipe
-from irevnet.runs import RunSettings, new_run
+from irevnet.runs import new_run
+from irevnet.settings import RunSettings
 
 
 def history(name: str, iterations: int) -> History:

@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,19 +10,20 @@ from irevnet.data import ImageFiles, LabelledImages, open_data
 from irevnet.plan import check_images, peak_memory, plan
 from irevnet.presets import build_network, preset_config
 from irevnet.recipes import TrainConfig, recipe
-from irevnet.runs import RunSettings, prepare
+from irevnet.runs import prepare
+from irevnet.settings import RunSettings
 from irevnet.transforms import InputTransform
 
 
 def planned(model="irevnet-small", **changes):
-    config = recipe("digits", **changes)
-    run = prepare(Path(), RunSettings(model=model, data="digits", training=config, image_size=32))
-    return plan(run.checkpoint.model, run.training, config)
+    settings = RunSettings(model=model, data="digits", training=recipe("digits", **changes), image_size=32)
+    return plan(prepare(settings)[0])
 
 
 def test_the_plan_counts_what_training_will_do():
     content = planned()
     assert (content.num_train, content.num_test, content.num_classes) == (1437, 360, 10)
+    assert content.num_checked == 1000 + 360
     assert (content.steps_per_epoch, content.num_steps) == (22, 440)
     assert content.input_shape == (1, 32, 32)
     steps, rates = zip(*content.learning_rates)

@@ -11,16 +11,8 @@ from PIL import Image
 
 from irevnet import read_checkpoint, save_checkpoint
 from irevnet.recipes import RECIPES, recipe
-from irevnet.runs import (
-    RunSettings,
-    choose_device,
-    find_checkpoint,
-    new_run,
-    prepare,
-    read_settings,
-    resume_run,
-    study_folder,
-)
+from irevnet.runs import choose_device, find_checkpoint, new_run, prepare, resume_run, study_folder
+from irevnet.settings import RunSettings, read_settings
 from irevnet.train import EpochMetrics, Evaluation
 from irevnet.transforms import InputTransform
 
@@ -167,12 +159,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     assert not (run.folder / "last.pt").exists()
 
 
-def test_a_folder_that_is_no_run_or_a_damaged_one_is_not_gone_on_with(finished_run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); give the folder of a run"):
-        read_settings(tmp_path)
-    (tmp_path / "config.json").write_text('{"model": "irevnet-small"}')
-    with pytest.raises(ValueError, match=r"config\.json is damaged: KeyError: 'training'"):
-        read_settings(tmp_path)
+def test_a_checkpoint_of_something_else_is_not_gone_on_with(finished_run, tmp_path):
     other = new_run(tmp_path / "other", settings(classes=3))
     shutil.copy(finished_run / "last.pt", other.folder)
     with pytest.raises(ValueError, match=r"last\.pt is of another network or other data than .*config\.json says"):
@@ -228,7 +215,7 @@ def test_images_of_various_sizes_get_the_networks(tmp_path, model, size):
             pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / split / name / "x.png")
     asked = settings(model=model, data=str(tmp_path / "data"), training={"batch_size": 2})
-    assert prepare(tmp_path, asked).checkpoint.model.config.input_shape == (3, size, size)
+    assert prepare(asked)[1].model.config.input_shape == (3, size, size)
 
 
 def test_a_run_without_a_name_is_called_after_what_it_is(tmp_path, monkeypatch):
