@@ -38,8 +38,9 @@ class Plan:
         num_steps: steps of the run.
         learning_rates: the first step, counted from 1, of each learning rate that holds for a while; under a one-cycle
             schedule the first step, the peak and the last step.
-        memory: by how back-propagation gets its activations, the bytes that tensors take at the peak of a step:
-            parameters, momentum, gradients and activations. Work space of convolutions comes on top of it.
+        state_memory: bytes of parameters, gradients and momentum.
+        memory: by how back-propagation gets its activations, the bytes that all tensors take at the peak of a step.
+            Work space of convolutions comes on top of it.
     """
 
     parameters: int
@@ -53,6 +54,7 @@ class Plan:
     steps_per_epoch: int
     num_steps: int
     learning_rates: tuple[tuple[int, float], ...]
+    state_memory: int
     memory: dict[Memory, int]
 
     def lines(self) -> dict[str, str]:
@@ -66,7 +68,8 @@ class Plan:
             "steps": f"{self.num_steps:,} of {self.batch_size} images, {self.steps_per_epoch:,} an epoch, "
             f"{self.num_steps / self.steps_per_epoch:.4g} epochs",
             "learning rate": rates,
-            **{f"memory, {kind}": _in_units(size) for kind, size in self.memory.items()},
+            "memory": f"{_in_units(self.state_memory)} of parameters, gradients and momentum; at the peak of a step",
+            **{f"  {kind}": _in_units(size) for kind, size in self.memory.items()},
         }
 
 
@@ -80,6 +83,7 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
     Raises `ValueError`, naming the file, for an image that cannot be read.
     """
     network: Config = training.model.config  # type: ignore[assignment]
+    parameter_bytes = sum(parameter.nbytes for parameter in training.model.parameters())
     invertible = isinstance(network, IRevNetConfig)
     kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
     return Plan(
@@ -94,6 +98,7 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
         steps_per_epoch=training.steps_per_epoch,
         num_steps=training.num_steps,
         learning_rates=_learning_rates(training.config, training.num_steps),
+        state_memory=parameter_bytes * (3 if training.config.momentum else 2),
         memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
     )
 

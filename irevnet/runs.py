@@ -81,7 +81,7 @@ class Run:
                 return
 
     def _save(self) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self.checkpoint.model.parameters()):
+        if not all(bool(tensor.isfinite().all()) for tensor in self.checkpoint.model.state_dict().values()):
             raise FloatingPointError(
                 f"a weight is no longer finite after step {self.training.step}; try a lower learning rate"
             )

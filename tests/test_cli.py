@@ -468,14 +468,14 @@ def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_ima
 def test_a_plan_is_printed_for_people(small_imagenet):
     planned = main("train", "--model", "irevnet-cifar-bijective", "--data", "imagenet", "-b", "4", "--dry-run")
     assert planned.exit_code == 0, planned.output
-    lines = dict(re.split(r"  +", line, maxsplit=1) for line in planned.stdout.splitlines())
+    lines = dict(re.split(r"(?<=\w)  +", line, maxsplit=1) for line in planned.stdout.splitlines())
     assert lines["network"] == "irevnet-cifar-bijective"
     assert int(lines["parameters"].replace(",", "")) == pytest.approx(1.95e6, rel=0.01)
     assert lines["input"] == "3x32x32, 2 classes"
     assert lines["images"] == "8 to train on, 4 to test on; 12 read"
     assert lines["steps"] == "30 of 4 images, 2 an epoch, 15 epochs"
     assert lines["learning rate"].startswith("0.004 from step 1, 0.0997 from step 7, ")
-    assert re.fullmatch(r"[\d.]+ MiB", lines["memory, plain"])
+    assert re.fullmatch(r"[\d.]+ MiB", lines["  plain"])
     assert not Path("runs").exists()
 
 

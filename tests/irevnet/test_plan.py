@@ -29,6 +29,7 @@ def test_the_plan_counts_what_training_will_do():
     steps, rates = zip(*content.learning_rates)
     assert steps == (1, 88, 440)
     assert rates == pytest.approx((0.004, 0.1, 0.0), abs=1e-3)
+    assert content.state_memory == 3 * 4 * content.parameters
     assert content.memory["plain"] > 1.5 * max(content.memory["reversible"], content.memory["checkpoint"])
 
 
