@@ -391,8 +391,10 @@ def train(
     if dry_run:
         _show_plan(settings, places, as_json=as_json)
         return
-    begin = new_run if resume is None else resume_run
-    run = begin(resume or out, settings, **places, track=_track)  # type: ignore[arg-type]
+    if resume is None:
+        run = new_run(out, settings, command=sys.argv, **places, track=_track)
+    else:
+        run = resume_run(resume, settings, **places, track=_track)
     console = _console()
     with _stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -647,22 +649,19 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     RUN is a run's folder, finished or not; by default the newest one. In the paper the losses of the i-RevNet and of
     the ResNet decrease alike. Test accuracies after each epoch are drawn beside them.
     """
-    import time
-
-    from analysis.results import TrainingCurvesResult, check_folder, provenance
+    from analysis.results import TrainingCurvesResult, check_folder
     from analysis.training_curves import describe_run, read_histories
     from analysis.training_curves import training_curves as compare
     from figures.training_curves import plot_training_curves
+    from irevnet.provenance import provenance
     from irevnet.runs import find_checkpoint
 
-    started = time.perf_counter()
     folders = list(runs) or [find_checkpoint(None).parent]
     histories = read_histories(folders)
     folder = out or folders[0] / "analysis" / TrainingCurvesResult.STUDY
     check_folder(folder, TrainingCurvesResult.STUDY)
     result = compare(histories, window=window)
-    settings = {"runs": [describe_run(folder) for folder in folders], "window": window}
-    record = provenance(command=sys.argv, settings=settings, seconds=time.perf_counter() - started)
+    record = {**provenance(sys.argv), "runs": [describe_run(folder) for folder in folders], "window": window}
     rows = [
         (
             run["name"],

@@ -1,14 +1,10 @@
 """Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
 
 import dataclasses
-import importlib.metadata
-import platform
-import subprocess
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,34 +70,6 @@ def check_folder(folder: Path, study: str) -> None:
         raise FileExistsError(f"{folder} is a file; name a folder for the results")
     if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(f"{study}.*")):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new, empty or of an earlier {study}")
-
-
-def provenance(*, command: list[str], settings: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Where a result comes from: command, settings, versions, platform, commit of this toolkit, time and duration."""
-    packages = ("irevnet-toolkit", "torch", "torchvision", "numpy", "scipy", "scikit-learn")
-    return {
-        "command": command,
-        **settings,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": _source_commit(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_seconds": round(seconds, 3),
-    }
-
-
-def _source_commit() -> str | None:
-    """The git commit of this source tree; `None` where it is not under git itself, such as in site-packages."""
-    here = Path(__file__)
-    try:
-        for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10)
-            if done.returncode != 0:
-                return None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip()
 
 
 @dataclass(frozen=True, eq=False)

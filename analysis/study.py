@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.results import Result, check_folder, provenance
+from analysis.results import Result, check_folder
 from irevnet.checkpoint import Checkpoint, describe, read_checkpoint
 from irevnet.data import DataSource, LabelledImages, Split, choose_classes, open_data
+from irevnet.provenance import provenance
 from irevnet.runs import choose_device, find_checkpoint, study_folder
 from irevnet.train import Track, no_progress
 
@@ -93,13 +94,14 @@ class Study:
 
     def save(self, result: Result, command: list[str]) -> list[Path]:
         """Saves a result with its provenance, and returns the files."""
-        settings = {
+        record = {
+            **provenance(command),
             **describe(self.path, self.checkpoint),
             "data": self.source.name,
             "classes_studied": list(self.classes),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": str(next(self.checkpoint.model.parameters()).device),
+            "wall_seconds": round(time.perf_counter() - self.started, 3),
         }
-        seconds = time.perf_counter() - self.started
-        return result.save(self.folder(type(result)), provenance(command=command, settings=settings, seconds=seconds))
+        return result.save(self.folder(type(result)), record)

@@ -10,7 +10,7 @@ Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accura
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training
 from irevnet.data import DataSource, choose_classes, open_data
 from irevnet.files import atomic_write, write_json, write_text
 from irevnet.presets import build_model, preset_config
+from irevnet.provenance import provenance
 from irevnet.settings import RunSettings
 from irevnet.train import EpochMetrics, Track, Training, no_progress
 
@@ -108,10 +109,12 @@ class Run:
         return f"the last good checkpoint is {path}, after step {read_training_state(path)['step']}"
 
 
-def new_run(folder: Path | None, settings: RunSettings, **options: Any) -> Run:
+def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:
     """A run that begins, in a folder that is new or empty; `None` names one under `runs/` by data, model and time.
 
-    Options are those of `prepare`. Raises `FileExistsError` if the folder holds anything: a run is never written over.
+    The command goes into the provenance; options are those of `prepare`.
+
+    Raises `FileExistsError` if the folder holds anything: a run is never written over.
     """
     if folder is None:
         data = Path(settings.data).resolve().name
@@ -124,7 +127,9 @@ def new_run(folder: Path | None, settings: RunSettings, **options: Any) -> Run:
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
     training, checkpoint = prepare(settings, **options)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**dataclasses.asdict(settings), **plain(checkpoint)})
+    environment = {"device": str(training.device), "threads": torch.get_num_threads()}
+    content = {**dataclasses.asdict(settings), **plain(checkpoint), "provenance": provenance(command) | environment}
+    write_json(folder / "config.json", content)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
     return Run(folder=folder, training=training, checkpoint=checkpoint)
 

@@ -104,6 +104,7 @@ class Training:
     Attributes:
         model: the network.
         config: how it is trained.
+        device: where.
         train_data: the images to learn from.
         test_data: the images to evaluate on.
         step: the steps done.
@@ -149,14 +150,14 @@ class Training:
         self._seed = seed
         self._workers = workers
         self._track = track
-        self._device = next(model.parameters()).device
+        self.device = next(model.parameters()).device
         self._layout = torch.channels_last if config.channels_last else torch.preserve_format
         model.to(memory_format=self._layout)
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
         self._optimiser = torch.optim.SGD(
             model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=config.amp == "fp16")
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
@@ -185,7 +186,7 @@ class Training:
             last = min(self.num_steps, (epoch + 1) * self.steps_per_epoch)
             started = time.perf_counter() - self._seconds
             for images, labels in self._track(loader, f"epoch {epoch + 1} of {num_epochs}"):
-                self._do_step(images, labels.to(self._device))
+                self._do_step(images, labels.to(self.device))
                 self._seconds = time.perf_counter() - started
                 if self.step == last:
                     yield self._end_epoch(epoch + 1)
@@ -198,7 +199,7 @@ class Training:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self.model.train()
-        logits = self._logits(images.to(self._device, memory_format=self._layout))
+        logits = self._logits(images.to(self.device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -217,7 +218,7 @@ class Training:
 
     def _logits(self, images: Tensor) -> Tensor:
         dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
-        with torch.autocast(self._device.type, dtype=dtype, enabled=self.config.amp != "none"):
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.config.amp != "none"):
             return self._forward(images)
 
     def _end_epoch(self, epoch: int) -> EpochMetrics:
@@ -241,7 +242,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU."""
-        cuda = self._device.type == "cuda"
+        cuda = self.device.type == "cuda"
         return {
             "step": self.step,
             "epoch_so_far": {"correct": self._correct, "seconds": self._seconds},
@@ -250,7 +251,7 @@ class Training:
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "generator": torch.get_rng_state(),
-            "device_generator": torch.cuda.get_rng_state(self._device) if cuda else None,
+            "device_generator": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -266,8 +267,8 @@ class Training:
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["generator"])
-            if self._device.type == "cuda" and state["device_generator"] is not None:
-                torch.cuda.set_rng_state(state["device_generator"], self._device)
+            if self.device.type == "cuda" and state["device_generator"] is not None:
+                torch.cuda.set_rng_state(state["device_generator"], self.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
                 f"this is not the state of such a training run: {type(error).__name__}: {error}"

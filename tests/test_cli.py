@@ -462,6 +462,7 @@ def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_ima
     settings = json.loads(Path("run/config.json").read_text())
     assert settings["training"]["memory"] == ("reversible" if model.startswith("irevnet") else "plain")
     assert settings["classes"] == ["n01440764", "n01443537"]
+    assert settings["provenance"]["command"] == sys.argv
     assert settings["transform"]["resize"] == 73
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import results
-from analysis.results import DepthProbeResult, InversionResult, provenance
+from analysis.results import DepthProbeResult, InversionResult
 
 
 @pytest.fixture
@@ -111,30 +110,6 @@ def test_the_inversion_table_has_a_row_an_image():
     assert table["index"].tolist() == [0, 1, 0, 1, 2]
     assert result.summary()["images"] == {"count": 1, "undefined": 1, "mean": 1e-7, "median": 1e-7, "max": 1e-7}
     assert result.summary()["noise"]["median"] == pytest.approx(3e-7)
-
-
-def test_provenance_says_how_to_repeat_it():
-    record = provenance(command=["irevnet-analyze", "invert"], settings={"seed": 3}, seconds=1.25)
-    assert record["command"] == ["irevnet-analyze", "invert"]
-    assert record["seed"] == 3
-    assert record["wall_seconds"] == 1.25
-    assert set(record["versions"]) >= {"torch", "numpy", "irevnet-toolkit"}
-    json.dumps(record)
-
-
-def test_the_commit_is_that_of_this_source_or_none(monkeypatch, tmp_path):
-    (tmp_path / "results.py").touch()
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
-    assert results._source_commit() is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert results._source_commit() is None  # in a repository, but no part of it
-    subprocess.run([*git, "add", "results.py"], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert results._source_commit() == head
-    monkeypatch.setenv("PATH", "")
-    assert results._source_commit() is None  # no git here
 
 
 def test_results_are_read_without_torch():

@@ -36,6 +36,8 @@ def test_a_run_folder_holds_config_metrics_losses_classes_and_checkpoints(finish
     assert config["model"] == "irevnet-small"
     assert config["training"]["epochs"] == 20
     assert config["config"]["input_shape"] == [1, 8, 8]
+    assert config["provenance"]["device"] in ("cpu", "cuda:0")
+    assert set(config["provenance"]) >= {"command", "versions", "threads", "commit", "time"}
     metrics = pd.read_csv(finished_run / "metrics.csv")
     assert list(metrics.columns) == list(EpochMetrics.__dataclass_fields__)
     assert metrics["epoch"].tolist() == list(range(1, 21))

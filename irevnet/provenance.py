@@ -1,0 +1,36 @@
+"""Where a run or a result comes from."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("irevnet-toolkit", "torch", "torchvision", "numpy", "scipy", "scikit-learn")
+
+
+def provenance(command: Sequence[str]) -> dict[str, Any]:
+    """The command, the versions of the packages that compute, the platform, this toolkit's commit, and the time."""
+    return {
+        "command": list(command),
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _source_commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _source_commit() -> str | None:
+    """The git commit of this source tree; `None` where it is not under git itself, such as in site-packages."""
+    here = Path(__file__)
+    try:
+        for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+            done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10)
+            if done.returncode != 0:
+                return None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip()
