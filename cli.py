@@ -574,8 +574,15 @@ def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> 
 
 @analyze.command("depth-probe")
 @click.option("--depths", type=Depths(), help="Blocks to probe, such as 1,4,8-12.  [default: every block]")
+@click.option(
+    "--solver",
+    type=click.Choice(["newton", "sklearn"]),
+    default="newton",
+    show_default=True,
+    help="Of the SVM's problem: all classes at once, with a certificate; or scikit-learn's LinearSVC.",
+)
 @study_options
-def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None:
+def depth_probe(depths: list[int] | None, solver: Any, as_json: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space and standardised on the training set; the SVM's C is cross-validated at each
@@ -601,6 +608,7 @@ def depth_probe(depths: list[int] | None, as_json: bool, **options: Any) -> None
         *averaged_features(model, test, depths, **study.passes()),
         depths=depths,
         network_accuracy=evaluate(model, known, **study.passes()).top1 if known is not None else None,
+        solver=solver,
         seed=study.seed,
         track=study.track,
     )

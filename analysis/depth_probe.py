@@ -2,23 +2,29 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from analysis.results import DepthProbeResult
+from analysis.svm import LinearSVMs, fit_one_vs_rest
 from irevnet.train import Track, no_progress
 
 COST_GRID = tuple(10.0**exponent for exponent in range(-5, 2))
 """Values of the SVM's C that are cross-validated; the paper names none. Features are standardised, so the scale of C
 is set by their number and that of the images alone."""
+
+
+Solver = Literal["newton", "sklearn"]
+"""`"newton"`: `analysis.svm`, all classes at once and certified; `"sklearn"`: LinearSVC, the reference."""
 
 
 def depth_probe(
@@ -31,6 +37,7 @@ def depth_probe(
     network_accuracy: float | None = None,
     cost_grid: Sequence[float] = COST_GRID,
     cv_images: int = 2000,
+    solver: Solver = "newton",
     seed: int = 0,
     track: Track = no_progress,
 ) -> DepthProbeResult:
@@ -49,6 +56,7 @@ def depth_probe(
         network_accuracy: the network's own top-1 on the test set, for the record; `None` where it has other classes.
         cost_grid: values of C to choose from.
         cv_images: training images used to choose C.
+        solver: of the SVMs' problem.
         seed: of the choice of those images, of the folds and of the SVM solver.
         track: shows progress.
 
@@ -63,7 +71,7 @@ def depth_probe(
         )
     subset = _subset(train_labels, cv_images, seed)
     cost_grid = sorted(cost_grid)
-    svm_correct, nn_correct, costs, cv_accuracy = [], [], [], []
+    svm_correct, nn_correct, costs, gaps, cv_accuracy = [], [], [], [], []
     for depth, train, test in track(list(zip(depths, train_features, test_features, strict=True)), "probing"):
         if not (np.isfinite(train).all() and np.isfinite(test).all()):
             raise ValueError(
@@ -71,9 +79,10 @@ def depth_probe(
             )
         scaler = StandardScaler().fit(train)
         train, test = np.asarray(scaler.transform(train)), np.asarray(scaler.transform(test))
-        svm, scores = _fit_svm(train, train_labels, subset, cost_grid, seed)
+        svm, cost, scores = _fit_svm(train, train_labels, subset, cost_grid, solver, seed)
         nearest = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(train, train_labels)
-        costs.append(svm.C)
+        costs.append(cost)
+        gaps.append(svm.gap.max() if isinstance(svm, LinearSVMs) else np.nan)
         cv_accuracy.append(scores)
         svm_correct.append(int(np.count_nonzero(svm.predict(test) == test_labels)))
         nn_correct.append(int(np.count_nonzero(nearest.predict(test) == test_labels)))
@@ -85,6 +94,7 @@ def depth_probe(
         nn_accuracy=np.array(nn_correct) / num_test,
         nn_interval=np.array([_wilson(correct, num_test) for correct in nn_correct]),
         svm_cost=np.array(costs),
+        svm_gap=np.array(gaps),
         cost_grid=np.array(cost_grid, dtype=np.float64),
         cv_accuracy=np.array(cv_accuracy),
         channels=np.array([features.shape[1] for features in train_features]),
@@ -103,18 +113,52 @@ def _subset(labels: ndarray, size: int, seed: int) -> ndarray:
 
 
 def _fit_svm(
-    features: ndarray, labels: ndarray, subset: ndarray, cost_grid: Sequence[float], seed: int
-) -> tuple[LinearSVC, ndarray]:
-    """The SVM on all training features, with C by cross-validation on the subset, and the accuracies found there."""
-    svm = LinearSVC(dual=len(features) < features.shape[1], max_iter=10_000, random_state=seed)
-    folds = StratifiedKFold(3, shuffle=True, random_state=seed)
+    features: ndarray, labels: ndarray, subset: ndarray, cost_grid: Sequence[float], solver: Solver, seed: int
+) -> tuple[LinearSVMs | LinearSVC, float, ndarray]:
+    """The SVM on all training features, its C, cross-validated on the subset, and the accuracies found there."""
+    folds = StratifiedKFold(3, shuffle=True, random_state=seed).split(subset, labels[subset])
+    features_here, labels_here = features[subset], labels[subset]
+    scores = [
+        _scores(features_here, labels_here, train, held, cost_grid=cost_grid, solver=solver, seed=seed)
+        for train, held in folds
+    ]
+    accuracies = np.mean(scores, axis=0)
+    cost = float(cost_grid[int(accuracies.argmax())])
+    return _fit(features, labels, cost, solver, seed), cost, accuracies
+
+
+def _scores(
+    features: ndarray,
+    labels: ndarray,
+    train: ndarray,
+    held: ndarray,
+    *,
+    cost_grid: Sequence[float],
+    solver: Solver,
+    seed: int,
+) -> list[float]:
+    """The accuracy on the rows held out for each C, in increasing order, after training on others."""
+    accuracies, fitted = [], None
+    for cost in cost_grid:
+        fitted = _fit(features[train], labels[train], cost, solver, seed, start=fitted)
+        accuracies.append(float(np.mean(fitted.predict(features[held]) == labels[held])))
+    return accuracies
+
+
+def _fit(
+    features: ndarray,
+    labels: ndarray,
+    cost: float,
+    solver: Solver,
+    seed: int,
+    start: LinearSVMs | LinearSVC | None = None,
+) -> LinearSVMs | LinearSVC:
+    if solver == "newton":
+        return fit_one_vs_rest(features, labels, C=cost, start=start if isinstance(start, LinearSVMs) else None)
+    svm = LinearSVC(C=cost, dual=len(features) < features.shape[1], max_iter=10_000, random_state=seed)
     with warnings.catch_warnings():
-        # Far too large a C may not converge; cross-validation then scores what it has, and does not choose it.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        search = GridSearchCV(svm, {"C": list(cost_grid)}, cv=folds, refit=False)
-        search.fit(features[subset], labels[subset])
-    svm.set_params(**search.best_params_).fit(features, labels)
-    return svm, search.cv_results_["mean_test_score"]
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of far too large a C: scored by what it has
+        return svm.fit(features, labels)
 
 
 def _wilson(correct: int, total: int) -> tuple[float, float]:

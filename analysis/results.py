@@ -83,6 +83,8 @@ class DepthProbeResult(Result):
         nn_accuracy: the same of the nearest neighbour, `(J,)`.
         nn_interval: its 95% Wilson interval, `(J, 2)`.
         svm_cost: the SVM's C, cross-validated at each depth, `(J,)`.
+        svm_gap: certified bound of how far, relatively, the SVM's objective lies above its minimum, of the worst class
+            at each depth, `(J,)`; NaN where the solver gives none.
         cost_grid: the values of C tried, in increasing order, `(costs,)`.
         cv_accuracy: mean cross-validated accuracy at each depth for each of them, `(J, costs)`.
         channels: of the features, the dimension that the probes see, `(J,)`.
@@ -99,6 +101,7 @@ class DepthProbeResult(Result):
     nn_accuracy: Float[ndarray, " J"]
     nn_interval: Float[ndarray, "J 2"]
     svm_cost: Float[ndarray, " J"]
+    svm_gap: Float[ndarray, " J"]
     cost_grid: Float[ndarray, " costs"]
     cv_accuracy: Float[ndarray, "J costs"]
     channels: Int[ndarray, " J"]
@@ -118,6 +121,7 @@ class DepthProbeResult(Result):
                 "nn_accuracy_low": self.nn_interval[:, 0],
                 "nn_accuracy_high": self.nn_interval[:, 1],
                 "svm_cost": self.svm_cost,
+                "svm_gap": self.svm_gap,
             }
         )
 

@@ -7,6 +7,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test
 from sklearn.svm import LinearSVC
 
 from analysis.depth_probe import depth_probe
+from analysis.svm import fit_one_vs_rest
 
 
 @pytest.fixture
@@ -18,9 +19,10 @@ def iris():
     return [x, noise.normal(size=(90, 2))], y, [x_test, noise.normal(size=(60, 2))], y_test
 
 
-def test_accuracies_are_those_of_the_protocol_by_hand(iris):
+@pytest.mark.parametrize("solver", ["newton", "sklearn"])
+def test_accuracies_are_those_of_the_protocol_by_hand(iris, solver):
     train, labels, test, test_labels = iris
-    result = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5])
+    result = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], solver=solver)
     for row in range(2):
         mean, scale = train[row].mean(axis=0), train[row].std(axis=0)
         x, x_test = (train[row] - mean) / scale, (test[row] - mean) / scale
@@ -60,9 +62,10 @@ def test_a_c_that_wins_at_the_edge_of_the_grid_is_reported(iris):
     assert result.summary()["depths_at_edge_of_cost_grid"] == [3, 9]
 
 
-def test_cross_validated_accuracies_are_kept_for_every_c(iris):
+@pytest.mark.parametrize("solver", ["newton", "sklearn"])
+def test_cross_validated_accuracies_are_kept_for_every_c(iris, solver):
     train, labels, _, _ = iris
-    result = depth_probe(*iris, depths=[1, 2], cost_grid=[1.0, 0.01])
+    result = depth_probe(*iris, depths=[1, 2], cost_grid=[1.0, 0.01], solver=solver)
     assert result.cost_grid.tolist() == [0.01, 1.0]
     x = (train[0] - train[0].mean(axis=0)) / train[0].std(axis=0)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -74,8 +77,12 @@ def test_cross_validated_accuracies_are_kept_for_every_c(iris):
 
 def test_c_is_chosen_on_part_of_the_training_set_and_the_svm_fitted_to_all(iris, monkeypatch):
     sizes = []
-    fit = LinearSVC.fit
-    monkeypatch.setattr(LinearSVC, "fit", lambda svm, x, y: (sizes.append(len(x)), fit(svm, x, y))[1])
+
+    def fit(features, labels, **options):
+        sizes.append(len(features))
+        return fit_one_vs_rest(features, labels, **options)
+
+    monkeypatch.setattr("analysis.depth_probe.fit_one_vs_rest", fit)
     depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], cv_images=30)
     assert sizes == [20, 20, 20, 90] * 2
 
@@ -94,6 +101,11 @@ def test_more_features_than_images_are_no_obstacle():
     labels = np.arange(20) % 2
     train, test = rng.normal(size=(2, 20, 200)) + 3 * labels[:, None]
     assert depth_probe([train], labels, [test], labels, depths=[1]).svm_accuracy[0] == 1.0
+
+
+def test_the_certificate_of_the_worst_class_is_kept(iris):
+    assert (depth_probe(*iris, depths=[1, 2], cost_grid=[0.5]).svm_gap <= 1e-4).all()
+    assert np.isnan(depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], solver="sklearn").svm_gap).all()
 
 
 def test_the_networks_own_accuracy_is_recorded_or_said_to_be_missing(iris):

@@ -19,6 +19,7 @@ def result() -> DepthProbeResult:
         nn_accuracy=np.array([0.25, 0.5]),
         nn_interval=np.array([[0.2, 0.3], [0.4, 0.6]]),
         svm_cost=np.array([0.1, 1.0]),
+        svm_gap=np.array([1e-5, 2e-5]),
         cost_grid=np.array([0.1, 1.0]),
         cv_accuracy=np.array([[0.6, 0.5], [0.6, 0.7]]),
         channels=np.array([4, 16]),

@@ -23,6 +23,7 @@ def probe() -> DepthProbeResult:
         nn_accuracy=np.array([0.4, 0.6, 0.8]),
         nn_interval=np.array([[0.3, 0.5], [0.5, 0.7], [0.7, 0.9]]),
         svm_cost=np.ones(3),
+        svm_gap=np.full(3, 1e-5),
         cost_grid=np.ones(1),
         cv_accuracy=np.ones((3, 1)),
         channels=np.array([4, 16, 16]),
