@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.results import TrainingCurvesResult
 from figures.style import CYCLE, PAGE, new_figure, style
@@ -22,8 +23,9 @@ def plot_training_curves(result: TrainingCurvesResult) -> Figure:
                 result.epoch_iteration[epochs], 100 * result.test_accuracy[epochs], line, marker=marker, color=colour
             )
         losses.set_yscale("log")
+        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         losses.yaxis.set_major_formatter("{x:.2g}")
-        losses.yaxis.set_minor_formatter("{x:.2g}")
+        losses.yaxis.set_minor_formatter(NullFormatter())
         losses.set_ylabel(f"training loss (nats), mean of {result.window}")
         accuracies.set_ylabel("test accuracy (%)")
         for axes in (losses, accuracies):

@@ -269,8 +269,19 @@ def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(test_digit
 
 def test_an_epoch_holds_each_image_once(test_digits):
     data = LabelledImages(test_digits.images, list(range(360)), test_digits.classes, test_digits.transform)
-    seen = torch.cat([labels for _, labels in training_batches(data, 90)]).tolist()
-    assert sorted(seen) == list(range(360)) != seen
+    first, second = (
+        torch.cat([labels for _, labels in training_batches(data, 90, epoch=epoch)]).tolist() for epoch in (1, 2)
+    )
+    assert sorted(first) == sorted(second) == list(range(360)) != first
+    assert first != second
+
+
+def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(test_digits):
+    """100 copies of one image: padded by one pixel, it has 9 shifts, each flipped or not."""
+    image = torch.arange(64.0).reshape(1, 8, 8) / 64
+    copies = LabelledImages(image.expand(100, 1, 8, 8), [0] * 100, ("a",), test_digits.transform)
+    drawn = torch.cat(epoch_of(copies)).flatten(1)
+    assert len(torch.unique(drawn, dim=0)) > 14  # of the 18
 
 
 def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(test_digits):

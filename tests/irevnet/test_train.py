@@ -80,6 +80,7 @@ def test_training_learns_and_reports_every_epoch(blobs):
     assert metrics == training.history
     assert len(training.losses) == 15
     assert metrics[1].train_loss == pytest.approx(sum(training.losses[5:10]) / 5)
+    assert metrics[-1].train_top1 == evaluate(model, blobs).top1  # nothing moves at this rate
 
 
 def test_a_number_of_steps_may_end_within_an_epoch(blobs):
