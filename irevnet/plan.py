@@ -97,19 +97,13 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
         batch_size=training.config.batch_size,
         steps_per_epoch=training.steps_per_epoch,
         num_steps=training.num_steps,
-        learning_rates=_learning_rates(training.config, training.num_steps),
+        learning_rates=tuple(
+            (step + 1, training.config.rate(step, training.num_steps))
+            for step in training.config.turns(training.num_steps)
+        ),
         state_memory=parameter_bytes * (3 if training.config.momentum else 2),
         memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
     )
-
-
-def _learning_rates(config: TrainConfig, num_steps: int) -> tuple[tuple[int, float], ...]:
-    rates = [config.rate(step, num_steps) for step in range(num_steps)]
-    if config.schedule == "step":
-        steps = [step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]]
-    else:
-        steps = sorted({0, int(np.argmax(rates)), num_steps - 1})
-    return tuple((step + 1, rates[step]) for step in steps)
 
 
 def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:

@@ -85,6 +85,14 @@ class TrainConfig:
         """The steps of the whole run."""
         return self.steps if self.epochs is None else self.epochs * steps_per_epoch  # type: ignore[return-value]
 
+    def turns(self, num_steps: int) -> list[int]:
+        """The steps, counted from 0, that tell the schedule: the first of each rate, or else first, highest, last."""
+        if self.schedule == "step":
+            return [0, *(round(part * num_steps) for part in sorted(self.decay_at))]
+        below = max(0, math.floor(_top(num_steps)))
+        highest = max(below, min(below + 1, num_steps - 1), key=lambda step: self.rate(step, num_steps))
+        return sorted({0, highest, num_steps - 1})
+
     def rate(self, step: int, num_steps: int) -> float:
         """The learning rate of a step, counted from 0.
 
@@ -94,11 +102,16 @@ class TrainConfig:
         """
         peak = self.learning_rate
         if self.schedule == "step":
-            return peak * self.decay ** sum(step >= round(part * num_steps) for part in self.decay_at)
-        top = 0.2 * (num_steps + 1) - 1  # the step of the peak, as torch's OneCycleLR places it
+            return peak * self.decay ** sum(step >= first for first in self.turns(num_steps)[1:])
+        top = _top(num_steps)
         if step < top:
             return _along_cosine(peak / 25, peak, step / top)
         return _along_cosine(peak, peak / 250_000, (step - top) / (num_steps - top))
+
+
+def _top(num_steps: int) -> float:
+    """Where the one-cycle rate peaks, between two steps, as torch's OneCycleLR places it."""
+    return 0.2 * (num_steps + 1) - 1
 
 
 def _along_cosine(first: float, last: float, part: float) -> float:

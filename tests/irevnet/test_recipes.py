@@ -28,10 +28,9 @@ def test_the_shortest_runs_have_rates_too(num_steps):
 def test_the_papers_recipe_is_600k_steps_divided_by_10_every_160k():
     config = recipe("imagenet")
     assert config.num_steps(5004) == 600_000
-    changes = [step for step in range(1, 600_000) if config.rate(step, 600_000) != config.rate(step - 1, 600_000)]
-    assert changes == [160_000, 320_000, 480_000]
-    rates = [config.rate(step, 600_000) for step in (0, *changes)]
-    assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+    steps = (0, 159_999, 160_000, 319_999, 320_000, 479_999, 480_000, 599_999)
+    rates = [config.rate(step, 600_000) for step in steps]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
     assert (config.batch_size, config.momentum, config.weight_decay) == (256, 0.9, 1e-4)
     assert (config.augmentation, config.normalise, config.memory) == ("imagenet", False, "reversible")
 
@@ -46,6 +45,16 @@ def test_the_release_recipe_for_cifar_is_200_epochs_with_steps_at_60_120_and_160
     assert [rates[epoch] for epoch in changes] == pytest.approx([0.02, 0.004, 0.0008])
     assert (config.batch_size, config.weight_decay, config.augmentation) == (128, 5e-4, "cifar")
     assert config.normalise
+
+
+@pytest.mark.parametrize("num_steps", [3, 9, 44, 440, 441])
+def test_the_turns_of_a_schedule_are_where_its_rate_changes_or_peaks(num_steps):
+    cycle = recipe("fast")
+    rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
+    assert cycle.turns(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
+    stairs = recipe("fast", schedule="step", decay_at=(0.7, 0.4))
+    rates = [stairs.rate(step, num_steps) for step in range(num_steps)]
+    assert stairs.turns(num_steps) == [step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]]
 
 
 def test_every_setting_of_a_recipe_can_be_changed():
