@@ -8,12 +8,10 @@ the difference over the norm, all parameters together. The plain path's own erro
 
 import copy
 import dataclasses
-import json
-import platform
-from pathlib import Path
 
 import pandas as pd
 import torch
+from recording import environment, save_results
 from torch import nn
 
 from irevnet import IRevNet
@@ -52,12 +50,8 @@ def measure(name: str, size: int, batch_size: int) -> dict[str, object]:
 
 
 def main() -> None:
-    folder = Path(__file__).parent / "results"
     rows = [measure(*case) for case in CASES]
-    pd.DataFrame(rows).to_csv(folder / "drift.csv", index=False, float_format="%.2e")
-    environment = {"torch": torch.__version__, "python": platform.python_version(), "device": "cpu"}
-    (folder / "drift.json").write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
-    print(pd.DataFrame(rows).T.to_string(header=False))
+    save_results("drift", pd.DataFrame(rows), rows, environment())
 
 
 if __name__ == "__main__":

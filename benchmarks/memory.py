@@ -16,14 +16,13 @@ updates are counted on the way: one a step is right.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from recording import RESULTS, environment, installed, save_results
 from torch import nn
 
 from irevnet import IRevNet, IRevNetConfig
@@ -127,7 +126,7 @@ def main() -> None:
         method, blocks, batch_size, device = options.one
         print(json.dumps(measure(method, int(blocks), int(batch_size), device)))
         return
-    absent = [method for method in ("memcnn", "revtorch") if not _installed(method)]
+    absent = [method for method in ("memcnn", "revtorch") if not installed(method)]
     if absent:
         print(f"left out, as not installed: {', '.join(absent)}", file=sys.stderr)
     rows = []
@@ -159,7 +158,6 @@ def save(rows: list[dict], options: argparse.Namespace) -> None:
 
     from figures.style import save_figure
 
-    folder = Path(__file__).parent / "results"
     name = "memory" if options.device == "cpu" else "memory-cuda"
     rows.sort(key=lambda row: (METHODS.index(row["method"]), row["blocks"]))
     table = pd.DataFrame(rows).drop(columns="rounds")
@@ -168,19 +166,10 @@ def save(rows: list[dict], options: argparse.Namespace) -> None:
     table["memory_over_10_blocks"] = table.bytes / table.method.map(table[table.blocks == 10].set_index("method").bytes)
     if options.device == "cpu":
         table = table.drop(columns="seconds")  # of this machine alone; the ratio is of one run
-    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    environment = {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "batch_size": options.batch_size,
-        **{package: version(package) for package in ("torch", "memcnn", "revtorch") if _installed(package)},
-    }
-    (folder / f"{name}.json").write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
-    for path in save_figure(plot(table), folder, name):
+    about = environment(options.device, "memcnn", "revtorch", batch_size=options.batch_size)
+    save_results(name, table, rows, about)
+    for path in save_figure(plot(table), RESULTS, name):
         print(path)
-    print(table.to_string(index=False))
 
 
 def plot(table):
@@ -208,14 +197,6 @@ def plot(table):
             axes.set_xlabel("blocks")
         figure.legend(loc="outside upper center", ncols=len(looks))
     return figure
-
-
-def _installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ take turns; the time of each is the least of its rounds. Times of a CPU are kept
 """
 
 import argparse
-import json
-import platform
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import torch
+from recording import environment, save_results
 from torch import nn
 
 from irevnet.presets import build_model, count_multiply_adds
@@ -70,24 +68,13 @@ def measure(options: argparse.Namespace) -> list[dict]:
 
 
 def save(rows: list[dict], options: argparse.Namespace) -> None:
-    folder = Path(__file__).parent / "results"
-    name = "step-time" if options.device == "cpu" else "step-time-cuda"
     table = pd.DataFrame(rows).drop(columns="rounds")
     (revnet,) = table.seconds[table.network == "revnet-56"]
     table["time_over_revnet_56"] = table.seconds / revnet
     if options.device == "cpu":
         table = table.drop(columns="seconds")  # of this machine alone; the ratio is of one run
-    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g")
-    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    environment = {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "batch_size": options.batch_size,
-    }
-    (folder / f"{name}.json").write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
-    print(table.to_string(index=False))
+    name = "step-time" if options.device == "cpu" else "step-time-cuda"
+    save_results(name, table, rows, environment(options.device, batch_size=options.batch_size))
 
 
 def main() -> None:

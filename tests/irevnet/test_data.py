@@ -18,21 +18,21 @@ def digits() -> DataSource:
 
 
 @pytest.fixture(scope="module")
-def test_digits(digits) -> LabelledImages:
+def digits_for_testing(digits) -> LabelledImages:
     return digits.images("test", digits.transform())
 
 
-def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts(digits, test_digits):
+def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts(digits, digits_for_testing):
     train = digits.images("train", digits.transform())
-    assert (len(train), len(test_digits)) == (1437, 360)
-    assert min(np.bincount(test_digits.labels)) >= 34
-    seen = {tuple(data[row][0].flatten().tolist()) for data in (train, test_digits) for row in range(len(data))}
+    assert (len(train), len(digits_for_testing)) == (1437, 360)
+    assert min(np.bincount(digits_for_testing.labels)) >= 34
+    seen = {tuple(data[row][0].flatten().tolist()) for data in (train, digits_for_testing) for row in range(len(data))}
     every = {tuple((image / 16).astype(np.float32).flatten().tolist()) for image in load_digits().images}
     assert seen == every
 
 
-def test_images_are_in_the_unit_interval_with_their_labels(digits, test_digits):
-    image, label = test_digits[0]
+def test_images_are_in_the_unit_interval_with_their_labels(digits, digits_for_testing):
+    image, label = digits_for_testing[0]
     assert image.shape == (1, 8, 8)
     assert image.min() == 0
     assert image.max() == 1
@@ -156,9 +156,9 @@ def test_classes_that_are_not_there_are_named(digits, which, message):
         choose_classes(digits, which)
 
 
-def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits, test_digits):
+def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits, digits_for_testing):
     subset = digits.images("test", digits.transform(), classes=("7", "2"))
-    expected = [(image, "72".index(str(label))) for image, label in test_digits if label in (2, 7)]
+    expected = [(image, "72".index(str(label))) for image, label in digits_for_testing if label in (2, 7)]
     assert len(subset) == len(expected)
     for (image, label), (expected_image, expected_label) in zip(subset, expected):
         assert torch.equal(image, expected_image)
@@ -249,26 +249,28 @@ def test_a_folder_that_is_no_data_set_is_explained(folder, how, error, message):
         open_data(str(folder))
 
 
-def test_batches_in_order_hold_every_image(test_digits):
-    labels = torch.cat([labels for _, labels in batches(test_digits, 100)])
-    assert labels.tolist() == test_digits.labels
+def test_batches_in_order_hold_every_image(digits_for_testing):
+    labels = torch.cat([labels for _, labels in batches(digits_for_testing, 100)])
+    assert labels.tolist() == digits_for_testing.labels
 
 
 def epoch_of(data, **options) -> list[torch.Tensor]:
     return [images for images, _ in training_batches(data, 50, augmentation="cifar", **options)]
 
 
-def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(test_digits):
-    first = epoch_of(test_digits, seed=1, epoch=1)
+def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(digits_for_testing):
+    first = epoch_of(digits_for_testing, seed=1, epoch=1)
     assert [len(images) for images in first] == [50] * 7
-    for other in (epoch_of(test_digits, seed=2, epoch=1), epoch_of(test_digits, seed=1, epoch=2)):
+    for other in (epoch_of(digits_for_testing, seed=2, epoch=1), epoch_of(digits_for_testing, seed=1, epoch=2)):
         assert not torch.equal(other[0], first[0])
     torch.manual_seed(5)
-    assert all(map(torch.equal, epoch_of(test_digits, seed=1, epoch=1), first))
+    assert all(map(torch.equal, epoch_of(digits_for_testing, seed=1, epoch=1), first))
 
 
-def test_an_epoch_holds_each_image_once(test_digits):
-    data = LabelledImages(test_digits.images, list(range(360)), test_digits.classes, test_digits.transform)
+def test_an_epoch_holds_each_image_once(digits_for_testing):
+    data = LabelledImages(
+        digits_for_testing.images, list(range(360)), digits_for_testing.classes, digits_for_testing.transform
+    )
     first, second = (
         torch.cat([labels for _, labels in training_batches(data, 90, epoch=epoch)]).tolist() for epoch in (1, 2)
     )
@@ -276,27 +278,27 @@ def test_an_epoch_holds_each_image_once(test_digits):
     assert first != second
 
 
-def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(test_digits):
+def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(digits_for_testing):
     """100 copies of one image: padded by one pixel, it has 9 shifts, each flipped or not."""
     image = torch.arange(64.0).reshape(1, 8, 8) / 64
-    copies = LabelledImages(image.expand(100, 1, 8, 8), [0] * 100, ("a",), test_digits.transform)
+    copies = LabelledImages(image.expand(100, 1, 8, 8), [0] * 100, ("a",), digits_for_testing.transform)
     drawn = torch.cat(epoch_of(copies)).flatten(1)
     assert len(torch.unique(drawn, dim=0)) > 14  # of the 18
 
 
-def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(test_digits):
-    whole = epoch_of(test_digits, seed=1, epoch=3)
-    rest = epoch_of(test_digits, seed=1, epoch=3, start=4)
+def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(digits_for_testing):
+    whole = epoch_of(digits_for_testing, seed=1, epoch=3)
+    rest = epoch_of(digits_for_testing, seed=1, epoch=3, start=4)
     assert len(rest) == 3
     assert all(map(torch.equal, rest, whole[4:]))
 
 
-def test_processes_that_load_images_change_nothing(test_digits):
-    assert all(map(torch.equal, epoch_of(test_digits, workers=2), epoch_of(test_digits)))
+def test_processes_that_load_images_change_nothing(digits_for_testing):
+    assert all(map(torch.equal, epoch_of(digits_for_testing, workers=2), epoch_of(digits_for_testing)))
 
 
-def test_loading_leaves_the_global_generator(test_digits):
+def test_loading_leaves_the_global_generator(digits_for_testing):
     state = torch.get_rng_state()
-    epoch_of(test_digits)
-    list(batches(test_digits, 100))
+    epoch_of(digits_for_testing)
+    list(batches(digits_for_testing, 100))
     assert torch.equal(torch.get_rng_state(), state)
