@@ -14,7 +14,6 @@ Certificate: f is strongly convex with modulus 1, so that f(v) - f* <= 1/2 |grad
 gap at the dual point 2 C max(0, 1 - y_i v . x~_i)). Objective and gradient are evaluated in float64.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-ROWS = 8192
-"""Images a matrix product: bounds the work space."""
+from analysis.products import row_parts, true_float32
 
 CG_STEPS, CG_PRODUCTS, DIRECT_STEPS = 20, 100, 300
 """Newton steps by conjugate gradients, products with the Hessian in each of them, and exact Newton steps after them."""
@@ -54,23 +52,30 @@ class LinearSVMs:
     objective: Float[ndarray, " classes"]
     gap: Float[ndarray, " classes"]
 
-    def decision_function(self, features: Float[ndarray, "n dims"]) -> Float[ndarray, "n classes"]:
-        """w . x + b of each class."""
-        return features @ self.coef.T.astype(features.dtype) + self.intercept.astype(features.dtype)
+    def decision_function(
+        self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]
+    ) -> Float[ndarray, "n classes"]:
+        """w . x + b of each class, computed where the features are."""
+        points = torch.as_tensor(features)
+        coef, intercept = (torch.as_tensor(part).to(points) for part in (self.coef, self.intercept))
+        with true_float32():
+            return (points @ coef.T + intercept).cpu().numpy()
 
-    def predict(self, features: Float[ndarray, "n dims"]) -> Int[ndarray, " n"]:
+    def predict(self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]) -> Int[ndarray, " n"]:
         """The class with the largest decision function; between two classes, as LinearSVC, the sign of the second's."""
         return self.classes[self.decision_function(features).argmax(axis=1)]
 
 
+@true_float32()
 def fit_one_vs_rest(
-    features: Float[ndarray, "n dims"],
+    features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"],
     labels: Int[ndarray, " n"],
     *,
     C: float,
     tolerance: float = TOLERANCE,
     start: LinearSVMs | None = None,
-    device: str = "cpu",
+    rotate: bool = True,
+    device: str | None = None,
 ) -> LinearSVMs:
     """The linear SVMs of all classes, each objective certified to be within `tolerance`, relatively, of its minimum.
 
@@ -80,7 +85,9 @@ def fit_one_vs_rest(
         C: weight of the loss.
         tolerance: of (f - f*) / f* of each class.
         start: SVMs of the same classes to start from, such as those of a near C.
-        device: where to compute.
+        rotate: look for the principal components first. `False` for features that are coordinates along such, see
+            `analysis.pca`: the SVMs are the same in any basis, and sooner found in a good one.
+        device: where to compute; where the features are by default.
 
     Raises:
         ValueError: features that are not finite, fewer than two classes, or a C that is not positive.
@@ -95,18 +102,16 @@ def fit_one_vs_rest(
         raise ValueError(f"there is one class among {len(labels)} labels; expected two or more")
     if not C > 0:
         raise ValueError(f"C={C}; expected a positive number")
-    if not np.isfinite(features).all():
-        raise ValueError("the features are not finite")
-    points = torch.ones(len(features), features.shape[1] + 1, device=device)
-    points[:, :-1] = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-    axes = _principal_axes(points)
-    for rows in _chunks(len(points)):
-        points[rows] = points[rows] @ axes.float()
+    points = _with_ones(torch.as_tensor(features, device=device))
+    axes = _principal_axes(points) if rotate else torch.eye(points.shape[1], dtype=torch.float64, device=points.device)
+    if rotate:
+        for rows in row_parts(len(points)):
+            points[rows] = points[rows] @ axes.float()
     first = np.zeros((len(classes), points.shape[1]))
     if start is not None:
-        first = np.concatenate((start.coef, start.intercept[:, None]), axis=1)
+        first = np.column_stack((start.coef, start.intercept))
     given = axes.T @ torch.from_numpy(first).to(axes).T
-    of_class = torch.from_numpy(targets).to(device)
+    of_class = torch.from_numpy(targets).to(points.device)
     parts = [
         _Problem(points, of_class, range(low, min(low + CLASSES, len(classes))), C).minimise(
             given[:, low : low + CLASSES], tolerance
@@ -130,14 +135,19 @@ def fit_one_vs_rest(
     )
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
+def _with_ones(features: Float[Tensor, "n dims"]) -> Float[Tensor, "n dims+1"]:
+    """x~ = (x, 1) of each image, in float32."""
+    points = torch.ones(len(features), features.shape[1] + 1, device=features.device)
+    points[:, :-1] = features
+    if not points.isfinite().all():
+        raise ValueError("the features are not finite")
+    return points
 
 
 def _principal_axes(points: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Orthonormal axes in float64 in which the Gram matrix of the points is diagonal."""
     gram = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64, device=points.device)
-    for rows in _chunks(len(points)):
+    for rows in row_parts(len(points)):
         gram += (points[rows].T @ points[rows]).double()
     return torch.linalg.eigh(gram).eigenvectors
 
@@ -149,7 +159,9 @@ class _Problem:
         self.points = points
         self.C = C
         self.signs = 2.0 * (targets[:, None] == torch.tensor(classes, device=points.device)) - 1
-        self.gram = torch.stack([points[rows].double().square().sum(dim=0) for rows in _chunks(len(points))]).sum(dim=0)
+        self.gram = torch.stack([points[rows].double().square().sum(dim=0) for rows in row_parts(len(points))]).sum(
+            dim=0
+        )
 
     def minimise(self, solution: Float[Tensor, "d k"], tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
         """The minima `(d, k)`, the objectives there, and the certified relative distances from the optimum.
@@ -181,7 +193,7 @@ class _Problem:
         slack = torch.empty(len(self.points), len(classes), dtype=torch.float64, device=solution.device)
         value = solution.square().sum(dim=0) / 2
         gradient = solution.clone()
-        for rows in _chunks(len(self.points)):
+        for rows in row_parts(len(self.points)):
             points, signs = self.points[rows].double(), self.signs[rows][:, classes]
             slack[rows] = 1 - signs * (points @ solution)
             loss = slack[rows].clamp(min=0)
@@ -204,7 +216,7 @@ class _Problem:
         norm = (residual * search).sum(dim=0)
         for _ in range(CG_PRODUCTS):
             curved = search.clone()
-            for rows in _chunks(len(self.points)):
+            for rows in row_parts(len(self.points)):
                 points = self.points[rows]
                 curved += 2 * self.C * (points.T @ (active[rows] * (points @ search)))
             open_ = norm > 0.01  # of 1 at the start: a tenth of the gradient's norm
@@ -235,7 +247,7 @@ class _Problem:
         increasing and piecewise linear in t. Newton's method on it, kept within a bracket, ends in a few steps.
         """
         change = torch.empty_like(slack)
-        for rows in _chunks(len(self.points)):
+        for rows in row_parts(len(self.points)):
             change[rows] = -self.signs[rows][:, classes] * (self.points[rows] @ direction.float())
         linear = (solution * direction).sum(dim=0)
         square = direction.square().sum(dim=0)

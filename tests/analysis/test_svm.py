@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.svm import LinearSVC
 
-from analysis import svm
+from analysis import products, svm
 from analysis.svm import LinearSVMs, fit_one_vs_rest
 
 
@@ -125,7 +125,7 @@ def test_two_classes_mirror_each_other_and_labels_may_be_any_integers():
 def test_parts_of_rows_and_classes_change_nothing(digits, monkeypatch):
     features, labels = digits
     whole = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
-    monkeypatch.setattr(svm, "ROWS", 100)
+    monkeypatch.setattr(products, "ROWS", 100)
     monkeypatch.setattr(svm, "CLASSES", 3)
     parts = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
     np.testing.assert_allclose(parts.coef, whole.coef, atol=1e-4 * np.abs(whole.coef).max())
