@@ -2,6 +2,7 @@
 usage errors answer at once, without torch."""
 
 import dataclasses
+import functools
 import json
 import re
 import signal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from analysis.results import Result
     from analysis.study import Study
+    from figures.table import TextTable
+    from irevnet.runs import Run
     from irevnet.settings import RunSettings
 
 WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -108,20 +111,21 @@ def _print_json(content: dict[str, Any]) -> None:
     click.echo(json.dumps(content))
 
 
-def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def _print_table(content: "TextTable") -> None:
     """A table on standard output, numbers to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    cells = [list(row) for row in rows]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading, column in zip(headings, zip(*cells)):
+    for heading, column in zip(content.headings, zip(*content.rows)):
         numeric = all(cell[:1].isdigit() for cell in column)
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
-    for row in cells:
+    for row in content.rows:
         table.add_row(*row)
     Console(highlight=False, width=200).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
+    for note in content.notes:
+        click.echo(note)
 
 
 class Depths(click.ParamType):
@@ -142,6 +146,15 @@ class Depths(click.ParamType):
         return sorted(depths)
 
 
+class Names(click.ParamType):
+    """Names such as layer1.0,layer4."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
 class Parts(click.ParamType):
     """Parts of a whole such as 0.3,0.6."""
 
@@ -152,6 +165,18 @@ class Parts(click.ParamType):
             return tuple(float(part) for part in value.split(",") if part.strip())
         except ValueError:
             self.fail(f"{value!r} is not a list of parts of the run; expected numbers such as 0.3,0.6,0.8")
+
+
+class Part(click.ParamType):
+    """One of several equal parts, such as 2/4."""
+
+    name = "k/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+)/(\d+)", value)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is no part; expected such as 2/4, the second of four")
+        return int(match[1]), int(match[2])
 
 
 class Classes(click.ParamType):
@@ -172,7 +197,7 @@ class Classes(click.ParamType):
 
 ckpt_option = click.option(
     "--ckpt",
-    type=click.Path(path_type=Path),
+    metavar="PATH",
     help="A checkpoint file or a run's folder (then its last.pt).  [default: the newest run under runs/]",
 )
 data_option = click.option(
@@ -215,12 +240,12 @@ json_option = click.option(
 )
 
 
-def _open(ckpt: Path | None, **options: Any) -> "Study":
+def _open(ckpt: str | None = None, **options: Any) -> "Study":
     from analysis.study import Study
 
     given = {name: value for name, value in options.items() if value is not None}
-    study = Study.open(ckpt, track=_track, **given)
-    if ckpt is None:
+    study = Study.open(ckpt, command=sys.argv, track=_track, **given)
+    if ckpt is None and study.path is not None:
         click.echo(f"using {study.path}, the newest run", err=True)
     return study
 
@@ -246,27 +271,31 @@ def models(as_json: bool) -> None:
     Injective: distinct images have distinct features. Bijective: every feature is that of an image, so that the
     inverse takes any feature, not only those of images. Multiply-adds are of one image of the network's own size.
     """
+    from figures.table import TextTable
     from irevnet import list_models
 
     infos = list_models()
     if as_json:
         _print_json({"models": [dataclasses.asdict(info) for info in infos]})
         return
+    headings = ("name", "injective", "bijective", "blocks", "parameters", "multiply-adds", "input", "source")
     _print_table(
-        ("name", "injective", "bijective", "blocks", "parameters", "multiply-adds", "input", "source"),
-        (
-            (
-                info.name,
-                "yes" if info.injective else "no",
-                "yes" if info.bijective else "no",
-                f"{info.blocks}",
-                f"{info.parameters:,}",
-                f"{info.multiply_adds:,}",
-                "x".join(map(str, info.input_shape)),
-                info.source,
-            )
-            for info in infos
-        ),
+        TextTable(
+            headings,
+            [
+                (
+                    info.name,
+                    "yes" if info.injective else "no",
+                    "yes" if info.bijective else "no",
+                    f"{info.blocks}",
+                    f"{info.parameters:,}",
+                    f"{info.multiply_adds:,}",
+                    "x".join(map(str, info.input_shape)),
+                    info.source,
+                )
+                for info in infos
+            ],
+        )
     )
 
 
@@ -403,6 +432,12 @@ def train(
                     f"epoch {metrics.epoch:3d}  train loss {metrics.train_loss:.4f}  test loss {metrics.test_loss:.4f}"
                     f"  test accuracy {metrics.test_top1:.2%}  {metrics.seconds:.1f} s"
                 )
+        interrupted = stopped()
+    _report_run(run, interrupted, as_json=as_json)
+
+
+def _report_run(run: "Run", interrupted: bool, *, as_json: bool) -> None:
+    """Prints what came of a run, and how to go on where it was stopped."""
     training = run.training
     last = training.history[-1] if training.history else None
     if as_json:
@@ -418,7 +453,7 @@ def train(
             f"'irevnet train --resume {run.folder}'",
             err=True,
         )
-        if stopped():
+        if interrupted:
             raise click.exceptions.Exit(1)
 
 
@@ -471,7 +506,7 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     images = study.with_network_labels(study.images(split))
     if images is None:
         raise ValueError(
-            f"{study.path} tells {study.checkpoint.model.config.num_classes} classes apart, {study.source.name} has "
+            f"{study.path} tells {study.checkpoint.config.num_classes} classes apart, {study.source.name} has "
             f"{len(study.classes)}, and they are not the same; evaluate it on its own classes"
         )
     result = evaluate_network(study.checkpoint.model, images, **study.passes())
@@ -496,20 +531,21 @@ def _finish(
     files: "list[Path]",
     result: "Result",
     plot: Callable[[Any], "Figure"],
-    show: Callable[[], None],
+    tabulate: "Callable[[Any], TextTable]",
     *,
     as_json: bool,
-    **subject: str,
+    **subject: Any,
 ) -> None:
     """Draws a result from the files that it was saved in, and prints it."""
     from figures.style import save_figure
 
     folder = files[0].parent
-    files += save_figure(plot(type(result).load(folder)), folder, result.STUDY)
+    saved = type(result).load(folder)
+    files += save_figure(plot(saved), folder, result.STUDY)
     if as_json:
         _print_json({**subject, **result.summary(), "files": list(map(str, files))})
     else:
-        show()
+        _print_table(tabulate(saved))
         for file in files:
             click.echo(file)
 
@@ -520,11 +556,13 @@ def analyze() -> None:
     """What does an invertible network keep, and what does it contract? The studies of the i-RevNet paper.
 
     Each takes the newest run under runs/ unless --ckpt names another, and writes arrays (.npz), a table (.csv),
-    provenance (.json) and a figure (.png, .pdf) into the run's folder.
+    provenance (.json) and a figure (.png, .pdf) into the run's folder. One that was interrupted goes on where it was.
 
     \b
-    irevnet-analyze invert          how exactly images come back from their features (section 4.2)
-    irevnet-analyze depth-probe     what a linear SVM and 1-NN make of each block's features (Fig. 6)
+    irevnet-analyze invert            how exactly images come back from their features (section 4.2)
+    irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
+    irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
+    irevnet-analyze features          those features alone, on disk, once for all studies
     irevnet-analyze training-curves   how fast networks learn, side by side (Fig. 3)
     """
 
@@ -545,7 +583,7 @@ def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> 
 
     from analysis.inversion import reconstruction_error
     from analysis.results import InversionResult
-    from figures.inversion import plot_inversion
+    from figures.inversion import plot_inversion, tabulate_inversion
     from irevnet import IRevNet
 
     study = _open(**options)
@@ -562,84 +600,178 @@ def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> 
         depth=depth,
         **study.passes(),
     )
-    sets = {f"{study.source.name} test": result.summary()["images"], "uniform noise": result.summary()["noise"]}
-    rows = (
-        (name, f"{s['count']}", *(f"{s[key]:.2e}" for key in ("mean", "median", "max"))) for name, s in sets.items()
+    files = study.save(result)
+    _finish(files, result, plot_inversion, tabulate_inversion, as_json=as_json, checkpoint=str(study.path))
+
+
+def network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Which networks, and which of their layers' features."""
+    options = (
+        click.option(
+            "--ckpt",
+            metavar="PATH|torchvision:NAME",
+            multiple=True,
+            help="A checkpoint file, a run's folder, or a network of torchvision with fresh weights "
+            "(torchvision:resnet50) or pretrained ones (torchvision:resnet50/DEFAULT); may be given several times, to "
+            "compare.  [default: the newest run under runs/]",
+        ),
+        click.option(
+            "--model", metavar="torchvision:NAME", help="The network of torchvision whose weights --ckpt has."
+        ),
+        click.option("--image-size", type=click.IntRange(min=1), help="Images for one of torchvision are N x N."),
+        click.option(
+            "--features",
+            "features_root",
+            type=click.Path(path_type=Path),
+            help="Where features are kept, and found again.  [default: features/ in the run's folder]",
+        ),
+        data_options,
+        device_option,
+        batch_size_option,
+        workers_option,
+        json_option,
     )
-    headings = ("relative error", "images", "mean", "median", "max")
-    files = study.save(result, sys.argv)
-    show = lambda: _print_table(headings, rows)  # noqa: E731
-    _finish(files, result, plot_inversion, show, as_json=as_json, checkpoint=str(study.path))
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
-@analyze.command("depth-probe")
-@click.option("--depths", type=Depths(), help="Blocks to probe, such as 1,4,8-12.  [default: every block]")
-@click.option(
+depths_option = click.option(
+    "--depths", type=Depths(), help="Blocks to look at, such as 1,4,8-12.  [default: every block]"
+)
+layers_option = click.option(
+    "--layers",
+    type=Names(),
+    help="Modules to look at in place of blocks, by name, such as layer1.0,layer4.",
+)
+solver_option = click.option(
     "--solver",
     type=click.Choice(["newton", "sklearn"]),
     default="newton",
     show_default=True,
     help="Of the SVM's problem: all classes at once, with a certificate; or scikit-learn's LinearSVC.",
 )
-@study_options
-def depth_probe(depths: list[int] | None, solver: Any, as_json: bool, **options: Any) -> None:
+
+
+def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Study]":
+    """The networks to compare, all of which look at the same classes of the same data."""
+    from analysis.study import check_comparable
+
+    studies = [_open(each, **options) for each in (ckpt or (None,))]
+    check_comparable(studies)
+    return studies
+
+
+@analyze.command()
+@depths_option
+@layers_option
+@click.option(
+    "--part",
+    type=Part(),
+    default="1/1",
+    show_default=True,
+    help="Extract one of several equal parts of the images, for processes that share the work.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of fresh weights.")
+@network_options
+def features(
+    depths: list[int] | None, layers: list[str] | None, part: tuple[int, int], as_json: bool, **options: Any
+) -> None:
+    """Extract the features of each block, averaged over space, into memory maps on disk.
+
+    The studies do this by themselves; features that are there are not made again. Killed, it goes on where it was.
+
+    \b
+    FOLDER/manifest.json       what the features are of: weights, transform, classes, images
+    FOLDER/SPLIT/block-3.npy   float32, a row an image, in the order of the data set
+    FOLDER/SPLIT/logits.npy    the network's outputs
+    FOLDER/SPLIT/labels.npy    the class of each image
+    """
+    studies = _open_networks(**options)
+    chosen = [study.layers(depths, layers) for study in studies]
+    stores = [study.store() for study in studies]
+    extracted = [
+        (store, study.extract(store, at, part=part)) for study, at, store in zip(studies, chosen, stores, strict=True)
+    ]
+    if as_json:
+        _print_json({"stores": [{"folder": str(store.folder), "extracted": count} for store, count in extracted]})
+        return
+    for store, count in extracted:
+        click.echo(f"{count:,} images extracted, the others were there", err=True)
+        click.echo(store.folder)
+
+
+@analyze.command("depth-probe")
+@depths_option
+@layers_option
+@solver_option
+@click.option(
+    "--relative/--by-block",
+    default=None,
+    help="Draw against depth over the number of blocks, or against blocks.  [default: --relative if networks differ]",
+)
+@out_option
+@seed_option
+@network_options
+def depth_probe(
+    depths: list[int] | None,
+    layers: list[str] | None,
+    solver: Any,
+    relative: bool | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
-    Features are averaged over space and standardised on the training set; the SVM's C is cross-validated at each
-    depth on at most 2,000 training images. Accuracies are of the test set, with 95% Wilson intervals.
+    Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
+    on about 2,000 training images and checked, one step around, on all of them. Accuracies are of the test set, with
+    95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
+    different classes, the contraction itself.
     """
     from analysis.depth_probe import depth_probe as probe
-    from analysis.features import averaged_features
     from analysis.results import DepthProbeResult
-    from figures.depth_probe import plot_depth_probe
-    from irevnet.train import evaluate
+    from analysis.study import network_features, save_comparison
+    from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
 
-    study = _open(**options)
-    model = study.checkpoint.model
-    last = model.config.num_blocks
-    depths = depths or list(range(1, last + 1))
-    if not 1 <= depths[0] <= depths[-1] <= last:
-        raise ValueError(f"--depths goes from {depths[0]} to {depths[-1]}; {study.path} has blocks 1 to {last}")
-    study.folder(DepthProbeResult)
-    train, test = study.images("train"), study.images("test")
-    known = study.with_network_labels(test)
-    result = probe(
-        *averaged_features(model, train, depths, **study.passes()),
-        *averaged_features(model, test, depths, **study.passes()),
-        depths=depths,
-        network_accuracy=evaluate(model, known, **study.passes()).top1 if known is not None else None,
-        solver=solver,
-        seed=study.seed,
-        track=study.track,
-    )
+    studies = _open_networks(**options)
+    networks = network_features(studies, [study.layers(depths, layers) for study in studies], DepthProbeResult)
+    result = probe(networks, solver=solver, **studies[0].computing())
+    files = save_comparison(studies, result)
+    plot = functools.partial(plot_depth_probe, relative=relative)
+    _finish(files, result, plot, tabulate_depth_probe, as_json=as_json)
 
-    summary = result.summary()
 
-    def show() -> None:
-        rows = (
-            (
-                f"{row['depth']}",
-                f"{row['channels']}",
-                *(
-                    f"{row[name]:.1%} ({row[f'{name}_low']:.1%} to {row[f'{name}_high']:.1%})"
-                    for name in ("svm_accuracy", "nn_accuracy")
-                ),
-                f"{row['svm_cost']:g}",
-            )
-            for row in summary["by_depth"]
-        )
-        _print_table(("depth", "channels", "linear SVM (95% interval)", "1-NN (95% interval)", "C"), rows)
-        if known is not None:
-            click.echo(f"the network itself: {float(result.network_accuracy):.1%}")
-        if edge := summary["depths_at_edge_of_cost_grid"]:
-            grid = summary["cost_grid"]
-            click.echo(
-                f"C was chosen at the edge of its grid ({grid[0]:g} to {grid[-1]:g}) at depth "
-                f"{', '.join(map(str, edge))}: a wider grid may do better there"
-            )
+@analyze.command("pca")
+@click.option("--depth", type=click.IntRange(min=1), help="The block to look at.  [default: the last]")
+@click.option("--layer", help="A module to look at in place of a block, by name.")
+@click.option(
+    "--dims", type=Depths(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
+)
+@solver_option
+@out_option
+@seed_option
+@network_options
+def pca(
+    depth: int | None, layer: str | None, dims: list[int] | None, solver: Any, as_json: bool, **options: Any
+) -> None:
+    """Find how few principal components of the features the classes need (section 5.2, Fig. 7).
 
-    files = study.save(result, sys.argv)
-    _finish(files, result, plot_depth_probe, show, as_json=as_json, checkpoint=str(study.path))
+    Features of the last block, averaged over space, are standardised on the training set, rotated to their principal
+    components, and never standardised again. A linear SVM and 1-NN are shown the first d of them. The SVM's C is chosen
+    anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
+    point of that of all components; in the paper it is about 200.
+    """
+    from analysis.pca_sweep import pca_sweep
+    from analysis.results import PCASweepResult
+    from analysis.study import network_features, save_comparison
+    from figures.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
+
+    studies = _open_networks(**options)
+    names = None if layer is None else [layer]
+    layers = [study.layers(None if depth is None else [depth], names)[-1:] for study in studies]
+    networks = network_features(studies, layers, PCASweepResult)
+    result = pca_sweep(networks, dims=dims, solver=solver, **studies[0].computing())
+    _finish(save_comparison(studies, result), result, plot_pca_sweep, tabulate_pca_sweep, as_json=as_json)
 
 
 @analyze.command("training-curves")
@@ -660,7 +792,7 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     from analysis.results import TrainingCurvesResult, check_folder
     from analysis.training_curves import describe_run, read_histories
     from analysis.training_curves import training_curves as compare
-    from figures.training_curves import plot_training_curves
+    from figures.training_curves import plot_training_curves, tabulate_training_curves
     from irevnet.provenance import provenance
     from irevnet.runs import find_checkpoint
 
@@ -670,15 +802,5 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     check_folder(folder, TrainingCurvesResult.STUDY)
     result = compare(histories, window=window)
     record = {**provenance(sys.argv), "runs": [describe_run(folder) for folder in folders], "window": window}
-    rows = [
-        (
-            run["name"],
-            f"{run['iterations']:,}",
-            *(f"{loss:.4f}" for loss in run["loss_at_quarters"]),
-            "" if run["test_accuracy"] is None else f"{run['test_accuracy']:.2%}",
-        )
-        for run in result.summary()["runs"]
-    ]
-    headings = ("training loss of", "iterations", "at 25%", "at 50%", "at 75%", "at the end", "test accuracy")
-    show = lambda: _print_table(headings, rows)  # noqa: E731
-    _finish(result.save(folder, record), result, plot_training_curves, show, as_json=as_json)
+    files = result.save(folder, record)
+    _finish(files, result, plot_training_curves, tabulate_training_curves, as_json=as_json)

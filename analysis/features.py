@@ -1,63 +1,216 @@
-"""Block-wise features, averaged over space: what the probes of section 5 look at."""
+"""Layer-wise features, averaged over space: what the probes of section 5 look at. One forward pass fills them all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Subset
 
-from irevnet.data import batches
+from analysis.store import FeatureStore
+from irevnet.data import LabelledImages, Split, batches
+from irevnet.lookup import find
 from irevnet.train import Track, no_progress
 
+LOGITS = "logits"
+"""The name under which a network's outputs are kept beside its features."""
 
-def spatial_mean(output: Tensor | tuple[Tensor, ...]) -> Float[Tensor, "batch channels"]:
-    """The mean over height and width of a block's output `(n, c, h, w)`; two streams are put side by side."""
-    streams = output if isinstance(output, tuple) else (output,)
-    return torch.cat([stream.mean(dim=(2, 3)) for stream in streams], dim=1)
+FLUSH_BYTES = 2**26
+"""What may be lost when a process is killed, and the memory that is held by what is not on the disk yet."""
 
 
-@torch.no_grad()
-def averaged_features(
-    model: nn.Module,
-    data: Dataset[tuple[Tensor, int]],
-    depths: Sequence[int],
-    *,
-    batch_size: int = 256,
-    workers: int = 0,
-    track: Track = no_progress,
-) -> tuple[list[Float[ndarray, "images channels"]], ndarray]:
-    """Spatial averages of Phi_j for every image and each depth j, from one forward pass, and the labels.
+@dataclass(frozen=True)
+class Layer:
+    """A place in a network whose output is looked at.
 
-    Args:
-        model: a network with its blocks in `model.blocks`, of which the first has depth 1; used in eval mode, on the
-            device that it is on.
-        data: images and labels.
-        depths: which blocks, from 1 on.
-        batch_size: images a forward pass.
-        workers: processes that load images.
-        track: shows progress.
+    Attributes:
+        name: `block-3`, or the module's own name where the network was not made of blocks by this toolkit.
+        depth: its number among the network's blocks, from 1 on.
+        relative_depth: that number over the number of blocks.
+        module: the module.
     """
-    blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    means: dict[int, list[ndarray]] = {depth: [] for depth in depths}
 
-    def keep(depth: int) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, inputs, output: means[depth].append(spatial_mean(output).float().cpu().numpy())
+    name: str
+    depth: int
+    relative_depth: float
+    module: nn.Module
 
-    handles = [blocks[depth - 1].register_forward_hook(keep(depth)) for depth in depths]
-    labels = []
+
+def network_layers(
+    model: nn.Module, *, depths: Sequence[int] | None = None, names: Sequence[str] | None = None
+) -> list[Layer]:
+    """The blocks of a network: all, those of these depths, or in their place any modules of these names.
+
+    The blocks of a network that was not made by this toolkit are the outermost modules with parts of their own in its
+    chains (`nn.Sequential`): the residual blocks of torchvision's ResNets, for example.
+
+    Raises:
+        ValueError: no such depth or module, or a network in which no blocks are found.
+    """
+    if names is not None:
+        modules = dict(model.named_modules())
+        return _numbered({name: find("layer", name, modules) for name in names})
+    own = getattr(model, "blocks", None)
+    if isinstance(own, nn.ModuleList):
+        layers = _numbered({f"block-{depth}": block for depth, block in enumerate(own, start=1)})
+    else:
+        layers = _numbered(dict(_blocks_in(model, "", inside=False)))
+    if not layers:
+        raise ValueError(
+            f"no blocks are found in this {type(model).__name__}; name its layers with --layers, such as "
+            f"{next((name for name, _ in model.named_modules() if name), 'features')}"
+        )
+    if depths is None:
+        return layers
+    if not all(1 <= depth <= len(layers) for depth in depths):
+        raise ValueError(
+            f"the depths asked for go from {min(depths)} to {max(depths)}; this network has blocks 1 to {len(layers)}"
+        )
+    return [layers[depth - 1] for depth in depths]
+
+
+def _numbered(modules: Mapping[str, nn.Module]) -> list[Layer]:
+    return [
+        Layer(name, depth, depth / len(modules), module)
+        for depth, (name, module) in enumerate(modules.items(), start=1)
+    ]
+
+
+def _blocks_in(module: nn.Module, prefix: str, *, inside: bool) -> Iterator[tuple[str, nn.Module]]:
+    """Modules with parts of their own, `inside` a chain, with their names."""
+    for name, child in module.named_children():
+        full_name = f"{prefix}{name}"
+        if type(child) in (nn.Sequential, nn.ModuleList):
+            yield from _blocks_in(child, f"{full_name}.", inside=True)
+        elif inside and any(True for _ in child.children()):
+            yield full_name, child
+        elif not inside:
+            yield from _blocks_in(child, f"{full_name}.", inside=False)
+
+
+def spatial_mean(output: Tensor | tuple[Tensor, ...]) -> Float[Tensor, "images channels"]:
+    """The mean of a layer's output over space; streams are put side by side.
+
+    Space is height and width of `(n, c, h, w)`, the tokens of `(n, tokens, c)`, and nothing of `(n, c)`.
+
+    Raises `ValueError` for an output of another kind.
+    """
+    streams = output if isinstance(output, tuple) else (output,)
+    return torch.cat([_mean(stream) for stream in streams], dim=1)
+
+
+def _mean(output: Any) -> Tensor:
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    match shape:
+        case (_, _, _, _):
+            return output.mean(dim=(2, 3))
+        case (_, _, _):
+            return output.mean(dim=1)
+        case (_, _):
+            return output
+    raise ValueError(f"a layer's output is {shape}; expected (n, c, h, w), (n, tokens, c) or (n, c)")
+
+
+@contextmanager
+def _averages(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """Spatial averages of what the layers last put out, by name."""
+    means: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            means[name] = spatial_mean(output)
+
+        return hook
+
+    handles = [layer.module.register_forward_hook(keep(layer.name)) for layer in layers]
     try:
-        for images, targets in track(batches(data, batch_size, workers=workers), "features"):
-            model(images.to(device))
-            labels.append(targets.numpy())
+        yield means
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.inference_mode()
+def extract(
+    model: nn.Module,
+    data: LabelledImages,
+    store: FeatureStore,
+    split: Split,
+    layers: Sequence[Layer],
+    *,
+    part: tuple[int, int] = (1, 1),
+    batch_size: int = 256,
+    workers: int = 0,
+    track: Track = no_progress,
+) -> int:
+    """Fills the store with the features of these layers and the logits, and returns how many images that took.
+
+    Images whose features are there already are passed over. With the same batch size and device an extraction that was
+    interrupted ends with the very bytes of one that was not.
+
+    Args:
+        model: a network, used in eval mode on the device that it is on.
+        data: the images of the split.
+        store: where the features go.
+        split: which split that is.
+        layers: of the model.
+        part: (k, n) for the k-th of n nearly equal parts of the images, for processes that share the work.
+        batch_size: images a forward pass.
+        workers: processes that load images.
+        track: shows progress.
+
+    Raises:
+        ValueError: features that are not finite, or a layer that the network passes more than once or never.
+    """
+    store.begin(split, np.array(data.labels, dtype=np.int64))
+    names = [*(layer.name for layer in layers), LOGITS]
+    rows = _rows_to_fill(store.done(split, names), part, batch_size)
+    if len(rows) == 0:
+        return 0
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    writer, start = None, 0
+    try:
+        with _averages(layers) as means:
+            for images, _ in track(batches(Subset(data, rows.tolist()), batch_size, workers=workers), f"{split} set"):
+                means.clear()
+                means[LOGITS] = model(images.to(device, non_blocking=True))
+                features = _to_arrays(means, names)
+                if writer is None:
+                    writer = store.writer(split, {name: array.shape[1] for name, array in features.items()})
+                writer.write(rows[start : start + len(images)], features)
+                start += len(images)
+                if writer.unflushed >= FLUSH_BYTES:
+                    writer.flush()
+    finally:
         model.train(training)
-    return [np.concatenate(means[depth]) for depth in depths], np.concatenate(labels)
+        if writer is not None:
+            writer.flush()
+    return len(rows)
+
+
+def _rows_to_fill(done: ndarray, part: tuple[int, int], batch_size: int) -> Int[ndarray, " rows"]:
+    """The images of that part which are not done. Parts begin at whole batches, so that batches are the same in all."""
+    number, parts = part
+    num_batches = -(-len(done) // batch_size)
+    first, last = (batch_size * (num_batches * k // parts) for k in (number - 1, number))
+    rows = np.arange(len(done))[first:last]
+    return rows[~done[first:last]]
+
+
+def _to_arrays(means: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Float[ndarray, "images _"]]:
+    """The averages of a batch in float32, by one transfer from the device."""
+    if missing := [name for name in names if name not in means]:
+        raise ValueError(f"the network does not pass through {missing[0]}; name other layers")
+    together = torch.cat([means[name].float() for name in names], dim=1).cpu().numpy()
+    if not np.isfinite(together).all():
+        broken = next(name for name in names if not means[name].isfinite().all())
+        raise ValueError(f"the features of {broken} are not finite; the network's weights or inputs are broken")
+    edges = np.cumsum([means[name].shape[1] for name in names])[:-1]
+    return dict(zip(names, np.split(together, edges, axis=1)))

@@ -1,28 +1,46 @@
-"""What all studies share: a trained network, images to show it, and a folder for the results."""
+"""What all studies share: a trained network, images to show it, their features, and a folder for the results."""
 
+import hashlib
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from analysis.features import LOGITS, Layer, extract, network_layers
+from analysis.probes import NetworkFeatures, Recall
 from analysis.results import Result, check_folder
-from irevnet.checkpoint import Checkpoint, describe, read_checkpoint
+from analysis.store import FeatureStore
+from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
 from irevnet.data import DataSource, LabelledImages, Split, choose_classes, open_data
+from irevnet.files import write_text
 from irevnet.provenance import provenance
-from irevnet.runs import choose_device, find_checkpoint, study_folder
+from irevnet.runs import choose_device, find_checkpoint, results_folder, study_folder
+from irevnet.settings import read_settings
+from irevnet.torchvision_models import build_torchvision
 from irevnet.train import Track, no_progress
+
+TORCHVISION = "torchvision:"
+"""What names of torchvision's networks begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A checkpoint opened for study.
+    """A network opened for study.
 
     Attributes:
-        path: the checkpoint file.
+        name: of the network: its run's folder, its checkpoint's file, or what torchvision calls it.
+        path: the checkpoint file; `None` for a network of torchvision whose weights are from no file.
         checkpoint: what it holds, the network on the device to compute on.
         source: the data whose images are looked at.
         classes: those of its classes that are looked at.
         out: folder for the results; `None` puts them into the run's folder, or beside a file that belongs to no run.
+        features_root: folder for the features, in a folder each by network; `None` puts them beside the results.
+        command: the command line, for the provenance of results.
         seed: of everything random.
         batch_size: images a forward pass.
         workers: processes that load images.
@@ -30,11 +48,14 @@ class Study:
         started: when the study began, in seconds of `time.perf_counter`.
     """
 
-    path: Path
+    name: str
+    path: Path | None
     checkpoint: Checkpoint
     source: DataSource
     classes: tuple[str, ...]
     out: Path | None = None
+    features_root: Path | None = None
+    command: Sequence[str] = ()
     seed: int = 0
     batch_size: int = 256
     workers: int = 0
@@ -44,64 +65,229 @@ class Study:
     @classmethod
     def open(
         cls,
-        ckpt: Path | None,
+        ckpt: str | Path | None = None,
         *,
+        model: str | None = None,
         data: str | None = None,
         data_root: str | Path = "data",
         download: bool = False,
         classes: int | tuple[str, ...] | None = None,
         class_seed: int = 0,
+        image_size: int | None = None,
         device: str = "auto",
         **options: Any,
     ):
-        """Opens a checkpoint file or a run's folder, by default the newest run, and its data or other.
+        """Opens a network and its data or other.
 
         The classes looked at are those that the network knows or, of data whose classes it does not know, all; or some
         of these, by number or by name.
+
+        Args:
+            ckpt: a checkpoint file, a run's folder, or a network of torchvision as in `model`; `None` for the newest
+                run.
+            model: a network of torchvision, `torchvision:resnet50`; with weights from the file `ckpt`, pretrained as
+                in `torchvision:resnet50/DEFAULT`, or fresh ones.
+            data: the data to look at; for networks of torchvision it has to be given.
+            data_root: where the files of a data set by name are.
+            download: fetch them if they are not there.
+            classes: how many classes to look at, or which.
+            class_seed: of their draw.
+            image_size: height and width of the images shown to a network of torchvision.
+            device: where to compute.
+            options: other attributes of a study.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint or data.
+            ValueError: what was named does not exist or does not fit.
         """
-        path = find_checkpoint(ckpt)
-        checkpoint = read_checkpoint(path)
+        if model is not None and not model.startswith(TORCHVISION):
+            raise ValueError(
+                f"--model {model} is no network of torchvision, such as torchvision:resnet50; those of this toolkit "
+                "come with their checkpoint, --ckpt"
+            )
+        foreign = model or (ckpt if isinstance(ckpt, str) and ckpt.startswith(TORCHVISION) else None)
+        if foreign is None:
+            path = find_checkpoint(None if ckpt is None else Path(ckpt))
+            checkpoint = read_checkpoint(path)
+            if image_size is not None:
+                raise ValueError(f"{path} says how it takes its images; --image-size is for networks of torchvision")
+            source = open_data(data or checkpoint.data, root=data_root, download=download)
+        else:
+            if data is None:
+                raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")
+            path = None if ckpt is None or ckpt == foreign else Path(ckpt)
+            source = open_data(data, root=data_root, download=download)
+            torch.manual_seed(options.get("seed", 0))  # fresh weights
+            network, transform = build_torchvision(
+                foreign.removeprefix(TORCHVISION), source, file=path, image_size=image_size
+            )
+            checkpoint = Checkpoint(model=network, transform=transform, data=data, classes=(), metrics={})
+        name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
+        name = name.removeprefix(TORCHVISION).replace("/", "-")
         checkpoint.model.to(choose_device(device))
-        source = open_data(data or checkpoint.data, root=data_root, download=download)
         known = checkpoint.classes if set(checkpoint.classes) <= set(source.classes) else ()
         known = known or source.classes
         chosen = known if classes is None else choose_classes(source, classes, seed=class_seed, among=known)
-        return cls(path=path, checkpoint=checkpoint, source=source, classes=chosen, **options)
+        return cls(name=name, path=path, checkpoint=checkpoint, source=source, classes=chosen, **options)
+
+    @property
+    def model_name(self) -> str:
+        """The architecture's name, where the run tells it."""
+        run = self.path is not None and (self.path.parent / "config.json").is_file()
+        return read_settings(self.path.parent).model if self.path and run else self.name
+
+    @property
+    def device(self) -> str:
+        """Where the network is."""
+        return str(next(self.checkpoint.model.parameters()).device)
+
+    @property
+    def home(self) -> Path:
+        """The folder for all that is made of this network."""
+        return results_folder(self.path) if self.path else Path(f"{self.name}-analysis")
 
     def images(self, split: Split) -> LabelledImages:
         """A split of the data set, as inputs for this network."""
         return self.source.images(split, self.checkpoint.transform, classes=self.classes)
 
     def with_network_labels(self, images: LabelledImages) -> LabelledImages | None:
-        """The images with labels in the order of the network's logits; `None` if it does not know all their classes.
+        """The images with labels in the order of the network's logits; `None` if it does not know all their classes."""
+        known = self._known_classes()
+        return None if known is None else images.relabelled(known)
+
+    def _known_classes(self) -> tuple[str, ...] | None:
+        """What the network's logits stand for, if these include the classes looked at.
 
         Weights that do not say what their classes are called are taken to know those of any data that has as many.
         """
         known = self.checkpoint.classes
-        if not known:
-            return images if len(images.classes) == self.checkpoint.model.config.num_classes else None
-        return images.relabelled(known) if set(images.classes) <= set(known) else None
+        if not known and len(self.source.classes) == self.checkpoint.config.num_classes:
+            known = self.source.classes
+        return known if set(self.classes) <= set(known) else None
 
     def passes(self) -> dict[str, Any]:
         """How images go through the network: options that every function which shows it images takes."""
         return {"batch_size": self.batch_size, "workers": self.workers, "track": self.track}
 
+    def computing(self) -> dict[str, Any]:
+        """Where and how the probes compute: options that every function which takes features takes."""
+        return {"seed": self.seed, "device": self.device, "track": self.track}
+
+    def layers(self, depths: Sequence[int] | None = None, names: Sequence[str] | None = None) -> list[Layer]:
+        """The blocks of the network, see `analysis.features.network_layers`."""
+        return network_layers(self.checkpoint.model, depths=depths, names=names)
+
+    def store(self) -> FeatureStore:
+        """The features of this network on these images, so far as they have been extracted.
+
+        Raises `ValueError` if the folder for them holds those of other weights or images.
+        """
+        folder = self.home / "features" if self.features_root is None else self.features_root / self.name
+        data = re.sub(r"[^\w.-]+", "-", Path(self.source.name).name)
+        if self.classes != self.source.classes:
+            digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()[:8]
+            data = f"{data}-{len(self.classes)}-classes-{digest}"
+        record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
+        return FeatureStore(folder / data, self.store_identity(), record={**record, "device": self.device})
+
+    def store_identity(self) -> dict[str, Any]:
+        """What has to be the same for features to be the same."""
+        described = plain(self.checkpoint)
+        return {
+            "weights_sha256": weights_sha256(self.checkpoint.model),
+            **{key: described[key] for key in ("architecture", "config", "transform")},
+            "classes": list(self.classes),
+            "images_sha256": {split: self.images(split).sha256() for split in ("train", "test")},
+        }
+
+    def extract(self, store: FeatureStore, layers: Sequence[Layer], *, part: tuple[int, int] = (1, 1)) -> int:
+        """Fills the store with the features of both splits that it does not have; returns how many images that took."""
+        model = self.checkpoint.model
+        return sum(
+            extract(model, self.images(split), store, split, layers, part=part, **self.passes())
+            for split in ("train", "test")
+        )
+
+    def features(self, layers: Sequence[Layer], result: type[Result], *, label: str) -> NetworkFeatures:
+        """The features of these layers, extracted if they are not there.
+
+        Args:
+            layers: of the network.
+            result: of the study, which keeps what it found at each layer beside the features.
+            label: what the network is called in it.
+        """
+        store = self.store()
+        self.extract(store, layers)
+        known = self._known_classes()
+        return NetworkFeatures(
+            name=label,
+            layers=[layer.name for layer in layers],
+            depths=[layer.depth for layer in layers],
+            relative_depths=[layer.relative_depth for layer in layers],
+            train={layer.name: store.features("train", layer.name) for layer in layers},
+            test={layer.name: store.features("test", layer.name) for layer in layers},
+            train_labels=store.labels("train"),
+            test_labels=store.labels("test"),
+            test_logits=np.asarray(store.features("test", LOGITS)),
+            columns=None if known is None else np.array([known.index(name) for name in self.classes]),
+            recall=Recall(store.folder / result.STUDY),
+        )
+
     def folder(self, result: type[Result]) -> Path:
         """The folder for the results; called before the work, it refuses one that they cannot go to."""
-        folder = self.out or study_folder(self.path, result.STUDY)
+        folder = self.out
+        if folder is None:
+            folder = study_folder(self.path, result.STUDY) if self.path else self.home / result.STUDY
         check_folder(folder, result.STUDY)
         return folder
 
-    def save(self, result: Result, command: list[str]) -> list[Path]:
-        """Saves a result with its provenance, and returns the files."""
-        record = {
-            **provenance(command),
+    def record(self) -> dict[str, Any]:
+        """The provenance of a result: the network, the data and the settings."""
+        return {
+            **provenance(self.command),
             **describe(self.path, self.checkpoint),
             "data": self.source.name,
             "classes_studied": list(self.classes),
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "device": str(next(self.checkpoint.model.parameters()).device),
+            "device": self.device,
             "wall_seconds": round(time.perf_counter() - self.started, 3),
         }
-        return result.save(self.folder(type(result)), record)
+
+    def save(self, result: Result) -> list[Path]:
+        """Saves a result with its provenance, and returns the files."""
+        return save_comparison([self], result)
+
+
+def check_comparable(studies: Sequence[Study]) -> None:
+    """Raises `ValueError` unless all look at the same classes of the same data."""
+    first = studies[0]
+    for other in studies[1:]:
+        if (other.source.name, other.classes) != (first.source.name, first.classes):
+            raise ValueError(
+                f"{other.name} looks at {len(other.classes)} classes of {other.source.name}, {first.name} at "
+                f"{len(first.classes)} of {first.source.name}; name the same for all with --data and --classes"
+            )
+
+
+def network_features(
+    studies: Sequence[Study], layers: Sequence[Sequence[Layer]], result: type[Result]
+) -> list[NetworkFeatures]:
+    """The features of several networks, each at its own layers, called by the model where no two share it."""
+    for study in studies:
+        study.folder(result)  # refuses one that results cannot go to before the work begins
+    models = [study.model_name for study in studies]
+    labels = [study.model_name if models.count(study.model_name) == 1 else study.name for study in studies]
+    return [study.features(at, result, label=label) for study, at, label in zip(studies, layers, labels)]
+
+
+def save_comparison(studies: Sequence[Study], result: Result) -> list[Path]:
+    """Saves a result of one or several networks in the folder of the first, and returns the files.
+
+    The classes looked at are written beside it, as a file that `--classes` takes.
+    """
+    records = [study.record() for study in studies]
+    folder = studies[0].folder(type(result))
+    files = result.save(folder, records[0] if len(records) == 1 else {"networks": records})
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in studies[0].classes))
+    return files

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.results import InversionResult
 from figures.style import PAGE, new_figure, style
+from figures.table import TextTable
 
 
 def plot_inversion(result: InversionResult) -> Figure:
@@ -47,3 +48,13 @@ def _power_of_ten(value: float) -> str:
         return "0"
     mantissa, exponent = f"{value:.0e}".split("e")
     return f"${mantissa}\\times10^{{{int(exponent)}}}$"
+
+
+def tabulate_inversion(result: InversionResult) -> TextTable:
+    """A row for the test images, and one for the noise."""
+    summary = result.summary()
+    rows = [
+        (name, f"{errors['count']}", *(f"{errors[key]:.2e}" for key in ("mean", "median", "max")))
+        for name, errors in (("test images", summary["images"]), ("uniform noise", summary["noise"]))
+    ]
+    return TextTable(("relative error", "images", "mean", "median", "max"), rows)

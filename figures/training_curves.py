@@ -6,6 +6,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.results import TrainingCurvesResult
 from figures.style import CYCLE, PAGE, new_figure, style
+from figures.table import TextTable
 
 
 def plot_training_curves(result: TrainingCurvesResult) -> Figure:
@@ -33,3 +34,18 @@ def plot_training_curves(result: TrainingCurvesResult) -> Figure:
             axes.set_xlim(0, 1.02 * int(np.max(result.iteration)))
         figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+def tabulate_training_curves(result: TrainingCurvesResult) -> TextTable:
+    """A row a run: its loss at each quarter, and its last test accuracy."""
+    rows = [
+        (
+            run["name"],
+            f"{run['iterations']:,}",
+            *(f"{loss:.4f}" for loss in run["loss_at_quarters"]),
+            "" if run["test_accuracy"] is None else f"{run['test_accuracy']:.2%}",
+        )
+        for run in result.summary()["runs"]
+    ]
+    headings = ("training loss of", "iterations", "at 25%", "at 50%", "at 75%", "at the end", "test accuracy")
+    return TextTable(headings, rows)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irevnet.baselines import ResNetConfig, RevNetConfig
 from irevnet.files import atomic_write
@@ -44,11 +44,16 @@ class Checkpoint:
         metrics: what was measured when it was saved, such as epoch and accuracy.
     """
 
-    model: Network
+    model: nn.Module
     transform: InputTransform
     data: str
     classes: tuple[str, ...]
     metrics: Mapping[str, int | float]
+
+    @property
+    def config(self) -> Any:
+        """The network's, a dataclass with at least `num_classes`."""
+        return self.model.config
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
@@ -69,7 +74,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str
 
 def load_checkpoint(path: str | Path) -> Network:
     """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` tells the rest."""
-    return read_checkpoint(path).model
+    return cast(Network, read_checkpoint(path).model)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -104,18 +109,46 @@ def read_training_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def describe(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
     """What identifies the network of a checkpoint file, as plain values for JSON: for the provenance of a result."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"checkpoint": str(path), "checkpoint_sha256": digest, **plain(checkpoint)}
+    digest = None
+    if path is not None:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "checkpoint": str(path) if path else None,
+        "checkpoint_sha256": digest,
+        "weights_sha256": weights_sha256(checkpoint.model),
+        **plain(checkpoint),
+    }
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Identifies the weights of a network, batch-norm statistics included, whichever file they are from."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that holds a state dict, bare or under `state_dict`, as `torch.save` wrote it.
+
+    Raises `ValueError` if it holds none, or pickled code.
+    """
+    content = _read_tensors(path)
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, dict) or not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no state dict; expected the weights of a network by name")
+    return weights
 
 
 def plain(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its weights, as plain values."""
     return {
         "architecture": type(checkpoint.model).__name__,
-        "config": dataclasses.asdict(checkpoint.model.config),
+        "config": dataclasses.asdict(checkpoint.config),
         "transform": dataclasses.asdict(checkpoint.transform),
         "data": checkpoint.data,
         "classes": list(checkpoint.classes),

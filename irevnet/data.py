@@ -1,6 +1,8 @@
 """Data sets by name or folder, subsets of their classes, and batches of them."""
 
 import functools
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,17 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         """The same images, labelled in the order of these classes, which have to include their own."""
         labels = [classes.index(name) for name in self.classes]
         return LabelledImages(self.images, [labels[label] for label in self.labels], classes, self.transform)
+
+    def sha256(self) -> str:
+        """Identifies the images and their order: by their pixels or, of files, by class, name and size."""
+        digest = hashlib.sha256()
+        if isinstance(self.images, ImageFiles):
+            for path, label in zip(self.images.paths, self.labels):
+                digest.update(f"{self.classes[label]}/{Path(path).name} {os.path.getsize(path)}\n".encode())
+        else:
+            digest.update(f"{tuple(self.images.shape)} {list(self.labels)}\n".encode())
+            digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def pixels(self, index: int) -> Tensor:
         """The image as it is, with values in [0, 1]."""

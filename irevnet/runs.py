@@ -230,6 +230,14 @@ def choose_device(name: str) -> str:
 
 def study_folder(checkpoint: Path, study: str) -> Path:
     """Where the results of a study of that checkpoint go: into its run or, unless it is the run's last, beside it."""
-    if checkpoint.name == "last.pt" and (checkpoint.parent / "config.json").is_file():
-        return checkpoint.parent / "analysis" / study
-    return checkpoint.parent / f"{checkpoint.stem}-analysis" / study
+    folder = results_folder(checkpoint)
+    return folder / "analysis" / study if _is_run(checkpoint) else folder / study
+
+
+def results_folder(checkpoint: Path) -> Path:
+    """The folder for all that is made of a checkpoint: its run or, unless it is the run's last, one beside it."""
+    return checkpoint.parent if _is_run(checkpoint) else checkpoint.parent / f"{checkpoint.stem}-analysis"
+
+
+def _is_run(checkpoint: Path) -> bool:
+    return checkpoint.name == "last.pt" and (checkpoint.parent / "config.json").is_file()

@@ -1,12 +1,15 @@
 """What several tests share. Numerical tests run in float64 unless they are about float32."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from analysis.results import DepthProbeResult, PCASweepResult
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.recipes import RECIPES
 from irevnet.runs import new_run
@@ -70,3 +73,71 @@ def finished_run(tmp_path_factory) -> Path:
     run = new_run(tmp_path_factory.mktemp("runs") / "digits", settings)
     assert len(list(run.epochs())) == 20
     return run.folder
+
+
+def _accuracies(dims: list[int], accuracy: list[float]) -> dict[str, np.ndarray]:
+    """The fields that both kinds of probes share, of one network."""
+    rows = len(dims)
+    svm = np.array(accuracy)
+    return {
+        "networks": np.array(["irevnet-b"]),
+        "network_accuracy": np.array([0.77]),
+        "restricted_accuracy": np.array([0.85]),
+        "network": np.zeros(rows, dtype=int),
+        "layer": np.array(["block-1", "block-2", "block-5"]),
+        "dims": np.array(dims),
+        "svm_accuracy": svm,
+        "svm_interval": np.stack((svm - 0.1, svm + 0.05), axis=1),
+        "nn_accuracy": svm - 0.1,
+        "nn_interval": np.stack((svm - 0.2, svm), axis=1),
+        "svm_cost": np.array([0.1, 1.0, 0.01]),
+        "svm_gap": np.array([1e-5, 2e-5, np.nan]),
+        "at_edge": np.array([False, True, False]),
+        "cost_grid": np.array([0.01, 0.1, 1.0]),
+        "cv_accuracy": np.full((rows, 3), 0.5),
+        "held_out_accuracy": np.full((rows, 3), np.nan),
+        "num_train": np.array(100),
+        "num_test": np.array(20),
+    }
+
+
+@pytest.fixture
+def probe() -> DepthProbeResult:
+    """Blocks 1, 2 and 5 of 5, which see 4, 16 and 16 channels."""
+    return DepthProbeResult(
+        **_accuracies([4, 16, 16], [0.5, 0.75, 0.9]),
+        depth=np.array([1, 2, 5]),
+        relative_depth=np.array([0.2, 0.4, 1.0]),
+        distance_ratio=np.array([0.9, 0.8, 0.5]),
+    )
+
+
+@pytest.fixture
+def sweep() -> PCASweepResult:
+    """Of 1, 10 and all 64 components."""
+    fields = {**_accuracies([1, 10, 64], [0.5, 0.895, 0.9]), "layer": np.array(["block-5"] * 3)}
+    return PCASweepResult(**fields, explained=np.array([0.3, 0.8, 1.0]))
+
+
+def _twice(result):
+    """The same network again under another name, with five blocks more and without an accuracy of its own."""
+    fields = {}
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        fields[field.name] = np.concatenate((value, value)) if value.ndim and field.name != "cost_grid" else value
+    fields["network"] = np.repeat([0, 1], len(result.network))
+    fields["networks"] = np.array(["irevnet-b", "resnet-50"])
+    fields["network_accuracy"] = fields["restricted_accuracy"] = np.array([0.77, np.nan])
+    if "relative_depth" in fields:
+        fields["relative_depth"] = fields["relative_depth"] * np.repeat([1, 0.5], len(result.network))
+    return type(result)(**fields)
+
+
+@pytest.fixture
+def probes(probe) -> DepthProbeResult:
+    return _twice(probe)
+
+
+@pytest.fixture
+def sweeps(sweep) -> PCASweepResult:
+    return _twice(sweep)

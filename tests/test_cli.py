@@ -17,7 +17,7 @@ from PIL import Image
 
 import cli
 from analysis.results import DepthProbeResult
-from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, read_checkpoint, save_checkpoint
 from irevnet.recipes import RECIPES, TrainConfig
 from irevnet.settings import RunSettings
 from irevnet.transforms import InputTransform
@@ -69,17 +69,24 @@ def test_a_newcomer_trains_evaluates_inverts_and_probes():
 
     inverted = analyze("invert", "--num-noise", "20")
     assert inverted.exit_code == 0, inverted.output
-    assert re.search(r"digits test +360 +\d\.\d\de-0[5-9]", inverted.stdout)
+    assert re.search(r"test images +360 +\d\.\d\de-0[5-9]", inverted.stdout)
     assert re.search(r"uniform noise +20 +\d\.\d\de-0[5-9]", inverted.stdout)
 
     probed = analyze("depth-probe", "--depths", "1,11-12")
     assert probed.exit_code == 0, probed.output
     assert re.search(r"\n +12 +64 +\d\d\.\d% \(\d\d\.\d% to \d+\.\d%\)", probed.stdout)
-    assert "the network itself: " + trained.stdout[21:23] in probed.stdout
+    assert "irevnet-small itself: " + trained.stdout[21:23] in probed.stdout
     (saved,) = Path("runs").glob("*/analysis/depth-probe")
-    edge = DepthProbeResult.load(saved).summary()["depths_at_edge_of_cost_grid"]
-    assert ("edge of its grid (1e-05 to 10)" in probed.stdout) == bool(edge)
-    for text, suffixes in ((inverted.stdout, 5), (probed.stdout, 5)):
+    edge = DepthProbeResult.load(saved).at_edge.any()
+    assert ("edge of its grid (1e-05 to 10)" in probed.stdout) == edge
+
+    swept = analyze("pca", "--dims", "2,10")
+    assert swept.exit_code == 0, swept.output
+    assert re.search(r"\n +10 +\d\d\.\d% +\d\d\.\d% \(\d\d\.\d% to \d+\.\d%\)", swept.stdout)
+    assert re.search(
+        r"irevnet-small, block-12: within one point of all 64 components from \d+ on \(linear", swept.stdout
+    )
+    for text, suffixes in ((inverted.stdout, 5), (probed.stdout, 5), (swept.stdout, 5)):
         files = [Path(line) for line in text.splitlines() if line.startswith("runs/")]
         assert len(files) == suffixes
         assert all(path.stat().st_size > 0 for path in files)
@@ -100,8 +107,9 @@ def test_json_is_one_object_on_standard_output_and_nothing_else(run):
     assert evaluated["num_images"] == 360
     assert inverted["noise"]["count"] == 5
     assert all(Path(file).is_file() for file in inverted["files"])
-    assert [row["depth"] for row in probed["by_depth"]] == [12]
-    assert probed["network_accuracy"] == evaluated["top1"]
+    (network,) = probed["networks"]
+    assert [row["depth"] for row in network["rows"]] == [12]
+    assert network["accuracy"] == pytest.approx(evaluated["top1"])
 
 
 def test_the_same_seed_gives_the_same_run():
@@ -146,8 +154,12 @@ def test_progress_is_shown_on_a_terminal(monkeypatch):
 def test_a_network_that_knows_other_classes_is_probed_without_its_own_accuracy(residual):
     probed = analyze("depth-probe", "--ckpt", str(residual), "--depths", "1", "--out", "probe")
     assert probed.exit_code == 0, probed.output
-    assert "the network itself" not in probed.stdout
-    assert sorted(path.suffix for path in Path("probe").iterdir()) == [".csv", ".json", ".npz", ".pdf", ".png"]
+    assert "itself" not in probed.stdout
+    assert sorted(path.name for path in Path("probe").iterdir()) == [
+        "classes.txt",
+        *(f"depth-probe.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png")),
+    ]
+    assert Path("resnet-analysis/features/digits/manifest.json").is_file()
 
 
 def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(trained_looking):
@@ -238,9 +250,19 @@ BAD_INPUT = {
     "depths": (
         cli.analyze,
         "depth-probe --depths 3,13",
-        "--depths goes from 3 to 13; runs/first/last.pt has blocks 1 to 12",
+        "the depths asked for go from 3 to 13; this network has blocks 1 to 12",
     ),
-    "depth 0": (cli.analyze, "depth-probe --depths 0", "--depths goes from 0 to 0"),
+    "depth 0": (cli.analyze, "depth-probe --depths 0", "the depths asked for go from 0 to 0; this network has blocks"),
+    "depth of pca": (cli.analyze, "pca --depth 13", "the depths asked for go from 13 to 13; this network has blocks 1"),
+    "layer": (cli.analyze, "features --layers blocks.1,block.2", "there is no layer 'block.2'; did you mean blocks.2"),
+    "other features": (cli.analyze, "features --features full", "full/first/digits holds other files; name a folder"),
+    "model": (cli.analyze, "pca --model resnet50 --data digits", "--model resnet50 is no network of torchvision, such"),
+    "foreign data": (cli.analyze, "features --ckpt torchvision:resnet18", "name the images to look at with --data"),
+    "compared": (
+        cli.analyze,
+        "depth-probe --ckpt runs/first --ckpt runs/few",
+        "few looks at 3 classes of digits, first at 10 of digits; name the same for all with --data and --classes",
+    ),
     "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
     "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
     "studied data": (
@@ -264,6 +286,13 @@ def snapshot(run, residual) -> dict[Path, bytes]:
         image_folder(Path("torn", split), ("a", "b"), 2)
     Path("torn/train/b/1.png").write_bytes(b"no image")
     Path("full/precious").write_text("results of another study")
+    Path("full/first/digits").mkdir(parents=True)
+    Path("full/first/digits/precious").write_text("no features")
+    few = read_checkpoint(run / "last.pt")
+    Path("runs/few").mkdir()
+    shutil.copy(run / "config.json", "runs/few")
+    save_checkpoint(Path("runs/few/last.pt"), dataclasses.replace(few, classes=("1", "3", "8")))
+    os.utime("runs/few/last.pt", (0, 0))  # older than the other
     return contents()
 
 
@@ -294,6 +323,59 @@ def test_bad_input_gets_one_line_and_changes_nothing(snapshot, case):
     assert {path: kept.get(path) for path in snapshot} == snapshot
     begun = {path.name for path in kept.keys() - snapshot.keys()}
     assert begun <= ({"config.json", "classes.txt"} if "broken image" in case else set())  # a run that found it so
+
+
+def test_networks_are_compared_in_one_figure(run, residual):
+    Path("names.txt").write_text("1\n3\n8\n")
+    shutil.copytree(run, "runs/second")
+    options = ("--ckpt", "runs/first", "--ckpt", "runs/second", "--classes", "names.txt", "--json")
+    probed = analyze("depth-probe", *options, "--depths", "1,12", "--out", "both")
+    assert probed.exit_code == 0, probed.output
+    content = json.loads(probed.stdout)
+    assert [network["name"] for network in content["networks"]] == ["first", "second"]
+    assert content["networks"][0]["rows"] == content["networks"][1]["rows"]
+    assert content["networks"][0]["accuracy"] <= content["networks"][0]["restricted_accuracy"]
+    record = json.loads(Path("both/depth-probe.json").read_text())["provenance"]
+    assert [each["checkpoint"] for each in record["networks"]] == ["runs/first/last.pt", "runs/second/last.pt"]
+    assert Path("both/classes.txt").read_text() == "1\n3\n8\n"
+    swept = analyze("pca", *options, "--depth", "9", "--dims", "1,5")
+    assert [row["layer"] for row in json.loads(swept.stdout)["networks"][1]["rows"]] == ["block-9"] * 3
+    assert Path("runs/first/analysis/pca/pca.png").is_file()
+    refused = analyze("pca", *options, "--depth", "9", "--dims", "65")
+    assert refused.exit_code == 2
+    assert refused.stderr == "Error: 65 to 65 components were asked for; first has 1 to 64 at block-9\n"
+
+
+def test_features_are_extracted_in_parts_and_then_found(run):
+    Path("names.txt").write_text("1\n3\n8\n")
+    options = ("features", "--classes", "names.txt", "--features", "here", "--depths", "3,12", "-b", "50")
+    first = analyze(*options, "--part", "1/2", "--json")
+    assert first.exit_code == 0, first.output
+    (store,) = json.loads(first.stdout)["stores"]
+    second = analyze(*options, "--part", "2/2")
+    assert second.stdout == store["folder"] + "\n"
+    rest = int(re.search(r"(\d+) images extracted, the others were there", second.stderr)[1])
+    folder = Path(store["folder"])
+    assert folder.parent == Path("here/first")
+    counts = [len(np.load(folder / split / "block-12.npy")) for split in ("train", "test")]
+    assert store["extracted"] + rest == sum(counts)
+    assert all(np.load(folder / split / "block-3.done.npy").all() for split in ("train", "test"))
+    assert json.loads(analyze(*options, "--json").stdout)["stores"] == [{"folder": str(folder), "extracted": 0}]
+    probed = analyze("depth-probe", *options[1:], "--json")
+    assert probed.exit_code == 0, probed.output
+
+
+def test_a_network_of_torchvision_is_probed_at_its_blocks():
+    Path("names.txt").write_text("1\n8\n")
+    options = ("--ckpt", "torchvision:resnet18", "--data", "digits", "--classes", "names.txt", "--image-size", "32")
+    probed = analyze("depth-probe", *options, "--layers", "layer1,layer4.1,fc", "--json")
+    assert probed.exit_code == 0, probed.output
+    (network,) = json.loads(probed.stdout)["networks"]
+    assert network["name"] == "resnet18"
+    assert [(row["layer"], row["dims"]) for row in network["rows"]] == [("layer1", 64), ("layer4.1", 512), ("fc", 1000)]
+    assert network["rows"][0]["svm_accuracy"] > 0.8
+    assert Path("resnet18-analysis/depth-probe/depth-probe.png").is_file()
+    assert "newest run" not in probed.stderr
 
 
 @pytest.mark.parametrize("value", ["", "a", "1-", "3-1", "-1", "1;2"])
@@ -531,7 +613,7 @@ def test_a_subset_of_classes_is_trained_kept_and_studied():
     assert evaluated["top1"] == json.loads(trained.stdout)["test_top1"] > 0.8
     assert evaluated["num_images"] < 120
     probed = json.loads(analyze("depth-probe", "--depths", "12", "--classes", "2", "--json").stdout)
-    assert probed["network_accuracy"] > 0.8
+    assert probed["networks"][0]["accuracy"] > 0.8
     assert probed["num_test"] < evaluated["num_images"]
     record = json.loads(Path("runs/some/analysis/depth-probe/depth-probe.json").read_text())["provenance"]
     assert record["classes"] == ["1", "3", "8"]
@@ -550,6 +632,13 @@ def test_training_curves_are_drawn_of_the_newest_run_or_of_several(run):
     assert content["runs"][0]["loss_at_quarters"] == content["runs"][1]["loss_at_quarters"]
     record = json.loads(Path("curves/training-curves.json").read_text())["provenance"]
     assert [each["run"] for each in record["runs"]] == ["runs/first", "runs/second"]
+
+
+@pytest.mark.parametrize("value", ["2", "0/2", "3/2", "a/b"])
+def test_parts_that_are_none_are_explained(value):
+    result = analyze("features", "--part", value)
+    assert result.exit_code == 2
+    assert "expected such as 2/4, the second of four" in result.stderr
 
 
 @pytest.mark.parametrize(("value", "message"), [("absent.txt", "neither a number nor a file"), ("0.3;0.5", "0.3,0.6")])

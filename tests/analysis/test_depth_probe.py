@@ -1,42 +1,52 @@
-import dataclasses
+import math
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
-from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from analysis.depth_probe import depth_probe
-from analysis.svm import fit_one_vs_rest
+from analysis.probes import Recall
 
 
-@pytest.fixture
-def iris():
-    """Real data that is nearly, but not wholly, separable; the second depth shows only noise."""
-    data = load_iris()
-    x, x_test, y, y_test = train_test_split(data.data, data.target, test_size=0.4, stratify=data.target, random_state=0)
-    noise = np.random.default_rng(0)
-    return [x, noise.normal(size=(90, 2))], y, [x_test, noise.normal(size=(60, 2))], y_test
+def standardised(features, layer):
+    mean, scale = features.train[layer].mean(axis=0), features.train[layer].std(axis=0)
+    return (features.train[layer] - mean) / scale, (features.test[layer] - mean) / scale
 
 
 @pytest.mark.parametrize("solver", ["newton", "sklearn"])
 def test_accuracies_are_those_of_the_protocol_by_hand(iris, solver):
-    train, labels, test, test_labels = iris
-    result = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], solver=solver)
-    for row in range(2):
-        mean, scale = train[row].mean(axis=0), train[row].std(axis=0)
-        x, x_test = (train[row] - mean) / scale, (test[row] - mean) / scale
-        svm = LinearSVC(C=0.5, random_state=0, dual=False).fit(x, labels)
-        assert result.svm_accuracy[row] == np.mean(svm.predict(x_test) == test_labels)
+    features = iris()
+    result = depth_probe([features], cost_grid=[0.5], solver=solver)
+    for row, layer in enumerate(features.layers):
+        x, x_test = standardised(features, layer)
+        svm = LinearSVC(C=0.5, random_state=0, dual=False).fit(x, features.train_labels)
+        assert result.svm_accuracy[row] == np.mean(svm.predict(x_test) == features.test_labels)
         distances = ((x_test[:, None] - x[None]) ** 2).sum(axis=2)
-        assert result.nn_accuracy[row] == np.mean(labels[distances.argmin(axis=1)] == test_labels)
+        nearest = features.train_labels[distances.argmin(axis=1)]
+        assert result.nn_accuracy[row] == np.mean(nearest == features.test_labels)
     assert result.svm_accuracy[0] > 0.85 > 0.6 > result.svm_accuracy[1]
-    assert result.channels.tolist() == [4, 2]
+    assert result.layer.tolist() == ["block-1", "block-2"]
+    assert result.dims.tolist() == [4, 2]
     assert (int(result.num_train), int(result.num_test)) == (90, 60)
+    assert np.isnan(result.svm_gap).all() == (solver == "sklearn")
+    assert solver == "sklearn" or (result.svm_gap <= 1e-4).all()
+
+
+def test_distances_are_those_of_all_pairs_of_test_images(iris):
+    features = iris()
+    result = depth_probe([features], cost_grid=[0.5])
+    for row, layer in enumerate(features.layers):
+        _, points = standardised(features, layer)
+        squares = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+        same = features.test_labels[:, None] == features.test_labels[None]
+        pairs = np.triu(np.ones_like(same), k=1)
+        expected = math.sqrt(squares[same & pairs].mean() / squares[~same & pairs].mean())
+        assert result.distance_ratio[row] == pytest.approx(expected, rel=1e-5)
 
 
 def test_intervals_are_wilsons(iris):
-    result = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5])
+    result = depth_probe([iris()], cost_grid=[0.5])
     z, n = 1.959963984540054, 60
     for accuracy, interval in zip(result.nn_accuracy, result.nn_interval):
         centre = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -44,88 +54,121 @@ def test_intervals_are_wilsons(iris):
         np.testing.assert_allclose(interval, [centre - half, centre + half], rtol=1e-9)
 
 
-def test_c_is_chosen_by_cross_validation(iris):
-    train, labels, test, test_labels = iris
-    result = depth_probe(train[:1], labels, test[:1], test_labels, depths=[1], cost_grid=[1e-6, 1.0])
-    assert result.svm_cost.tolist() == [1.0]  # 1e-6 leaves the classes to the intercepts
-
-
-def test_a_c_that_wins_at_the_edge_of_the_grid_is_reported(iris):
-    train, labels, test, test_labels = iris
-    result = dataclasses.replace(
-        depth_probe(train * 2, labels, test * 2, test_labels, depths=[3, 5, 7, 9], cost_grid=[0.5]),
-        svm_cost=np.array([0.1, 0.1, 0.5, 2.5]),
-        cost_grid=np.array([0.1, 0.5, 2.5]),
-        cv_accuracy=np.array([[0.9, 0.8, 0.7], [0.9, 0.9, 0.7], [0.7, 0.9, 0.8], [0.7, 0.8, 0.9]]),
-    )
-    # A tie with a value inside the grid, as at depth 5, says nothing of what lies beyond.
-    assert result.summary()["depths_at_edge_of_cost_grid"] == [3, 9]
-
-
-@pytest.mark.parametrize("solver", ["newton", "sklearn"])
-def test_cross_validated_accuracies_are_kept_for_every_c(iris, solver):
-    train, labels, _, _ = iris
-    result = depth_probe(*iris, depths=[1, 2], cost_grid=[1.0, 0.01], solver=solver)
-    assert result.cost_grid.tolist() == [0.01, 1.0]
-    x = (train[0] - train[0].mean(axis=0)) / train[0].std(axis=0)
-    folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    for column, cost in enumerate(result.cost_grid):
-        scores = cross_val_score(LinearSVC(C=cost, dual=False), x, labels, cv=folds)
-        assert result.cv_accuracy[0, column] == pytest.approx(scores.mean())
-    assert result.svm_cost[0] == result.cost_grid[result.cv_accuracy[0].argmax()]
-
-
-def test_c_is_chosen_on_part_of_the_training_set_and_the_svm_fitted_to_all(iris, monkeypatch):
-    sizes = []
-
-    def fit(features, labels, **options):
-        sizes.append(len(features))
-        return fit_one_vs_rest(features, labels, **options)
-
-    monkeypatch.setattr("analysis.depth_probe.fit_one_vs_rest", fit)
-    depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], cv_images=30)
-    assert sizes == [20, 20, 20, 90] * 2
+def test_what_c_was_chosen_by_is_kept(iris):
+    result = depth_probe([iris()], cost_grid=[1.0, 1e-6])
+    assert result.cost_grid.tolist() == [1e-6, 1.0]
+    assert result.svm_cost[0] == 1.0  # 1e-6 leaves the classes to the intercepts
+    assert result.at_edge[0]
+    assert result.cv_accuracy.shape == (2, 2)
+    assert np.isnan(result.held_out_accuracy).all()
+    checked = depth_probe([iris()], cost_grid=[1e-6, 1.0], cv_images=20)
+    assert np.isfinite(checked.held_out_accuracy).all()
 
 
 def test_constant_features_are_no_obstacle(iris):
-    train, labels, test, test_labels = iris
-    padded = [np.hstack([part[0], np.full((len(part[0]), 1), 7.0)]) for part in (train, test)]
-    with_constant = depth_probe([padded[0]], labels, [padded[1]], test_labels, depths=[1])
-    without = depth_probe(train[:1], labels, test[:1], test_labels, depths=[1])
+    plain = iris()
+    padded = {
+        split: {"block-1": np.column_stack((part["block-1"], np.full(len(part["block-1"]), 7.0)))}
+        for split, part in (("train", plain.train), ("test", plain.test))
+    }
+    place = {"layers": ["block-1"], "depths": [1], "relative_depths": [1.0]}
+    with_constant = depth_probe([iris(**padded, **place)], cost_grid=[0.5])
+    without = depth_probe([iris(**place)], cost_grid=[0.5])
     assert with_constant.svm_accuracy == without.svm_accuracy
     assert with_constant.nn_accuracy == without.nn_accuracy
 
 
-def test_more_features_than_images_are_no_obstacle():
+def test_features_that_are_all_constant_tell_nothing_apart(iris):
+    features = iris()
+    constant = {
+        split: {"block-1": np.ones((n, 3)), "block-2": np.ones((n, 3))} for split, n in (("train", 90), ("test", 60))
+    }
+    result = depth_probe([iris(**constant)], cost_grid=[0.5])
+    assert result.svm_accuracy.tolist() == [np.mean(features.test_labels == 0)] * 2 or result.svm_accuracy[0] < 0.4
+    assert result.nn_accuracy[0] == np.mean(features.test_labels == features.train_labels[0])
+    assert np.isnan(result.distance_ratio).all()
+
+
+def test_more_features_than_images_are_no_obstacle(iris):
     rng = np.random.default_rng(0)
     labels = np.arange(20) % 2
     train, test = rng.normal(size=(2, 20, 200)) + 3 * labels[:, None]
-    assert depth_probe([train], labels, [test], labels, depths=[1]).svm_accuracy[0] == 1.0
+    features = iris(
+        train={"block-1": train}, test={"block-1": test}, train_labels=labels, test_labels=labels,
+        test_logits=np.eye(2)[labels], columns=None, layers=["block-1"], depths=[1], relative_depths=[1.0],
+    )  # fmt: skip
+    assert depth_probe([features]).svm_accuracy[0] == 1.0
 
 
-def test_the_certificate_of_the_worst_class_is_kept(iris):
-    assert (depth_probe(*iris, depths=[1, 2], cost_grid=[0.5]).svm_gap <= 1e-4).all()
-    assert np.isnan(depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], solver="sklearn").svm_gap).all()
+def test_the_networks_own_accuracy_has_all_its_classes_in_play(iris):
+    result = depth_probe([iris()], cost_grid=[0.5])
+    (network,) = result.summary()["networks"]
+    assert network["accuracy"] == 0.9  # every tenth image goes to a fourth class
+    assert network["restricted_accuracy"] == 1.0
+    unknown = depth_probe([iris(columns=None)], cost_grid=[0.5])
+    assert unknown.summary()["networks"][0]["accuracy"] is None
 
 
-def test_the_networks_own_accuracy_is_recorded_or_said_to_be_missing(iris):
-    known = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5], network_accuracy=0.5)
-    assert known.summary()["network_accuracy"] == 0.5
-    unknown = depth_probe(*iris, depths=[1, 2], cost_grid=[0.5])
-    assert unknown.summary()["network_accuracy"] is None
+def test_columns_say_which_logits_belong_to_the_classes(iris):
+    features = iris(test_logits=iris().test_logits[:, [3, 2, 0, 1]], columns=np.array([2, 3, 1]))
+    assert (features.accuracy(), features.restricted_accuracy()) == (0.9, 1.0)
+
+
+def test_networks_are_compared_row_by_row(iris):
+    other = iris(name="again", layers=["block-2"], depths=[2], relative_depths=[1.0], columns=None)
+    result = depth_probe([iris(), other], cost_grid=[0.5])
+    assert result.networks.tolist() == ["flowers", "again"]
+    assert result.network.tolist() == [0, 0, 1]
+    assert result.depth.tolist() == [1, 2, 2]
+    assert result.relative_depth.tolist() == [0.5, 1.0, 1.0]
+    table = result.table()
+    assert table["network"].tolist() == ["flowers", "flowers", "again"]
+    assert [len(network["rows"]) for network in result.summary()["networks"]] == [2, 1]
+    np.testing.assert_equal(result.restricted_accuracy, [1.0, np.nan])
+
+
+def test_an_interrupted_study_goes_on_without_computing_again(iris, tmp_path):
+    whole = depth_probe([iris(recall=Recall(tmp_path / "whole"))], cost_grid=[0.5])
+    broken = iris(recall=Recall(tmp_path / "parts"))
+    broken.test["block-2"] = np.full((60, 2), np.nan)
+    with pytest.raises(ValueError, match="the features are not finite"):
+        depth_probe([broken], cost_grid=[0.5])
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["block-1.json"]
+    features = iris(recall=Recall(tmp_path / "parts"))
+    features.train["block-1"] = features.test["block-1"] = np.full((1, 4), np.nan)  # not looked at again
+    features.test["block-2"], features.train["block-2"] = iris().test["block-2"], iris().train["block-2"]
+    again = depth_probe([features], cost_grid=[0.5])
+    assert again.table().loc[0].equals(whole.table().loc[0])
+
+
+def test_other_settings_are_computed_anew(iris, tmp_path):
+    recall = Recall(tmp_path)
+    one = depth_probe([iris(recall=recall)], cost_grid=[1e-6])
+    other = depth_probe([iris(recall=recall)], cost_grid=[0.5])
+    assert one.svm_accuracy[0] < other.svm_accuracy[0]
+    assert depth_probe([iris(recall=recall)], cost_grid=[0.5], seed=1).svm_cost[0] == 0.5
+
+
+def test_a_damaged_part_is_computed_anew(tmp_path):
+    recall = Recall(tmp_path)
+    assert recall("a", lambda: {"x": 1}, seed=0) == {"x": 1}
+    assert recall("a", lambda: {"x": 2}, seed=0) == {"x": 1}
+    for damage in ("{", "[]", '{"settings": {"seed": 0}}'):
+        (tmp_path / "a.json").write_text(damage)
+        assert recall("a", lambda: {"x": 3}, seed=0) == {"x": 3}
 
 
 def test_broken_features_are_named(iris):
-    iris[2][1][3, 1] = np.nan
-    with pytest.raises(ValueError, match="the features at depth 12 are not finite"):
-        depth_probe(*iris, depths=[7, 12], cost_grid=[0.5])
+    features = iris()
+    features.train["block-2"][3, 1] = np.nan
+    with pytest.raises(ValueError, match="the features are not finite"):
+        depth_probe([features], cost_grid=[0.5])
 
 
-def test_too_few_images_of_a_class_are_refused(iris):
-    train, labels, test, test_labels = iris
-    labels = np.where(labels == 2, 1, labels)
-    labels[:2] = 2
-    with pytest.raises(ValueError, match="the rarest of the classes has 2 training images; three-fold"):
-        depth_probe(train, labels, test, test_labels, depths=[1, 2])
-    with pytest.raises(ValueError, match="at least two classes"):
-        depth_probe(train, np.zeros_like(labels), test, test_labels, depths=[1, 2])
+def test_features_are_standardised_by_the_training_set_alone(iris):
+    features = iris()
+    shifted = iris(test={layer: 2 * part + 1 for layer, part in features.test.items()})
+    x = StandardScaler().fit(features.train["block-1"])
+    svm = LinearSVC(C=0.5, dual=False).fit(x.transform(features.train["block-1"]), features.train_labels)
+    expected = np.mean(svm.predict(x.transform(shifted.test["block-1"])) == features.test_labels)
+    assert depth_probe([shifted], cost_grid=[0.5]).svm_accuracy[0] == expected

@@ -1,45 +1,242 @@
+import hashlib
+import multiprocessing
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+import torchvision.models
+from torch import nn
 
-from analysis.features import averaged_features, spatial_mean
+from analysis import features as module
+from analysis.features import LOGITS, extract, network_layers, spatial_mean
+from analysis.store import FeatureStore
 from irevnet import build_model
+from irevnet.data import LabelledImages
+from irevnet.transforms import InputTransform
+
+IDENTITY = {"weights_sha256": "abc"}
+
+
+def labelled(count: int, size: int = 8) -> LabelledImages:
+    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(3))
+    transform = InputTransform(channels=3, image_size=(size, size))
+    return LabelledImages(images, [n % 2 for n in range(count)], ("a", "b"), transform)
 
 
 @pytest.fixture
-def images() -> TensorDataset:
-    return TensorDataset(torch.rand(10, 3, 8, 8, dtype=torch.float64), torch.arange(10))
+def data() -> LabelledImages:
+    return labelled(10)
+
+
+@pytest.fixture
+def model(bijective):
+    return bijective.float()
+
+
+@pytest.fixture
+def store(tmp_path) -> FeatureStore:
+    return FeatureStore(tmp_path / "features", IDENTITY)
+
+
+def contents(store: FeatureStore) -> dict[str, str]:
+    return {
+        str(path.relative_to(store.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in store.folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
 
 
 @pytest.mark.parametrize("batch_size", [3, 10, 64])
-def test_features_are_the_spatial_means_of_phi_j(bijective, images, batch_size):
-    depths = [1, 3, 4]
-    features, labels = averaged_features(bijective, images, depths, batch_size=batch_size)
-    assert labels.tolist() == list(range(10))
-    for depth, found in zip(depths, features):
-        expected = bijective.features(images.tensors[0], depth).mean(dim=(2, 3))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+def test_features_are_the_spatial_means_of_phi_j(model, data, store, batch_size):
+    layers = network_layers(model, depths=[1, 3, 4])
+    assert extract(model, data, store, "test", layers, batch_size=batch_size) == 10
+    inputs = torch.stack([data[row][0] for row in range(10)])
+    for depth in (1, 3, 4):
+        expected = model.features(inputs, depth).mean(dim=(2, 3)).detach()
+        np.testing.assert_allclose(store.features("test", f"block-{depth}"), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(store.features("test", LOGITS), model(inputs).detach(), rtol=1e-4, atol=1e-5)
+    assert store.labels("test").tolist() == data.labels
 
 
-def test_the_network_is_left_as_it_was(bijective, images):
-    bijective.train()
-    before = {key: value.clone() for key, value in bijective.state_dict().items()}
-    averaged_features(bijective, images, [1])
-    assert bijective.training
-    assert all(torch.equal(before[key], value) for key, value in bijective.state_dict().items())
-    assert not any(block._forward_hooks for block in bijective.blocks)
+def test_features_that_are_there_are_not_made_again(model, data, store):
+    layers = network_layers(model)
+    assert extract(model, data, store, "test", layers[:2]) == 10
+    before = contents(store)
+    assert extract(model, data, store, "test", layers[:2]) == 0
+    assert extract(model, data, store, "test", layers[1:2]) == 0
+    assert contents(store) == before
+    assert extract(model, data, store, "test", layers) == 10  # others are added
+    assert contents(store).items() >= before.items()
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 4])
+def test_an_extraction_that_was_killed_goes_on_to_the_same_bytes(model, data, tmp_path, monkeypatch, kill_at):
+    """Killed without a chance to flush, after batches of which some have been flushed and the last has not."""
+    monkeypatch.setattr(module, "FLUSH_BYTES", 1500)  # every second batch
+    layers = network_layers(model)
+    whole, killed = (FeatureStore(tmp_path / name, IDENTITY) for name in ("whole", "killed"))
+    extract(model, data, whole, "train", layers, batch_size=2)
+    seen = []
+
+    def die(model_, inputs, output):
+        seen.append(len(output))
+        if len(seen) > kill_at:
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_hook(die)
+    with monkeypatch.context() as patch:
+        flush = module.FeatureStore.writer
+
+        def writer_that_dies(store, *arguments):
+            writer = flush(store, *arguments)
+            real = writer.flush
+            writer.flush = lambda: None if len(seen) > kill_at else real()
+            return writer
+
+        patch.setattr(module.FeatureStore, "writer", writer_that_dies)
+        with pytest.raises(KeyboardInterrupt):
+            extract(model, data, killed, "train", layers, batch_size=2)
+    handle.remove()
+    done = killed.done("train", [layer.name for layer in layers])
+    assert done.sum() == {1: 0, 2: 4, 4: 8}[kill_at]
+    assert extract(model, data, killed, "train", layers, batch_size=2) == 10 - done.sum()
+    assert contents(killed) == contents(whole)
+
+
+def test_an_interrupt_keeps_what_has_been_done(model, data, store):
+    seen = []
+
+    def interrupt(model_, inputs, output):
+        seen.append(len(output))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extract(model, data, store, "train", network_layers(model), batch_size=2)
+    handle.remove()
+    assert store.done("train", ["block-1", LOGITS]).tolist() == [True] * 4 + [False] * 6
+
+
+def _extract_part(folder: Path, part: tuple[int, int]) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(5)
+    model = build_model("irevnet-small", image_size=8, in_channels=3, num_classes=2).eval()
+    store = FeatureStore(folder, IDENTITY)
+    extract(model, labelled(50), store, "train", network_layers(model), batch_size=4, part=part)
+
+
+def test_processes_that_share_the_work_leave_the_bytes_of_one(tmp_path):
+    _extract_part(tmp_path / "one", (1, 1))
+    processes = [
+        multiprocessing.get_context("spawn").Process(target=_extract_part, args=(tmp_path / "shared", (k, 2)))
+        for k in (1, 2)
+    ]
+    FeatureStore(tmp_path / "shared", IDENTITY)
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert contents(FeatureStore(tmp_path / "shared", IDENTITY)) == contents(FeatureStore(tmp_path / "one", IDENTITY))
+
+
+def test_parts_cover_all_rows_once_and_begin_at_whole_batches():
+    done = np.zeros(50, dtype=bool)
+    parts = [module._rows_to_fill(done, (k, 4), 4) for k in (1, 2, 3, 4)]
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(50))
+    assert all(part[0] % 4 == 0 for part in parts)
+
+
+def test_the_network_is_left_as_it_was(model, data, store):
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    extract(model, data, store, "test", network_layers(model))
+    assert model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_features_that_are_not_finite_are_refused_and_none_is_marked(model, data, store):
+    model.blocks[2].bottleneck[0].weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the features of block-3 are not finite; the network's weights or inputs are"):
+        extract(model, data, store, "test", network_layers(model))
+    assert not store.done("test", ["block-1"]).any()
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet-cifar", 224), ("revnet-56", 3328)])
-def test_networks_that_are_not_invertible_have_features_too(name, channels):
-    data = TensorDataset(torch.rand(2, 3, 32, 32), torch.zeros(2, dtype=torch.long))
+def test_networks_that_are_not_invertible_have_features_too(name, channels, store):
     model = build_model(name)
-    features, _ = averaged_features(model, data, [model.config.num_blocks])
-    assert features[0].shape == (2, channels)
+    extract(model, labelled(2, 32), store, "test", network_layers(model)[-1:])
+    assert store.features("test", f"block-{model.config.num_blocks}").shape == (2, channels)
 
 
 def test_two_streams_are_put_side_by_side():
     x, x_tilde = torch.rand(2, 3, 2, 4, 5)
     assert torch.equal(spatial_mean((x, x_tilde)), spatial_mean(torch.cat((x, x_tilde), dim=1)))
+
+
+def test_space_is_what_is_averaged():
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.equal(spatial_mean(x), x.mean(dim=(2, 3)))
+    assert torch.equal(spatial_mean(x[0]), x[0].mean(dim=1))  # tokens
+    assert torch.equal(spatial_mean(x[0, 0]), x[0, 0])
+    for wrong, said in ((x[0, 0, 0], r"a layer's output is \(5,\); expected"), (((x,),), "a layer's output is tuple")):
+        with pytest.raises(ValueError, match=said):
+            module._mean(wrong)
+
+
+def test_blocks_are_numbered_from_1(model):
+    layers = network_layers(model)
+    assert [(layer.name, layer.depth, layer.relative_depth) for layer in layers] == [
+        ("block-1", 1, 0.25),
+        ("block-2", 2, 0.5),
+        ("block-3", 3, 0.75),
+        ("block-4", 4, 1.0),
+    ]
+    assert [layer.module for layer in network_layers(model, depths=[4, 2])] == [model.blocks[3], model.blocks[1]]
+    with pytest.raises(ValueError, match="the depths asked for go from 0 to 5; this network has blocks 1 to 4"):
+        network_layers(model, depths=[0, 5])
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "first", "last"),
+    [
+        ("resnet18", 8, "layer1.0", "layer4.1"),
+        ("resnet50", 16, "layer1.0", "layer4.2"),
+        ("mobilenet_v3_small", 13, "features.0", "features.12"),
+        ("convnext_tiny", 19, "features.0", "features.7.2"),
+        ("densenet121", 7, "features.denseblock1", "features.denseblock4"),
+        ("vit_b_16", 12, "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11"),
+    ],
+)
+def test_the_blocks_of_torchvisions_networks_are_found(name, blocks, first, last):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    layers = network_layers(model)
+    assert (len(layers), layers[0].name, layers[-1].name) == (blocks, first, last)
+    modules = dict(model.named_modules())
+    assert all(modules[layer.name] is layer.module for layer in layers)
+
+
+def test_layers_are_found_by_name(model, data, store):
+    layers = network_layers(model, names=["blocks.1", "head.norm"])
+    assert [(layer.name, layer.depth) for layer in layers] == [("blocks.1", 1), ("head.norm", 2)]
+    extract(model, data, store, "test", layers)
+    assert store.features("test", "head.norm").shape == (10, 48)
+    with pytest.raises(ValueError, match=r"there is no layer 'blocks\.9'; did you mean"):
+        network_layers(model, names=["blocks.9"])
+
+
+def test_a_network_without_blocks_is_told_how_to_name_layers():
+    with pytest.raises(ValueError, match="no blocks are found in this Linear; name its layers with --layers"):
+        network_layers(nn.Linear(2, 2))
+
+
+def test_a_layer_that_is_never_passed_is_named(data, store):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    model.unused = nn.Linear(1, 1)
+    model.forward = lambda x: model[1](model[0](x))
+    with pytest.raises(ValueError, match="the network does not pass through unused; name other layers"):
+        extract(model, data, store, "test", network_layers(model, names=["unused"]))

@@ -11,22 +11,8 @@ from analysis.results import DepthProbeResult, InversionResult
 
 
 @pytest.fixture
-def result() -> DepthProbeResult:
-    return DepthProbeResult(
-        depths=np.array([1, 3]),
-        svm_accuracy=np.array([0.5, 0.75]),
-        svm_interval=np.array([[0.4, 0.6], [0.7, 0.8]]),
-        nn_accuracy=np.array([0.25, 0.5]),
-        nn_interval=np.array([[0.2, 0.3], [0.4, 0.6]]),
-        svm_cost=np.array([0.1, 1.0]),
-        svm_gap=np.array([1e-5, 2e-5]),
-        cost_grid=np.array([0.1, 1.0]),
-        cv_accuracy=np.array([[0.6, 0.5], [0.6, 0.7]]),
-        channels=np.array([4, 16]),
-        network_accuracy=np.array(0.8),
-        num_train=np.array(100),
-        num_test=np.array(20),
-    )
+def result(probe) -> DepthProbeResult:
+    return probe
 
 
 def test_what_is_saved_comes_back(tmp_path, result):
@@ -36,17 +22,20 @@ def test_what_is_saved_comes_back(tmp_path, result):
     for field in dataclasses.fields(result):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(result, field.name))
     table = pd.read_csv(files[1])
-    assert table["svm_accuracy"].tolist() == [0.5, 0.75]
-    assert table["nn_accuracy_high"].tolist() == [0.3, 0.6]
+    assert table["svm_accuracy"].tolist() == [0.5, 0.75, 0.9]
+    assert table["nn_accuracy_high"].tolist() == [0.5, 0.75, 0.9]
     record = json.loads(files[2].read_text())
     assert record["provenance"] == {"command": ["irevnet-analyze"]}
-    assert record["summary"]["by_depth"][1]["depth"] == 3
+    (network,) = record["summary"]["networks"]
+    assert [row["depth"] for row in network["rows"]] == [1, 2, 5]
+    assert [row["svm_gap"] for row in network["rows"]] == [1e-5, 2e-5, None]
+    assert (network["accuracy"], network["restricted_accuracy"]) == (0.77, 0.85)
 
 
 def test_a_later_result_replaces_an_earlier_one(tmp_path, result):
     result.save(tmp_path, {})
-    dataclasses.replace(result, svm_cost=np.array([5.0, 5.0])).save(tmp_path, {})
-    assert DepthProbeResult.load(tmp_path).svm_cost.tolist() == [5.0, 5.0]
+    dataclasses.replace(result, svm_cost=np.array([5.0, 5.0, 5.0])).save(tmp_path, {})
+    assert DepthProbeResult.load(tmp_path).svm_cost.tolist() == [5.0, 5.0, 5.0]
 
 
 def test_other_files_are_not_mixed_with(tmp_path, result):
@@ -116,3 +105,15 @@ def test_the_inversion_table_has_a_row_an_image():
 def test_results_are_read_without_torch():
     code = "import sys, analysis.results; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_network_that_does_not_know_the_classes_has_no_accuracy(probes):
+    own, other = probes.summary()["networks"]
+    assert (own["accuracy"], other["accuracy"], other["restricted_accuracy"]) == (0.77, None, None)
+    assert [row["depth"] for row in other["rows"]] == [1, 2, 5]
+
+
+def test_the_knees_of_a_sweep_are_in_its_summary(sweeps):
+    for network in sweeps.summary()["networks"]:
+        assert (network["svm_knee"], network["nn_knee"]) == (10, 10)
+        assert [row["explained_variance"] for row in network["rows"]] == [0.3, 0.8, 1.0]

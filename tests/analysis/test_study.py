@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
-from analysis.results import InversionResult
-from analysis.study import Study
+from analysis.results import DepthProbeResult, InversionResult
+from analysis.study import Study, check_comparable, network_features
 from irevnet.recipes import recipe
 from irevnet.runs import new_run
 from irevnet.settings import RunSettings
@@ -40,20 +42,22 @@ def test_a_run_is_opened_with_its_own_data(run):
 
 
 def test_results_are_saved_into_the_run_with_their_provenance(run, result):
-    files = Study.open(run, seed=5).save(result, ["irevnet-analyze", "invert"])
+    files = Study.open(run, seed=5, command=["irevnet-analyze", "invert"]).save(result)
     assert files[0] == run / "analysis" / "invert" / "invert.npz"
     record = json.loads(files[2].read_text())["provenance"]
     assert record["seed"] == 5
+    assert record["command"] == ["irevnet-analyze", "invert"]
     assert record["data"] == "digits"
     assert record["config"]["blocks"] == [4, 4, 4]
     assert record["classes"] == list("0123456789")
-    assert len(record["checkpoint_sha256"]) == 64
+    assert len(record["checkpoint_sha256"]) == len(record["weights_sha256"]) == 64
+    assert (run / "analysis" / "invert" / "classes.txt").read_text() == "".join(f"{digit}\n" for digit in range(10))
     assert record["wall_seconds"] >= 0
 
 
 def test_results_go_where_they_are_sent(run, result, tmp_path):
     study = Study.open(run, out=tmp_path / "elsewhere")
-    assert study.save(result, [])[0] == tmp_path / "elsewhere" / "invert.npz"
+    assert study.save(result)[0] == tmp_path / "elsewhere" / "invert.npz"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(FileExistsError, match="holds other files"):
@@ -78,8 +82,9 @@ def test_images_of_a_subset_are_labelled_as_the_network_knows_them(run):
     other = replace(study, checkpoint=replace(study.checkpoint, classes=("3", "7")))
     assert other.with_network_labels(images) is None
     unnamed = replace(study, checkpoint=replace(study.checkpoint, classes=()))
-    assert unnamed.with_network_labels(images) is None
-    assert unnamed.with_network_labels(Study.open(run).images("test")) is not None
+    assert unnamed.with_network_labels(images).labels == relabelled.labels  # ten outputs for ten digits
+    nine = replace(study.source, classes=tuple("123456789"))
+    assert replace(unnamed, source=nine).with_network_labels(images) is None
 
 
 def test_a_network_trained_on_some_classes_is_studied_on_them(tmp_path):
@@ -89,3 +94,171 @@ def test_a_network_trained_on_some_classes_is_studied_on_them(tmp_path):
     study = Study.open(tmp_path / "some")
     assert study.classes == ("1", "9")
     assert study.with_network_labels(study.images("test")).labels == study.images("test").labels
+
+
+@pytest.fixture
+def few(run) -> Study:
+    """Three classes of ten, to be quick."""
+    return Study.open(run, classes=("1", "3", "8"), device="cpu")
+
+
+def test_features_are_extracted_once_and_found_again(few, run):
+    layers = few.layers([3, 12])
+    features = few.features(layers, DepthProbeResult, label="net")
+    folder = next((run / "features").iterdir())
+    assert folder.name.startswith("digits-3-classes-")
+    assert (features.name, features.layers, features.depths) == ("net", ["block-3", "block-12"], [3, 12])
+    assert features.relative_depths == [0.25, 1.0]
+    images = few.images("test")
+    inputs = torch.stack([images[row][0] for row in range(len(images))])
+    model = few.checkpoint.model
+    np.testing.assert_allclose(
+        features.test["block-12"], model.features(inputs, 12).mean(dim=(2, 3)).detach(), rtol=1e-4, atol=1e-5
+    )
+    assert features.test_labels.tolist() == images.labels
+    known = few.with_network_labels(images)
+    assert features.accuracy() == pytest.approx(evaluate(model, known).top1)
+    assert features.accuracy() <= features.restricted_accuracy()
+    assert few.extract(few.store(), layers) == 0
+    features.recall("block-3", lambda: {}, seed=0)
+    assert (folder / "depth-probe" / "block-3.json").is_file()
+
+
+def test_features_of_other_classes_and_data_are_kept_apart(run, few):
+    whole, again = Study.open(run).store(), few.store()
+    assert whole.folder == run / "features" / "digits"
+    assert again.folder != whole.folder
+    other = Study.open(run, classes=("1", "3", "7")).store()
+    assert other.folder not in (whole.folder, again.folder)
+
+
+def test_features_go_where_they_are_sent(run, tmp_path):
+    study = Study.open(run, features_root=tmp_path / "large-disk")
+    assert study.store().folder == tmp_path / "large-disk" / "run" / "digits"
+
+
+def test_features_of_other_weights_are_refused(few, run):
+    few.store()
+    with torch.no_grad():
+        few.checkpoint.model.head.classifier.bias.add_(1)
+    with pytest.raises(ValueError, match="holds features of something else: its weights_sha256 is"):
+        few.store()
+
+
+def test_features_of_other_images_are_refused(few):
+    few.store()
+    load = few.source.load
+    other = replace(few.source, load=lambda split: (1 - load(split)[0], load(split)[1]))
+    with pytest.raises(ValueError, match=r"its images_sha256\.test is"):
+        replace(few, source=other).store()
+
+
+def test_networks_are_called_by_their_architecture_where_they_differ_in_it(run, few, tmp_path):
+    second = Study.open(shutil.copytree(run, tmp_path / "second"), classes=("1", "3", "8"))
+    bare = replace(few, path=None, name="resnet18")
+    for studies, names in (
+        ((few,), ["irevnet-small"]),
+        ((few, second), ["run", "second"]),
+        ((few, bare), ["irevnet-small", "resnet18"]),
+    ):
+        layers = [study.layers([12]) for study in studies]
+        features = network_features(
+            [replace(study, features_root=tmp_path / "f") for study in studies], layers, DepthProbeResult
+        )
+        assert [each.name for each in features] == names
+
+
+def test_networks_that_look_at_other_images_are_not_compared(run, few):
+    check_comparable([few, few])
+    with pytest.raises(
+        ValueError, match="run looks at 10 classes of digits, run at 3 of digits; name the same for all"
+    ):
+        check_comparable([few, Study.open(run)])
+
+
+def test_a_network_of_torchvision_is_studied_with_weights_from_a_file(tmp_path):
+    torch.manual_seed(4)
+    model = torchvision.models.resnet18(num_classes=10).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    study = Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
+    assert study.name == "weights"
+    assert study.checkpoint.transform.image_size == (32, 32)
+    assert study.checkpoint.transform.channels == 3
+    assert [layer.name for layer in study.layers()][:2] == ["layer1.0", "layer1.1"]
+    few = replace(study, classes=("1", "2"))
+    features = few.features(few.layers([8]), DepthProbeResult, label="net")
+    images = few.images("test")
+    inputs = torch.stack([images[row][0] for row in range(20)])
+    parts = torch.nn.Sequential(*list(model.children())[:-1])
+    np.testing.assert_allclose(features.test["layer4.1"][:20], parts(inputs).flatten(1).detach(), rtol=1e-4, atol=1e-4)
+    assert not np.isnan(features.accuracy())  # ten outputs are taken for the ten digits
+    assert few.folder(DepthProbeResult) == tmp_path / "weights-analysis" / "depth-probe"
+    assert json.loads((few.store().folder / "manifest.json").read_text())["identity"]["config"] == {
+        "name": "resnet18",
+        "weights": str(tmp_path / "weights.pth"),
+        "num_classes": 10,
+    }
+
+
+def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
+    one, same, other = (
+        Study.open("torchvision:resnet18", data="digits", image_size=32, seed=seed).store_identity()
+        for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one["weights_sha256"] != other["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("ckpt", "options", "message"),
+    [
+        (
+            "torchvision:resnet18",
+            {},
+            "torchvision:resnet18 was trained by others; name the images to look at with --data",
+        ),
+        (
+            "torchvision:resnet19",
+            {"data": "digits"},
+            "there is no network of torchvision 'resnet19'; did you mean resnet",
+        ),
+        ("torchvision:resnet18/IMAGENET", {"data": "digits"}, "there is no weights of resnet18 'IMAGENET'"),
+        ("torchvision:swin_t", {"data": "digits"}, "swin_t keeps its channels last, unlike all others"),
+        (None, {"model": "irevnet-b"}, "--model irevnet-b is no network of torchvision, such as torchvision:resnet50"),
+    ],
+)
+def test_networks_that_cannot_be_opened_are_explained(ckpt, options, message):
+    with pytest.raises(ValueError, match=message):
+        Study.open(ckpt, **options)
+
+
+def test_weights_of_another_network_are_refused(tmp_path, run):
+    torch.save({"fc.bias": torch.zeros(10)}, tmp_path / "weights.pth")
+    options = {"data": "digits", "image_size": 32}
+    with pytest.raises(ValueError, match=r"the weights of .*weights\.pth are not those of a resnet18: .* Missing key"):
+        Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", **options)
+    with pytest.raises(ValueError, match=r"torchvision:resnet18/DEFAULT names weights and .* holds others; give one"):
+        Study.open(tmp_path / "weights.pth", model="torchvision:resnet18/DEFAULT", **options)
+    with pytest.raises(ValueError, match=r"last\.pt says how it takes its images; --image-size is for networks of"):
+        Study.open(run, image_size=32)
+
+
+def test_pretrained_weights_bring_their_transform(monkeypatch):
+    fresh = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: fresh)
+    study = Study.open("torchvision:resnet18/DEFAULT", data="digits")
+    transform = study.checkpoint.transform
+    assert (transform.image_size, transform.mean) == ((224, 224), (0.485, 0.456, 0.406))
+    assert study.checkpoint.config.weights == "IMAGENET1K_V1"
+    assert study.checkpoint.config.num_classes == 1000
+    assert study.with_network_labels(study.images("test")) is None
+    assert study.name == "resnet18-DEFAULT"
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_explained(monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(OSError, match=r"IMAGENET1K_V1 cannot be fetched \(no route to host\); save its state dict"):
+        Study.open("torchvision:resnet18/DEFAULT", data="digits")

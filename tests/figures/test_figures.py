@@ -6,31 +6,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from analysis.results import DepthProbeResult, InversionResult, TrainingCurvesResult
-from figures.depth_probe import plot_depth_probe
-from figures.inversion import plot_inversion
+from analysis.results import InversionResult, TrainingCurvesResult
+from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
+from figures.inversion import plot_inversion, tabulate_inversion
+from figures.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
 from figures.style import save_figure
-from figures.training_curves import plot_training_curves
-
-
-@pytest.fixture
-def probe() -> DepthProbeResult:
-    depths = np.array([1, 2, 5])
-    return DepthProbeResult(
-        depths=depths,
-        svm_accuracy=np.array([0.5, 0.7, 0.9]),
-        svm_interval=np.array([[0.4, 0.6], [0.6, 0.8], [0.85, 0.95]]),
-        nn_accuracy=np.array([0.4, 0.6, 0.8]),
-        nn_interval=np.array([[0.3, 0.5], [0.5, 0.7], [0.7, 0.9]]),
-        svm_cost=np.ones(3),
-        svm_gap=np.full(3, 1e-5),
-        cost_grid=np.ones(1),
-        cv_accuracy=np.ones((3, 1)),
-        channels=np.array([4, 16, 16]),
-        network_accuracy=np.array(0.95),
-        num_train=np.array(100),
-        num_test=np.array(50),
-    )
+from figures.training_curves import plot_training_curves, tabulate_training_curves
 
 
 @pytest.fixture(params=[1, 3], ids=["grey", "coloured"])
@@ -78,20 +59,84 @@ def test_the_training_curves_show_losses_and_accuracies_of_each_run(curves):
     assert losses.get_ylabel() == "training loss (nats), mean of 3"
 
 
-def test_the_depth_probe_figure_shows_both_probes_in_percent_against_depth(probe):
-    axes = plot_depth_probe(probe).axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
+def test_the_depth_probe_figure_shows_both_probes_in_percent_and_the_contraction_against_depth(probe):
+    above, below = plot_depth_probe(probe).axes
+    lines = {line.get_label(): line for line in above.lines}
     np.testing.assert_array_equal(lines["linear SVM"].get_xdata(), [1, 2, 5])
-    np.testing.assert_allclose(lines["linear SVM"].get_ydata(), [50, 70, 90])
-    np.testing.assert_allclose(lines["1-nearest neighbour"].get_ydata(), [40, 60, 80])
-    np.testing.assert_allclose(lines["the network itself"].get_ydata(), [95, 95])
-    assert [text.get_text() for text in axes.texts] == ["4 channels", "16"]
-    assert axes.get_xlabel() == "depth $j$ (block)"
+    np.testing.assert_allclose(lines["linear SVM"].get_ydata(), [50, 75, 90])
+    np.testing.assert_allclose(lines["1-NN"].get_ydata(), [40, 65, 80])
+    np.testing.assert_allclose(lines["the network itself"].get_ydata(), [77, 77])
+    np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 2, 5], [0.9, 0.8, 0.5]])
+    assert [text.get_text() for text in above.texts] == ["4 channels", "16"]
+    assert below.get_xlabel() == "depth $j$ (block)"
+    low, high = (
+        above.collections[0].get_paths()[0].vertices[:, 1].min(),
+        above.collections[0].get_paths()[0].vertices[:, 1].max(),
+    )
+    np.testing.assert_allclose([low, high], [40, 95])  # the band of the intervals
 
 
-def test_the_networks_line_is_left_out_where_it_has_other_classes(probe):
-    axes = plot_depth_probe(dataclasses.replace(probe, network_accuracy=np.array(np.nan))).axes[0]
+def test_networks_are_compared_against_relative_depth_where_they_differ_in_blocks(probes):
+    figure = plot_depth_probe(probes)
+    above, below = figure.axes
+    np.testing.assert_allclose(above.lines[0].get_xdata(), [0.2, 0.4, 1])
+    assert below.get_xlabel() == "depth (block over number of blocks)"
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["irevnet-b", "resnet-50", "linear SVM", "1-NN", "the network itself"]
+    assert len({line.get_color() for line in above.lines}) == 2
+    by_block = plot_depth_probe(probes, relative=False).axes[0]
+    np.testing.assert_array_equal(by_block.lines[0].get_xdata(), [1, 2, 5])
+
+
+def test_the_networks_line_is_left_out_where_it_has_other_classes(probe, probes):
+    axes = plot_depth_probe(dataclasses.replace(probe, network_accuracy=np.array([np.nan]))).axes[0]
     assert "the network itself" not in {line.get_label() for line in axes.lines}
+    many = plot_depth_probe(dataclasses.replace(probes, network_accuracy=np.array([np.nan, np.nan])))
+    assert "the network itself" not in {text.get_text() for text in many.legends[0].get_texts()}
+
+
+def test_the_sweep_figure_shows_accuracy_and_variance_against_components_and_the_knee(sweep, sweeps):
+    above, below = plot_pca_sweep(sweep).axes
+    lines = {line.get_label(): line for line in above.lines}
+    np.testing.assert_array_equal(lines["linear SVM"].get_data(), [[1, 10, 64], [50, 89.5, 90]])
+    np.testing.assert_array_equal(lines["knee, $d = 10$"].get_xdata(), [10, 10])
+    np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 10, 64], [30, 80, 100]])
+    assert below.get_xscale() == "log"
+    assert len(plot_pca_sweep(sweeps).axes[1].lines) == 2
+
+
+def test_tables_say_what_the_figures_show(probe, probes, sweep, sweeps):
+    table = tabulate_depth_probe(probe)
+    accuracies = ("75.0% (65.0% to 80.0%)", "65.0% (55.0% to 75.0%)", "1")
+    assert table.rows[1] == ("2", "16", *accuracies, "0.800")
+    assert table.headings[:2] == ("depth", "channels")
+    assert table.notes == [
+        "irevnet-b itself: 77.0%; 85.0% among the classes studied alone",
+        "C was chosen at the edge of its grid (0.01 to 1) at block-2: a wider grid may do better there",
+    ]
+    both = tabulate_depth_probe(probes)
+    assert both.rows[4] == ("resnet-50", "2", "16", *accuracies, "0.800")
+    assert both.notes[0] == "irevnet-b itself: 77.0%"
+    assert "at irevnet-b block-2, resnet-50 block-2:" in both.notes[1]
+    named = tabulate_depth_probe(dataclasses.replace(probe, layer=np.array(["layer1.0", "layer2.0", "fc"])))
+    assert named.rows[2][:2] == ("fc", "5")
+    swept = tabulate_pca_sweep(sweep)
+    assert swept.rows[0][:3] == ("1", "30.0%", "50.0% (40.0% to 55.0%)")
+    assert swept.notes[0] == (
+        "irevnet-b, block-5: within one point of all 64 components from 10 on (linear SVM), 10 on (1-NN)"
+    )
+    assert swept.notes[2].split(") at ")[1] == "d = 10: a wider grid may do better there"
+    assert [row[0] for row in tabulate_pca_sweep(sweeps).rows] == ["irevnet-b"] * 3 + ["resnet-50"] * 3
+
+
+def test_tables_of_inversions_and_training_curves(inversion, curves):
+    table = tabulate_inversion(inversion)
+    assert table.rows[0] == ("test images", "9", "1.00e-07", "1.00e-07", "1.00e-07")
+    assert tabulate_training_curves(curves).rows == [
+        ("irevnet-b", "5", "2.0000", "1.0000", "1.0000", "0.5000", "25.00%"),
+        ("resnet-50", "4", "2.0000", "2.0000", "1.5000", "1.5000", ""),
+    ]
 
 
 def test_the_inversion_figure_shows_each_image_its_reconstruction_and_their_difference(inversion):
@@ -113,7 +158,7 @@ def test_a_perfect_reconstruction_is_drawn(inversion):
 def test_figures_are_saved_for_the_screen_and_for_print(tmp_path, probe):
     png, pdf = save_figure(plot_depth_probe(probe), tmp_path, "depth-probe")
     height, width = matplotlib.image.imread(png).shape[:2]
-    assert (width, height) == (990, 720)  # 3.3 x 2.4 inches at 300 dots
+    assert (width, height) == (990, 1020)  # 3.3 x 3.4 inches at 300 dots
     content = pdf.read_bytes()
     assert content.startswith(b"%PDF")
     assert b"/FontFile2" in content  # TrueType fonts, embedded
@@ -122,5 +167,5 @@ def test_figures_are_saved_for_the_screen_and_for_print(tmp_path, probe):
 
 
 def test_figures_are_drawn_without_torch():
-    code = "import sys, figures.depth_probe, figures.inversion; assert 'torch' not in sys.modules"
+    code = "import sys, figures.depth_probe, figures.inversion, figures.pca_sweep; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from irevnet import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from irevnet.checkpoint import describe, read_weights, weights_sha256
 from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -134,3 +135,35 @@ def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
         save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_weights_are_identified_whichever_file_they_are_in(tmp_path):
+    made = checkpoint()
+    before = weights_sha256(made.model)
+    save_checkpoint(tmp_path / "a.pt", made)
+    save_checkpoint(tmp_path / "b.pt", made, training={"step": 3})
+    for name in ("a.pt", "b.pt"):
+        assert weights_sha256(read_checkpoint(tmp_path / name).model) == before
+    norm = next(module for module in made.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.running_mean[0] += 1e-6
+    assert weights_sha256(made.model) != before
+
+
+def test_a_network_from_no_file_is_described_without_one():
+    made = checkpoint()
+    record = describe(None, made)
+    assert record["checkpoint"] is record["checkpoint_sha256"] is None
+    assert record["weights_sha256"] == weights_sha256(made.model)
+
+
+def test_bare_weights_are_read(tmp_path):
+    state = checkpoint().model.state_dict()
+    for name, content in (("bare.pth", state), ("kept.pth", {"state_dict": state, "epoch": 3})):
+        torch.save(content, tmp_path / name)
+        assert read_weights(tmp_path / name).keys() == state.keys()
+    for content in ({}, {"epoch": 3}, {"state_dict": [1]}):
+        torch.save(content, tmp_path / "none.pth")
+        with pytest.raises(
+            ValueError, match=r"none\.pth holds no state dict; expected the weights of a network"
+        ):
+            read_weights(tmp_path / "none.pth")

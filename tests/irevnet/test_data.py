@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +303,26 @@ def test_loading_leaves_the_global_generator(digits_for_testing):
     epoch_of(digits_for_testing)
     list(batches(digits_for_testing, 100))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_images_in_memory_are_identified_by_pixels_and_labels(digits):
+    images = digits.images("test", digits.transform())
+    again = digits.images("test", digits.transform(image_size=16))  # how they are shown is another matter
+    assert images.sha256() == again.sha256()
+    assert images.sha256() != digits.images("train", digits.transform()).sha256()
+    changed = LabelledImages(images.images.clone(), images.labels, images.classes, images.transform)
+    changed.images[17, 0, 3, 3] += 1 / 16
+    assert changed.sha256() != images.sha256()
+    relabelled = LabelledImages(images.images, [*images.labels[1:], 0], images.classes, images.transform)
+    assert relabelled.sha256() != images.sha256()
+
+
+def test_image_files_are_identified_by_class_name_and_size(folder, tmp_path_factory):
+    source = open_data(str(folder))
+    before = source.images("train", source.transform()).sha256()
+    moved = shutil.copytree(folder, tmp_path_factory.mktemp("elsewhere") / "moved")
+    source = open_data(str(moved))
+    assert source.images("train", source.transform()).sha256() == before
+    first = next(iter(sorted((moved / "train").rglob("*.png"))))
+    first.write_bytes(first.read_bytes() + b"more")
+    assert source.images("train", source.transform()).sha256() != before

@@ -1,0 +1,16 @@
+"""Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
+
+from analysis.results.base import Result, check_folder
+from analysis.results.inversion import InversionResult
+from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
+from analysis.results.training_curves import TrainingCurvesResult
+
+__all__ = [
+    "DepthProbeResult",
+    "InversionResult",
+    "PCASweepResult",
+    "ProbeResult",
+    "Result",
+    "TrainingCurvesResult",
+    "check_folder",
+]

@@ -1,0 +1,70 @@
+"""Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
+
+import dataclasses
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from irevnet.files import atomic_write, write_json
+
+
+@dataclass(frozen=True, eq=False)
+class Result(ABC):
+    """What every study returns: a frozen dataclass of NumPy arrays with a name, a table and headline numbers."""
+
+    STUDY: ClassVar[str]
+
+    @abstractmethod
+    def table(self) -> pd.DataFrame:
+        """The result as a tidy table, one observation a row."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """The headline numbers, as plain values for JSON."""
+
+    def save(self, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
+        """Writes STUDY.npz, STUDY.csv and STUDY.json, each atomically; the last one marks the result as complete.
+
+        Raises `FileExistsError` if the folder holds files but no earlier result of this study.
+        """
+        check_folder(folder, self.STUDY)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays, table, mark = (folder / f"{self.STUDY}.{suffix}" for suffix in ("npz", "csv", "json"))
+        mark.unlink(missing_ok=True)
+        with atomic_write(arrays) as temporary:
+            np.savez(temporary, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        with atomic_write(table) as temporary:
+            self.table().to_csv(temporary, index=False)
+        write_json(mark, {"study": self.STUDY, "summary": self.summary(), "provenance": dict(provenance)})
+        return [arrays, table, mark]
+
+    @classmethod
+    def load(cls, folder: Path):
+        """Reads a saved result.
+
+        Raises `FileNotFoundError` if the folder holds no complete result of this study, `ValueError` if its arrays are
+        damaged or not this study's.
+        """
+        path = folder / f"{cls.STUDY}.npz"
+        if not path.is_file() or not (folder / f"{cls.STUDY}.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no complete result of {cls.STUDY}; run the study first")
+        names = [field.name for field in dataclasses.fields(cls)]
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in names})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged, or not a result of {cls.STUDY}: {error}") from error
+
+
+def check_folder(folder: Path, study: str) -> None:
+    """Raises `FileExistsError` unless results of that study can be written to the folder without mixing with others."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; name a folder for the results")
+    if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(f"{study}.*")):
+        raise FileExistsError(f"{folder} holds other files; name a folder that is new, empty or of an earlier {study}")

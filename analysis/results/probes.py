@@ -1,0 +1,165 @@
+"""What a linear SVM and a nearest neighbour make of features (section 5, Figs. 6 and 7)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Shaped
+from numpy import ndarray
+
+from analysis.results.base import Result
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult(Result):
+    """Test accuracies of a linear SVM and of 1-NN on features of several networks: one row for each set of features.
+
+    Attributes:
+        networks: their names, `(networks,)`.
+        network_accuracy: their own top-1 on the same test images, with all classes that they know in play,
+            `(networks,)`; NaN for one that does not know these classes.
+        restricted_accuracy: the same with only the classes studied in play, `(networks,)`.
+        network: to which of them a row belongs, `(rows,)`.
+        layer: name of the layer in its network, `(rows,)`.
+        dims: dimension of the features, `(rows,)`.
+        svm_accuracy: share of test images that the linear SVM classifies right, `(rows,)`.
+        svm_interval: its 95% Wilson interval, lower and upper end, `(rows, 2)`.
+        nn_accuracy: the same of the nearest neighbour, `(rows,)`.
+        nn_interval: its 95% Wilson interval, `(rows, 2)`.
+        svm_cost: the SVM's C, see `analysis.cost.choose_svm`, `(rows,)`.
+        svm_gap: certified bound of how far, relatively, the SVM's objective lies above its minimum, of the worst
+            class, `(rows,)`; NaN where the solver gives none.
+        at_edge: whether that C is an end of the grid and better than all else tried, `(rows,)`.
+        cost_grid: the values of C tried, in increasing order, `(costs,)`.
+        cv_accuracy: cross-validated accuracy on a small part of the training set for each of them, `(rows, costs)`.
+        held_out_accuracy: accuracy on a fifth of the training set, of SVMs fitted to the rest, `(rows, costs)`; NaN
+            for values of C that were not tried there.
+        num_train: training images, `()`.
+        num_test: test images, `()`.
+    """
+
+    networks: Shaped[ndarray, " networks"]
+    network_accuracy: Float[ndarray, " networks"]
+    restricted_accuracy: Float[ndarray, " networks"]
+    network: Int[ndarray, " rows"]
+    layer: Shaped[ndarray, " rows"]
+    dims: Int[ndarray, " rows"]
+    svm_accuracy: Float[ndarray, " rows"]
+    svm_interval: Float[ndarray, "rows 2"]
+    nn_accuracy: Float[ndarray, " rows"]
+    nn_interval: Float[ndarray, "rows 2"]
+    svm_cost: Float[ndarray, " rows"]
+    svm_gap: Float[ndarray, " rows"]
+    at_edge: Bool[ndarray, " rows"]
+    cost_grid: Float[ndarray, " costs"]
+    cv_accuracy: Float[ndarray, "rows costs"]
+    held_out_accuracy: Float[ndarray, "rows costs"]
+    num_train: Int[ndarray, ""]
+    num_test: Int[ndarray, ""]
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "network": self.networks[self.network],
+                "layer": self.layer,
+                **self._columns(),
+                "svm_accuracy": self.svm_accuracy,
+                "svm_accuracy_low": self.svm_interval[:, 0],
+                "svm_accuracy_high": self.svm_interval[:, 1],
+                "nn_accuracy": self.nn_accuracy,
+                "nn_accuracy_low": self.nn_interval[:, 0],
+                "nn_accuracy_high": self.nn_interval[:, 1],
+                "svm_cost": self.svm_cost,
+                "svm_gap": self.svm_gap,
+                "cost_at_edge": self.at_edge,
+            }
+        )
+
+    def _columns(self) -> dict[str, ndarray]:
+        """What a study adds to the table."""
+        return {"dims": self.dims}
+
+    def summary(self) -> dict[str, Any]:
+        table = self.table()
+        networks = [
+            {
+                "name": str(name),
+                "accuracy": _or_none(self.network_accuracy[number]),
+                "restricted_accuracy": _or_none(self.restricted_accuracy[number]),
+                **self._headline(number),
+                "rows": [
+                    {key: None if value != value else value for key, value in row.items() if key != "network"}
+                    for row in table.loc[self.network == number].to_dict(orient="records")
+                ],
+            }
+            for number, name in enumerate(self.networks)
+        ]
+        return {
+            "num_train": int(self.num_train),
+            "num_test": int(self.num_test),
+            "cost_grid": self.cost_grid.tolist(),
+            "networks": networks,
+        }
+
+    def _headline(self, network: int) -> dict[str, Any]:
+        """What a study says of a network in a number or two."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class DepthProbeResult(ProbeResult):
+    """Accuracies on spatially averaged features against depth (section 5.1, Fig. 6).
+
+    Attributes:
+        depth: the block j, `(rows,)`.
+        relative_depth: j over the number of blocks of its network, `(rows,)`.
+        distance_ratio: root mean square distance of test images of one class over that of test images of different
+            classes, see `analysis.contraction`, `(rows,)`.
+    """
+
+    STUDY: ClassVar[str] = "depth-probe"
+
+    depth: Int[ndarray, " rows"]
+    relative_depth: Float[ndarray, " rows"]
+    distance_ratio: Float[ndarray, " rows"]
+
+    def _columns(self) -> dict[str, ndarray]:
+        return {
+            "depth": self.depth,
+            "relative_depth": self.relative_depth,
+            "dims": self.dims,
+            "distance_ratio": self.distance_ratio,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class PCASweepResult(ProbeResult):
+    """Accuracies on the first d principal components of standardised features, against d (section 5.2, Fig. 7).
+
+    The last row of a network has all components.
+
+    Attributes:
+        explained: share of the variance that the first d components hold, `(rows,)`.
+    """
+
+    STUDY: ClassVar[str] = "pca"
+
+    explained: Float[ndarray, " rows"]
+
+    def _columns(self) -> dict[str, ndarray]:
+        return {"dims": self.dims, "explained_variance": self.explained}
+
+    def _headline(self, network: int) -> dict[str, Any]:
+        return {f"{probe}_knee": self.knee(network, probe) for probe in ("svm", "nn")}
+
+    def knee(self, network: int, probe: str) -> int:
+        """The smallest d tried from which on accuracy stays within one point of that of all components."""
+        rows = self.network == network
+        accuracy = getattr(self, f"{probe}_accuracy")[rows]
+        below = np.flatnonzero(accuracy < accuracy[-1] - 0.01)
+        return int(self.dims[rows][below[-1] + 1 if len(below) else 0])
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,191 @@
+"""Features on disk: one memory map a layer and split, filled in any order, by any number of processes, once.
+
+    FOLDER/manifest.json            what the features are of
+    FOLDER/SPLIT/labels.npy         the class of each image, `(images,)`
+    FOLDER/SPLIT/LAYER.npy          float32, `(images, channels)`: row i is that of the image with index i
+    FOLDER/SPLIT/LAYER.done.npy     whether row i is on the disk, `(images,)`
+
+A row is marked as done after it has been flushed. So a process may be killed at any moment and nothing half written
+is ever taken for a feature; and processes that fill different rows need not know of each other.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from numpy.lib.format import open_memmap
+
+from irevnet.files import atomic_write, write_json
+
+FORMAT = 1
+
+Manifest = Mapping[str, Any]
+"""`"identity"`: what has to be the same for features to be the same; `"record"`: how they came to be."""
+
+
+class FeatureStore:
+    """The features of one network on the splits of one data set.
+
+    Attributes:
+        folder: where they are.
+        identity: what they are of.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, record: Mapping[str, Any] | None = None):
+        """Opens the store of a folder, or begins one there.
+
+        Args:
+            folder: new, empty, or of such a store.
+            identity: what has to be the same for its features to be the same, as plain values: weights, transform,
+                classes, images.
+            record: more to be kept in the manifest of a new store, such as versions and command.
+
+        Raises:
+            FileExistsError: the folder holds something else.
+            ValueError: it holds features of something else; the message names the first key that differs.
+        """
+        self.folder = folder
+        self.identity = json.loads(json.dumps({"format": FORMAT, "dtype": "float32", **identity}))
+        path = folder / "manifest.json"
+        if not path.is_file():
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise FileExistsError(f"{folder} holds other files; name a folder for features that is new or empty")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"identity": self.identity, "record": dict(record or {})})
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}; remove that folder, its features are made again") from error
+        difference = _difference(found, self.identity)
+        if difference is not None:
+            key, there, here = difference
+            raise ValueError(
+                f"{folder} holds features of something else: its {key} is {_brief(there)}, not {_brief(here)}; remove "
+                "it, or name another folder with --features"
+            )
+
+    def begin(self, split: str, labels: Int[ndarray, " images"]) -> None:
+        """Keeps the labels of a split, which tell how many images it has."""
+        path = self._path(split, "labels")
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as temporary:
+                np.save(temporary, labels)
+
+    def labels(self, split: str) -> Int[ndarray, " images"]:
+        """The class of each image."""
+        return np.load(self._path(split, "labels"), allow_pickle=False)
+
+    def done(self, split: str, layers: Sequence[str]) -> Bool[ndarray, " images"]:
+        """Which images have features in all of these layers."""
+        done = np.ones(len(self.labels(split)), dtype=bool)
+        for layer in layers:
+            path = self._path(split, f"{layer}.done")
+            done &= np.load(path, mmap_mode="r") if path.is_file() else False
+        return done
+
+    def features(self, split: str, layer: str) -> Float[ndarray, "images channels"]:
+        """The features of a layer, as a memory map that cannot be written to.
+
+        Raises `FileNotFoundError` if they have not been extracted to the end.
+        """
+        if not self.done(split, [layer]).all():
+            raise FileNotFoundError(f"{self.folder} holds no complete features of {layer} on the {split} images")
+        return np.load(self._path(split, layer), mmap_mode="r", allow_pickle=False)
+
+    def writer(self, split: str, channels: Mapping[str, int]) -> "Writer":
+        """Writes features of these layers, with so many channels each.
+
+        Raises `OSError` if the disk has no room for them.
+        """
+        count = len(self.labels(split))
+        missing = {layer: width for layer, width in channels.items() if not self._path(split, layer).is_file()}
+        needed, free = 4 * count * sum(missing.values()), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise OSError(
+                f"the features of {count:,} images take {_gigabytes(needed)}, {self.folder} has room for "
+                f"{_gigabytes(free)}; name a folder on a larger disk with --features, or fewer layers"
+            )
+        for layer, width in missing.items():
+            _create(self._path(split, layer), (count, width), np.float32)
+        for layer in channels:
+            if not self._path(split, f"{layer}.done").is_file():
+                _create(self._path(split, f"{layer}.done"), (count,), np.bool_)
+        return Writer(
+            {layer: open_memmap(self._path(split, layer), mode="r+") for layer in channels},
+            [open_memmap(self._path(split, f"{layer}.done"), mode="r+") for layer in channels],
+        )
+
+    def _path(self, split: str, name: str) -> Path:
+        return self.folder / split / f"{name}.npy"
+
+
+class Writer:
+    """Writes rows into the memory maps of several layers; `flush` is what marks them as done."""
+
+    def __init__(self, features: Mapping[str, Any], done: Sequence[Any]):
+        self._features = features
+        self._done = done
+        self._unmarked: list[Int[ndarray, " rows"]] = []
+        self.unflushed = 0
+        """Bytes written since the last flush."""
+
+    def write(self, rows: Int[ndarray, " rows"], features: Mapping[str, Float[ndarray, "rows _"]]) -> None:
+        """Writes the features of the images with these indices."""
+        for layer, values in features.items():
+            self._features[layer][rows] = values
+            self.unflushed += values.nbytes
+        self._unmarked.append(rows)
+
+    def flush(self) -> None:
+        """Waits until all that was written is on the disk, then marks those rows as done."""
+        for features in self._features.values():
+            features.flush()
+        for done in self._done:
+            for rows in self._unmarked:
+                done[rows] = True
+            done.flush()
+        self._unmarked, self.unflushed = [], 0
+
+
+def _create(path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """An array of zeros with all its blocks on the disk, so that none can be wanting later; another process's if that
+    was quicker."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        if hasattr(os, "posix_fallocate"):  # not on every system
+            with open(temporary, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, with dots between levels, at which two nested mappings differ, and what they hold."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted(there.keys() | here.keys()):
+            found = _difference(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+            if found is not None:
+                return found
+        return None
+    return None if there == here else (key, there, here)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
