@@ -3,112 +3,34 @@ usage errors answer at once, without torch."""
 
 import dataclasses
 import functools
-import json
-import re
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from irevnet.terminal import (
+    Classes,
+    Depths,
+    Group,
+    Names,
+    Part,
+    Parts,
+    print_json,
+    standard_error,
+    stop_on_signals,
+    track,
+)
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Console
 
     from analysis.results import Result
     from analysis.study import Study
     from figures.table import TextTable
     from irevnet.runs import Run
     from irevnet.settings import RunSettings
-
-WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
-
-
-class WrongInput(click.ClickException):
-    """One line on standard error and exit code 2."""
-
-    exit_code = 2
-
-
-class Command(click.Command):
-    """A command that answers errors with one line instead of a traceback, unless --debug is given."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self.params.append(click.Option(["--debug"], is_flag=True, help="Show a traceback when something goes wrong."))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        debug = ctx.params.pop("debug")
-        try:
-            _require_torch()
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            if debug:
-                raise
-            if isinstance(error, WRONG_INPUT):
-                raise WrongInput(_one_line(error)) from error
-            kind = type(error).__name__
-            raise click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)") from error
-
-
-class Group(click.Group):
-    command_class = Command
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
-        return f"{error.filename}: {error.strerror}"
-    text = str(error)
-    if "Original Traceback" in text:  # of a process that loads images: its last line is the error itself
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
-
-
-def _require_torch() -> None:
-    """torch and torchvision are built as pairs; two that do not match fail when torchvision is imported."""
-    try:
-        import torchvision  # noqa: F401  (imports torch)
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise click.ClickException(
-            f"torch {_installed('torch')} and torchvision {_installed('torchvision')} do not work together "
-            f"({_one_line(error)[:120]}); install a matching pair: pip install --upgrade torch torchvision"
-        ) from error
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
-# Output: results go to standard output, everything else to standard error.
-
-
-def _console() -> "Console":
-    """Standard error, for progress."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def _track(loop: Iterable, description: str) -> Iterable:
-    """A progress bar on standard error if that is a terminal, and nothing otherwise."""
-    from rich.progress import track
-
-    console = _console()
-    return track(loop, description, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    click.echo(json.dumps(content))
 
 
 def _print_table(content: "TextTable") -> None:
@@ -126,71 +48,6 @@ def _print_table(content: "TextTable") -> None:
     Console(highlight=False, width=200).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
     for note in content.notes:
         click.echo(note)
-
-
-class Depths(click.ParamType):
-    """Depths such as 1,4,8-12."""
-
-    name = "depths"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        depths: set[int] = set()
-        for part in value.split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-            if match is None:
-                self.fail(f"{value!r} is not a list of depths; expected numbers and ranges, such as 1,4,8-12")
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last < first:
-                self.fail(f"{part!r} names no depth; a range goes from the lower to the higher")
-            depths.update(range(first, last + 1))
-        return sorted(depths)
-
-
-class Names(click.ParamType):
-    """Names such as layer1.0,layer4."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return [name.strip() for name in value.split(",") if name.strip()]
-
-
-class Parts(click.ParamType):
-    """Parts of a whole such as 0.3,0.6."""
-
-    name = "parts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            return tuple(float(part) for part in value.split(",") if part.strip())
-        except ValueError:
-            self.fail(f"{value!r} is not a list of parts of the run; expected numbers such as 0.3,0.6,0.8")
-
-
-class Part(click.ParamType):
-    """One of several equal parts, such as 2/4."""
-
-    name = "k/n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)/(\d+)", value)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            self.fail(f"{value!r} is no part; expected such as 2/4, the second of four")
-        return int(match[1]), int(match[2])
-
-
-class Classes(click.ParamType):
-    """A number of classes, or a file with their names."""
-
-    name = "n|file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[str, ...]:
-        if value.isdecimal():
-            return int(value)
-        if not Path(value).is_file():
-            self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
-        lines = Path(value).read_text(encoding="utf-8").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
 
 
 # Options that mean the same thing everywhere.
@@ -244,7 +101,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     from analysis.study import Study
 
     given = {name: value for name, value in options.items() if value is not None}
-    study = Study.open(ckpt, command=sys.argv, track=_track, **given)
+    study = Study.open(ckpt, command=sys.argv, track=track, **given)
     if ckpt is None and study.path is not None:
         click.echo(f"using {study.path}, the newest run", err=True)
     return study
@@ -276,7 +133,7 @@ def models(as_json: bool) -> None:
 
     infos = list_models()
     if as_json:
-        _print_json({"models": [dataclasses.asdict(info) for info in infos]})
+        print_json({"models": [dataclasses.asdict(info) for info in infos]})
         return
     headings = ("name", "injective", "bijective", "blocks", "parameters", "multiply-adds", "input", "source")
     _print_table(
@@ -421,11 +278,11 @@ def train(
         _show_plan(settings, places, as_json=as_json)
         return
     if resume is None:
-        run = new_run(out, settings, command=sys.argv, **places, track=_track)
+        run = new_run(out, settings, command=sys.argv, **places, track=track)
     else:
-        run = resume_run(resume, settings, **places, track=_track)
-    console = _console()
-    with _stop_on_signals() as stopped:
+        run = resume_run(resume, settings, **places, track=track)
+    console = standard_error()
+    with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
             if console.is_terminal:
                 console.print(
@@ -442,7 +299,7 @@ def _report_run(run: "Run", interrupted: bool, *, as_json: bool) -> None:
     last = training.history[-1] if training.history else None
     if as_json:
         progress = {"run": str(run.folder), "finished": run.finished, "step": training.step}
-        _print_json({**(dataclasses.asdict(last) if last else {}), **progress})
+        print_json({**(dataclasses.asdict(last) if last else {}), **progress})
     else:
         if last:
             click.echo(f"test accuracy: top-1 {last.test_top1:.2%}, top-5 {last.test_top5:.2%}")
@@ -463,31 +320,12 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
     from irevnet.runs import prepare
 
     training, _ = prepare(settings, **places)
-    content = plan(training, track=_track)
+    content = plan(training, track=track)
     if as_json:
-        _print_json(dataclasses.asdict(content))
+        print_json(dataclasses.asdict(content))
         return
     for name, text in {"network": settings.model, **content.lines()}.items():
         click.echo(f"{name:20s}{text}")
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM has come; a second one ends the program at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        click.echo("finishing this step, then saving; once more ends at once, without saving", err=True)
-
-    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 @main.command()
@@ -511,7 +349,7 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
         )
     result = evaluate_network(study.checkpoint.model, images, **study.passes())
     if as_json:
-        _print_json({"checkpoint": str(study.path), "split": split, **dataclasses.asdict(result)})
+        print_json({"checkpoint": str(study.path), "split": split, **dataclasses.asdict(result)})
     else:
         click.echo(
             f"{split} accuracy: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} "
@@ -543,7 +381,7 @@ def _finish(
     saved = type(result).load(folder)
     files += save_figure(plot(saved), folder, result.STUDY)
     if as_json:
-        _print_json({**subject, **result.summary(), "files": list(map(str, files))})
+        print_json({**subject, **result.summary(), "files": list(map(str, files))})
     else:
         _print_table(tabulate(saved))
         for file in files:
@@ -694,7 +532,7 @@ def features(
         (store, study.extract(store, at, part=part)) for study, at, store in zip(studies, chosen, stores, strict=True)
     ]
     if as_json:
-        _print_json({"stores": [{"folder": str(store.folder), "extracted": count} for store, count in extracted]})
+        print_json({"stores": [{"folder": str(store.folder), "extracted": count} for store, count in extracted]})
         return
     for store, count in extracted:
         click.echo(f"{count:,} images extracted, the others were there", err=True)

@@ -17,7 +17,7 @@ from PIL import Image
 
 import cli
 from analysis.results import DepthProbeResult
-from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, read_checkpoint, save_checkpoint
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, read_checkpoint, save_checkpoint, terminal
 from irevnet.recipes import RECIPES, TrainConfig
 from irevnet.settings import RunSettings
 from irevnet.transforms import InputTransform
@@ -144,7 +144,10 @@ def test_models_are_listed_without_cutting_anything_off(monkeypatch):
 def test_progress_is_shown_on_a_terminal(monkeypatch):
     from rich.console import Console
 
-    monkeypatch.setattr(cli, "_console", lambda: Console(stderr=True, force_terminal=True, highlight=False))
+    for module in (cli, terminal):
+        monkeypatch.setattr(
+            module, "standard_error", lambda: Console(stderr=True, force_terminal=True, highlight=False)
+        )
     trained = main("train", "--epochs", "2")
     assert "epoch   2  train loss" in trained.stderr
     assert "epoch 1 of 2" in trained.stderr
@@ -389,7 +392,7 @@ def test_depths_that_are_no_depths_are_explained(value):
     ("value", "depths"), [("3", [3]), ("4,1", [1, 4]), ("1,8-10", [1, 8, 9, 10]), ("2-3, 3-4", [2, 3, 4])]
 )
 def test_depths_are_numbers_and_ranges(value, depths):
-    assert cli.Depths().convert(value, None, None) == depths
+    assert terminal.Depths().convert(value, None, None) == depths
 
 
 def test_without_a_run_the_commands_say_how_to_make_one():
@@ -445,9 +448,9 @@ def test_torch_and_torchvision_that_do_not_match_are_named(monkeypatch):
 
 def test_a_missing_torch_is_named(monkeypatch):
     def absent(package):
-        raise cli.PackageNotFoundError(package)
+        raise terminal.PackageNotFoundError(package)
 
-    monkeypatch.setattr(cli, "version", absent)
+    monkeypatch.setattr(terminal, "version", absent)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert "torch (not installed) and torchvision (not installed)" in main("models").stderr
 

@@ -1,0 +1,184 @@
+"""What the two commands share with a terminal: errors in one line, kinds of parameters, progress, Ctrl-C.
+
+Results go to standard output, everything else to standard error.
+"""
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
+
+
+class WrongInput(click.ClickException):
+    """One line on standard error and exit code 2."""
+
+    exit_code = 2
+
+
+class Command(click.Command):
+    """A command that answers errors with one line instead of a traceback, unless --debug is given."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.params.append(click.Option(["--debug"], is_flag=True, help="Show a traceback when something goes wrong."))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params.pop("debug")
+        try:
+            _require_torch()
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            if isinstance(error, WRONG_INPUT):
+                raise WrongInput(_one_line(error)) from error
+            kind = type(error).__name__
+            raise click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)") from error
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
+        return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    if "Original Traceback" in text:  # of a process that loads images: its last line is the error itself
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
+def _require_torch() -> None:
+    """torch and torchvision are built as pairs; two that do not match fail when torchvision is imported."""
+    try:
+        import torchvision  # noqa: F401  (imports torch)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise click.ClickException(
+            f"torch {_installed('torch')} and torchvision {_installed('torchvision')} do not work together "
+            f"({_one_line(error)[:120]}); install a matching pair: pip install --upgrade torch torchvision"
+        ) from error
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def standard_error() -> "Console":
+    """Standard error, for progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def track(loop: Iterable, description: str) -> Iterable:
+    """A progress bar on standard error if that is a terminal, and nothing otherwise."""
+    from rich.progress import track as rich_track
+
+    console = standard_error()
+    return rich_track(loop, description, console=console, transient=True, disable=not console.is_terminal)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    click.echo(json.dumps(content))
+
+
+class Depths(click.ParamType):
+    """Depths such as 1,4,8-12."""
+
+    name = "depths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        depths: set[int] = set()
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if match is None:
+                self.fail(f"{value!r} is not a list of depths; expected numbers and ranges, such as 1,4,8-12")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                self.fail(f"{part!r} names no depth; a range goes from the lower to the higher")
+            depths.update(range(first, last + 1))
+        return sorted(depths)
+
+
+class Names(click.ParamType):
+    """Names such as layer1.0,layer4."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
+class Parts(click.ParamType):
+    """Parts of a whole such as 0.3,0.6."""
+
+    name = "parts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of parts of the run; expected numbers such as 0.3,0.6,0.8")
+
+
+class Part(click.ParamType):
+    """One of several equal parts, such as 2/4."""
+
+    name = "k/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+)/(\d+)", value)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is no part; expected such as 2/4, the second of four")
+        return int(match[1]), int(match[2])
+
+
+class Classes(click.ParamType):
+    """A number of classes, or a file with their names."""
+
+    name = "n|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[str, ...]:
+        if value.isdecimal():
+            return int(value)
+        if not Path(value).is_file():
+            self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
+        lines = Path(value).read_text(encoding="utf-8").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has come; a second one ends the program at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        click.echo("finishing this step, then saving; once more ends at once, without saving", err=True)
+
+    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
