@@ -131,6 +131,10 @@ def tabulate(
 ) -> dict[str, ndarray]:
     """The fields of a `ProbeResult`, from rows of network, layer and what the probes returned there."""
     num_test = len(networks[0].test_labels)
+    own, restricted = (
+        np.array([accuracy(network) for network in networks])
+        for accuracy in (NetworkFeatures.accuracy, NetworkFeatures.restricted_accuracy)
+    )
     correct = {name: [row[f"{name}_correct"] for _, _, row in rows] for name in ("svm", "nn")}
 
     def of(key: str) -> list[Any]:
@@ -138,16 +142,15 @@ def tabulate(
 
     return {
         "networks": np.array([network.name for network in networks]),
-        "network_accuracy": np.array([network.accuracy() for network in networks]),
-        "restricted_accuracy": np.array([network.restricted_accuracy() for network in networks]),
+        "network_accuracy": own,
+        "network_interval": _wilson(num_test * own, num_test),
+        "restricted_accuracy": restricted,
+        "restricted_interval": _wilson(num_test * restricted, num_test),
         "network": np.array([number for number, _, _ in rows]),
         "layer": np.array([layer for _, layer, _ in rows]),
         "dims": np.array(of("dims")),
         **{f"{name}_accuracy": np.array(counts) / num_test for name, counts in correct.items()},
-        **{
-            f"{name}_interval": np.array([_wilson(count, num_test) for count in counts])
-            for name, counts in correct.items()
-        },
+        **{f"{name}_interval": _wilson(np.array(counts), num_test) for name, counts in correct.items()},
         "svm_cost": np.array(of("svm_cost")),
         "svm_gap": np.array(of("svm_gap"), dtype=np.float64),
         "at_edge": np.array(of("at_edge")),
@@ -159,6 +162,10 @@ def tabulate(
     }
 
 
-def _wilson(correct: int, total: int) -> tuple[float, float]:
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return interval.low, interval.high
+def _wilson(correct: ndarray, total: int) -> Float[ndarray, "n 2"]:
+    """Lower and upper ends of the 95% Wilson intervals of correct / total; NaN where that is."""
+    ends = np.full((len(correct), 2), np.nan)
+    for row in np.flatnonzero(~np.isnan(correct)):
+        interval = binomtest(round(correct[row]), total).proportion_ci(0.95, method="wilson")
+        ends[row] = interval.low, interval.high
+    return ends

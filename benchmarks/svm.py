@@ -45,13 +45,11 @@ def mixtures(condition: float, *, n: int, dims: int, classes: int) -> tuple[np.n
     return (points @ rotation).astype(np.float32), labels
 
 
-def objectives(
-    coef: np.ndarray, intercept: np.ndarray, points: np.ndarray, labels: np.ndarray, cost: float
-) -> np.ndarray:
+def objectives(svm: LinearSVC, points: np.ndarray, labels: np.ndarray, cost: float) -> np.ndarray:
     """f of each class in float64."""
-    weights = np.column_stack((coef, intercept))
-    signs = np.where(labels[:, None] == np.arange(len(coef)), 1.0, -1.0)
-    slack = np.maximum(0, 1 - signs * (points @ coef.T + intercept))
+    weights = np.column_stack((svm.coef_, svm.intercept_))
+    signs = np.where(labels[:, None] == svm.classes_, 1.0, -1.0)
+    slack = np.maximum(0, 1 - signs * svm.decision_function(points))
     return 0.5 * (weights**2).sum(axis=1) + cost * (slack**2).sum(axis=0)
 
 

@@ -72,8 +72,9 @@ def network_notes(result: ProbeResult, places: Sequence[str]) -> list[str]:
     for number, name in enumerate(result.networks):
         own, restricted = result.network_accuracy[number], result.restricted_accuracy[number]
         if not np.isnan(own):
-            among = "" if own == restricted else f"; {restricted:.1%} among the classes studied alone"
-            notes.append(f"{name} itself: {own:.1%}{among}")
+            among = percent(restricted, result.restricted_interval[number])
+            among = "" if own == restricted else f"; among the classes studied alone {among}"
+            notes.append(f"{name} itself: {percent(own, result.network_interval[number])}{among}")
     if result.at_edge.any():
         grid = result.cost_grid
         where = ", ".join(places[row] for row in np.flatnonzero(result.at_edge).tolist())

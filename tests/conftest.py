@@ -82,7 +82,9 @@ def _accuracies(dims: list[int], accuracy: list[float]) -> dict[str, np.ndarray]
     return {
         "networks": np.array(["irevnet-b"]),
         "network_accuracy": np.array([0.77]),
+        "network_interval": np.array([[0.7, 0.8]]),
         "restricted_accuracy": np.array([0.85]),
+        "restricted_interval": np.array([[0.8, 0.9]]),
         "network": np.zeros(rows, dtype=int),
         "layer": np.array(["block-1", "block-2", "block-5"]),
         "dims": np.array(dims),
@@ -128,6 +130,7 @@ def _twice(result):
     fields["network"] = np.repeat([0, 1], len(result.network))
     fields["networks"] = np.array(["irevnet-b", "resnet-50"])
     fields["network_accuracy"] = fields["restricted_accuracy"] = np.array([0.77, np.nan])
+    fields["network_interval"] = fields["restricted_interval"] = np.array([[0.7, 0.8], [np.nan, np.nan]])
     if "relative_depth" in fields:
         fields["relative_depth"] = fields["relative_depth"] * np.repeat([1, 0.5], len(result.network))
     return type(result)(**fields)

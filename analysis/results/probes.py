@@ -19,7 +19,9 @@ class ProbeResult(Result):
         networks: their names, `(networks,)`.
         network_accuracy: their own top-1 on the same test images, with all classes that they know in play,
             `(networks,)`; NaN for one that does not know these classes.
+        network_interval: its 95% Wilson interval, lower and upper end, `(networks, 2)`.
         restricted_accuracy: the same with only the classes studied in play, `(networks,)`.
+        restricted_interval: its 95% Wilson interval, `(networks, 2)`.
         network: to which of them a row belongs, `(rows,)`.
         layer: name of the layer in its network, `(rows,)`.
         dims: dimension of the features, `(rows,)`.
@@ -41,7 +43,9 @@ class ProbeResult(Result):
 
     networks: Shaped[ndarray, " networks"]
     network_accuracy: Float[ndarray, " networks"]
+    network_interval: Float[ndarray, "networks 2"]
     restricted_accuracy: Float[ndarray, " networks"]
+    restricted_interval: Float[ndarray, "networks 2"]
     network: Int[ndarray, " rows"]
     layer: Shaped[ndarray, " rows"]
     dims: Int[ndarray, " rows"]
@@ -86,7 +90,9 @@ class ProbeResult(Result):
             {
                 "name": str(name),
                 "accuracy": _or_none(self.network_accuracy[number]),
+                "accuracy_interval": [_or_none(end) for end in self.network_interval[number]],
                 "restricted_accuracy": _or_none(self.restricted_accuracy[number]),
+                "restricted_accuracy_interval": [_or_none(end) for end in self.restricted_interval[number]],
                 **self._headline(number),
                 "rows": [
                     {key: None if value != value else value for key, value in row.items() if key != "network"}

@@ -48,7 +48,9 @@ def test_distances_are_those_of_all_pairs_of_test_images(iris):
 def test_intervals_are_wilsons(iris):
     result = depth_probe([iris()], cost_grid=[0.5])
     z, n = 1.959963984540054, 60
-    for accuracy, interval in zip(result.nn_accuracy, result.nn_interval):
+    accuracies = [*result.nn_accuracy, *result.svm_accuracy, *result.network_accuracy, *result.restricted_accuracy]
+    intervals = [*result.nn_interval, *result.svm_interval, *result.network_interval, *result.restricted_interval]
+    for accuracy, interval in zip(accuracies, intervals, strict=True):
         centre = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
         np.testing.assert_allclose(interval, [centre - half, centre + half], rtol=1e-9)
@@ -107,6 +109,7 @@ def test_the_networks_own_accuracy_has_all_its_classes_in_play(iris):
     assert network["restricted_accuracy"] == 1.0
     unknown = depth_probe([iris(columns=None)], cost_grid=[0.5])
     assert unknown.summary()["networks"][0]["accuracy"] is None
+    assert unknown.summary()["networks"][0]["accuracy_interval"] == [None, None]
 
 
 def test_columns_say_which_logits_belong_to_the_classes(iris):

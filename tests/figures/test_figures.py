@@ -112,12 +112,12 @@ def test_tables_say_what_the_figures_show(probe, probes, sweep, sweeps):
     assert table.rows[1] == ("2", "16", *accuracies, "0.800")
     assert table.headings[:2] == ("depth", "channels")
     assert table.notes == [
-        "irevnet-b itself: 77.0%; 85.0% among the classes studied alone",
+        "irevnet-b itself: 77.0% (70.0% to 80.0%); among the classes studied alone 85.0% (80.0% to 90.0%)",
         "C was chosen at the edge of its grid (0.01 to 1) at block-2: a wider grid may do better there",
     ]
     both = tabulate_depth_probe(probes)
     assert both.rows[4] == ("resnet-50", "2", "16", *accuracies, "0.800")
-    assert both.notes[0] == "irevnet-b itself: 77.0%"
+    assert both.notes[0] == "irevnet-b itself: 77.0% (70.0% to 80.0%)"
     assert "at irevnet-b block-2, resnet-50 block-2:" in both.notes[1]
     named = tabulate_depth_probe(dataclasses.replace(probe, layer=np.array(["layer1.0", "layer2.0", "fc"])))
     assert named.rows[2][:2] == ("fc", "5")
