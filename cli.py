@@ -12,9 +12,9 @@ import click
 
 from irevnet.terminal import (
     Classes,
-    Depths,
     Group,
     Names,
+    Numbers,
     Part,
     Parts,
     print_json,
@@ -475,7 +475,7 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 depths_option = click.option(
-    "--depths", type=Depths(), help="Blocks to look at, such as 1,4,8-12.  [default: every block]"
+    "--depths", type=Numbers(), help="Blocks to look at, such as 1,4,8-12.  [default: every block]"
 )
 layers_option = click.option(
     "--layers",
@@ -517,7 +517,8 @@ def features(
 ) -> None:
     """Extract the features of each block, averaged over space, into memory maps on disk.
 
-    The studies do this by themselves; features that are there are not made again. Killed, it goes on where it was.
+    The studies do this by themselves. Features that are there are not made again, so that an extraction that was killed
+    goes on where it was.
 
     \b
     FOLDER/manifest.json       what the features are of: weights, transform, classes, images
@@ -583,7 +584,7 @@ def depth_probe(
 @click.option("--depth", type=click.IntRange(min=1), help="The block to look at.  [default: the last]")
 @click.option("--layer", help="A module to look at in place of a block, by name.")
 @click.option(
-    "--dims", type=Depths(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
+    "--dims", type=Numbers(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
 )
 @solver_option
 @out_option

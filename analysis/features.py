@@ -50,8 +50,10 @@ def network_layers(
     chains (`nn.Sequential`): the residual blocks of torchvision's ResNets, for example.
 
     Raises:
-        ValueError: no such depth or module, or a network in which no blocks are found.
+        ValueError: no such depth or module, both depths and names, or a network in which no blocks are found.
     """
+    if names is not None and depths is not None:
+        raise ValueError("depths and layers by name were both given; give one of them")
     if names is not None:
         modules = dict(model.named_modules())
         return _numbered({name: find("layer", name, modules) for name in names})

@@ -48,7 +48,7 @@ class PrincipalComponents:
         coordinates = torch.empty(features.shape, dtype=torch.float32, device=self.axes.device)
         axes = self.axes.float()
         with true_float32():
-            for rows in row_parts(len(features)):
+            for rows in row_parts(len(features), axes.device):
                 coordinates[rows] = self.standardise(features[rows]) @ axes
         return coordinates
 
@@ -76,14 +76,15 @@ def principal_components(features: Float[ndarray, "n dims"], *, device: str = "c
     """
     dims = features.shape[1]
     scaler = StandardScaler()
-    for rows in row_parts(len(features)):
+    parts = list(row_parts(len(features), torch.device(device)))
+    for rows in parts:
         scaler.partial_fit(_finite(features[rows]))
     mean, scale = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in (scaler.mean_, scaler.scale_))
     identity = torch.eye(dims, dtype=torch.float64, device=device)
     standard = PrincipalComponents(mean=mean, scale=scale, axes=identity, variance=torch.ones_like(mean))
     gram = torch.zeros_like(identity)
     with true_float32():
-        for rows in row_parts(len(features)):
+        for rows in parts:
             points = standard.standardise(features[rows])
             gram += (points.T @ points).double()
     variance, axes = torch.linalg.eigh(gram / len(features))

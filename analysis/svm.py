@@ -27,9 +27,6 @@ from analysis.products import row_parts, true_float32
 CG_STEPS, CG_PRODUCTS, DIRECT_STEPS = 20, 100, 300
 """Newton steps by conjugate gradients, products with the Hessian in each of them, and exact Newton steps after them."""
 
-LINE_ROWS = 512
-"""Images at a time of a line search, which passes over numbers alone: few enough to stay in a cache."""
-
 CLASSES = 128
 """Classes solved at once: bounds the work space."""
 
@@ -108,7 +105,7 @@ def fit_one_vs_rest(
     points = _with_ones(torch.as_tensor(features, device=device))
     axes = _principal_axes(points) if rotate else torch.eye(points.shape[1], dtype=torch.float64, device=points.device)
     if rotate:
-        for rows in row_parts(len(points)):
+        for rows in row_parts(len(points), points.device):
             points[rows] = points[rows] @ axes.float()
     first = np.zeros((len(classes), points.shape[1]))
     if start is not None:
@@ -150,7 +147,7 @@ def _with_ones(features: Float[Tensor, "n dims"]) -> Float[Tensor, "n dims+1"]:
 def _principal_axes(points: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Orthonormal axes in float64 in which the Gram matrix of the points is diagonal."""
     gram = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64, device=points.device)
-    for rows in row_parts(len(points)):
+    for rows in row_parts(len(points), points.device):
         gram += (points[rows].T @ points[rows]).double()
     return torch.linalg.eigh(gram).eigenvectors
 
@@ -162,9 +159,9 @@ class _Problem:
         self.points = points
         self.C = C
         self.signs = 2.0 * (targets[:, None] == torch.tensor(classes, device=points.device)) - 1
-        self.gram = torch.stack([points[rows].double().square().sum(dim=0) for rows in row_parts(len(points))]).sum(
-            dim=0
-        )
+        self.gram = torch.stack(
+            [points[rows].double().square().sum(dim=0) for rows in row_parts(len(points), points.device)]
+        ).sum(dim=0)
 
     def minimise(self, solution: Float[Tensor, "d k"], tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
         """The minima `(d, k)`, the objectives there, and the certified relative distances from the optimum.
@@ -197,7 +194,7 @@ class _Problem:
         slack = torch.empty(len(self.points), len(classes), dtype=torch.float64, device=solution.device)
         value = solution.square().sum(dim=0) / 2
         gradient = solution.clone()
-        for rows in row_parts(len(self.points)):
+        for rows in row_parts(len(self.points), self.points.device):
             points, signs = self.points[rows].double(), self.signs[rows][:, classes]
             slack[rows] = 1 - signs * (points @ solution)
             loss = slack[rows].clamp(min=0)
@@ -220,7 +217,7 @@ class _Problem:
         norm = (residual * search).sum(dim=0)
         for _ in range(CG_PRODUCTS):
             curved = search.clone()
-            for rows in row_parts(len(self.points)):
+            for rows in row_parts(len(self.points), self.points.device):
                 points = self.points[rows]
                 curved += 2 * self.C * (points.T @ (active[rows] * (points @ search)))
             open_ = norm > 0.01  # of 1 at the start: a tenth of the gradient's norm
@@ -251,7 +248,7 @@ class _Problem:
         increasing and piecewise linear in t. Newton's method on it, kept within a bracket, ends in a few steps.
         """
         change = torch.empty_like(slack)
-        for rows in row_parts(len(self.points)):
+        for rows in row_parts(len(self.points), self.points.device):
             change[rows] = -self.signs[rows][:, classes] * (self.points[rows] @ direction.float())
         linear = (solution * direction).sum(dim=0)
         square = direction.square().sum(dim=0)
@@ -259,11 +256,10 @@ class _Problem:
         t = torch.ones_like(linear)
         for _ in range(30):
             now, curvature = linear + t * square, square.clone()
-            for rows in range(0, len(slack), LINE_ROWS):
-                moved = change[rows : rows + LINE_ROWS]
-                loss = torch.addcmul(slack[rows : rows + LINE_ROWS], moved, t).clamp_(min=0)
-                now += 2 * self.C * (loss * moved).sum(dim=0)
-                curvature += 2 * self.C * (loss.sign_() * moved.square()).sum(dim=0)
+            for rows in row_parts(len(slack), slack.device):
+                loss = torch.addcmul(slack[rows], change[rows], t).clamp_(min=0)
+                now += 2 * self.C * (loss * change[rows]).sum(dim=0)
+                curvature += 2 * self.C * (loss.sign_() * change[rows].square()).sum(dim=0)
             open_ = now.abs() > 0.1 * slope.abs()
             if not open_.any():
                 break

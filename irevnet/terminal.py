@@ -100,22 +100,22 @@ def print_json(content: dict[str, Any]) -> None:
     click.echo(json.dumps(content))
 
 
-class Depths(click.ParamType):
-    """Depths such as 1,4,8-12."""
+class Numbers(click.ParamType):
+    """Numbers such as 1,4,8-12."""
 
-    name = "depths"
+    name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        depths: set[int] = set()
+        numbers: set[int] = set()
         for part in value.split(","):
             match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
             if match is None:
-                self.fail(f"{value!r} is not a list of depths; expected numbers and ranges, such as 1,4,8-12")
+                self.fail(f"{value!r} is not a list of numbers; expected numbers and ranges, such as 1,4,8-12")
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                self.fail(f"{part!r} names no depth; a range goes from the lower to the higher")
-            depths.update(range(first, last + 1))
-        return sorted(depths)
+                self.fail(f"{part!r} names no number; a range goes from the lower to the higher")
+            numbers.update(range(first, last + 1))
+        return sorted(numbers)
 
 
 class Names(click.ParamType):

@@ -257,6 +257,11 @@ BAD_INPUT = {
     ),
     "depth 0": (cli.analyze, "depth-probe --depths 0", "the depths asked for go from 0 to 0; this network has blocks"),
     "depth of pca": (cli.analyze, "pca --depth 13", "the depths asked for go from 13 to 13; this network has blocks 1"),
+    "depths and layers": (
+        cli.analyze,
+        "features --depths 1 --layers head",
+        "depths and layers by name were both given; give one of them",
+    ),
     "layer": (cli.analyze, "features --layers blocks.1,block.2", "there is no layer 'block.2'; did you mean blocks.2"),
     "other features": (cli.analyze, "features --features full", "full/first/digits holds other files; name a folder"),
     "model": (cli.analyze, "pca --model resnet50 --data digits", "--model resnet50 is no network of torchvision, such"),
@@ -382,17 +387,17 @@ def test_a_network_of_torchvision_is_probed_at_its_blocks():
 
 
 @pytest.mark.parametrize("value", ["", "a", "1-", "3-1", "-1", "1;2"])
-def test_depths_that_are_no_depths_are_explained(value):
+def test_depths_that_are_no_numbers_are_explained(value):
     result = analyze("depth-probe", "--depths", value)
     assert result.exit_code == 2
-    assert "such as 1,4,8-12" in result.stderr or "names no depth" in result.stderr
+    assert "such as 1,4,8-12" in result.stderr or "names no number" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("value", "depths"), [("3", [3]), ("4,1", [1, 4]), ("1,8-10", [1, 8, 9, 10]), ("2-3, 3-4", [2, 3, 4])]
 )
 def test_depths_are_numbers_and_ranges(value, depths):
-    assert terminal.Depths().convert(value, None, None) == depths
+    assert terminal.Numbers().convert(value, None, None) == depths
 
 
 def test_without_a_run_the_commands_say_how_to_make_one():

@@ -125,7 +125,7 @@ def test_two_classes_mirror_each_other_and_labels_may_be_any_integers():
 def test_parts_of_rows_and_classes_change_nothing(digits, monkeypatch):
     features, labels = digits
     whole = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
-    monkeypatch.setattr(products, "ROWS", 100)
+    monkeypatch.setitem(products.ROWS, "cpu", 100)
     monkeypatch.setattr(svm, "CLASSES", 3)
     parts = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
     np.testing.assert_allclose(parts.coef, whole.coef, atol=1e-4 * np.abs(whole.coef).max())
