@@ -1,5 +1,6 @@
 """Layer-wise features, averaged over space: what the probes of section 5 look at. One forward pass fills them all."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from irevnet.train import Track, no_progress
 LOGITS = "logits"
 """The name under which a network's outputs are kept beside its features."""
 
-FLUSH_BYTES = 2**26
-"""What may be lost when a process is killed, and the memory that is held by what is not on the disk yet."""
+FLUSH_BYTES, FLUSH_SECONDS = 2**26, 10.0
+"""How much memory what is not on the disk yet may take, and how much work may be lost when a process is killed."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def extract(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    writer, start = None, 0
+    writer, start, flushed = None, 0, time.monotonic()
     try:
         with _averages(layers) as means:
             for images, _ in track(batches(Subset(data, rows.tolist()), batch_size, workers=workers), f"{split} set"):
@@ -188,8 +189,9 @@ def extract(
                     writer = store.writer(split, {name: array.shape[1] for name, array in features.items()})
                 writer.write(rows[start : start + len(images)], features)
                 start += len(images)
-                if writer.unflushed >= FLUSH_BYTES:
+                if writer.unflushed >= FLUSH_BYTES or time.monotonic() >= flushed + FLUSH_SECONDS:
                     writer.flush()
+                    flushed = time.monotonic()
     finally:
         model.train(training)
         if writer is not None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from analysis import features as module
 from analysis.features import LOGITS, extract, network_layers, spatial_mean
-from analysis.store import FeatureStore
+from analysis.store import FeatureStore, Writer
 from irevnet import build_model
 from irevnet.data import LabelledImages
 from irevnet.transforms import InputTransform
@@ -102,6 +102,15 @@ def test_an_extraction_that_was_killed_goes_on_to_the_same_bytes(model, data, tm
     assert done.sum() == {1: 0, 2: 4, 4: 8}[kill_at]
     assert extract(model, data, killed, "train", layers, batch_size=2) == 10 - done.sum()
     assert contents(killed) == contents(whole)
+
+
+def test_what_is_done_is_flushed_every_few_seconds_too(model, data, store, monkeypatch):
+    clock, flushes = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock.append(clock[-1] + 4) or clock[-1])
+    flush = Writer.flush
+    monkeypatch.setattr(Writer, "flush", lambda writer: (flushes.append(len(clock)), flush(writer)))
+    extract(model, data, store, "train", network_layers(model), batch_size=1)
+    assert len(flushes) == 4  # after every third of ten batches of four seconds each, and at the end
 
 
 def test_an_interrupt_keeps_what_has_been_done(model, data, store):
