@@ -37,8 +37,8 @@ def plot_depth_probe(result: DepthProbeResult, *, relative: bool | None = None) 
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
         draw_accuracies(above, result, x)
         for number, rows in rows_by_network(result):
-            colour, line, marker = CYCLE[number % len(CYCLE)]
-            below.plot(x[rows], result.distance_ratio[rows], line, color=colour, marker=marker)
+            colour, _, marker = CYCLE[number % len(CYCLE)]
+            below.plot(x[rows], result.distance_ratio[rows], color=colour, marker=marker)
         if not many:
             _mark_stages(above, below, x, result.dims)
         below.set_xlabel("depth (block over number of blocks)" if relative else "depth $j$ (block)")

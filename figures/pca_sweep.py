@@ -25,8 +25,8 @@ def plot_pca_sweep(result: PCASweepResult) -> Figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
         draw_accuracies(above, result, result.dims)
         for number, rows in rows_by_network(result):
-            colour, line, marker = CYCLE[number % len(CYCLE)]
-            below.plot(result.dims[rows], 100 * result.explained[rows], line, color=colour, marker=marker)
+            colour, _, marker = CYCLE[number % len(CYCLE)]
+            below.plot(result.dims[rows], 100 * result.explained[rows], color=colour, marker=marker)
             knee = result.knee(number, "svm")
             label = f"knee, $d = {knee}$" if not many else None
             above.axvline(knee, color=colour, linewidth=0.5, alpha=0.8, zorder=0, label=label)

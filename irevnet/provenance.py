@@ -12,12 +12,16 @@ PACKAGES = ("irevnet-toolkit", "torch", "torchvision", "numpy", "scipy", "scikit
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
-    """The command, the versions of the packages that compute, the platform, this toolkit's commit, and the time."""
+    """The command, the versions of the packages that compute, the platform, this toolkit's commit, and the time.
+
+    Of the program its name alone: where it was installed is nobody's business.
+    """
+    program, arguments = command[:1], command[1:]
     return {
-        "command": list(command),
+        "command": [*(Path(path).name for path in program), *arguments],
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "commit": _source_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }

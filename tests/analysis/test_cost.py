@@ -120,6 +120,16 @@ def test_a_part_that_leaves_fewer_images_than_classes_is_all():
     assert np.isnan(choose_svm(features, labels, cost_grid=[1e-2], cv_images=300).held_out_accuracy).all()
 
 
+def test_the_small_part_has_six_images_of_each_of_many_classes():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 20
+    features = torch.from_numpy((5 * np.eye(20)[labels] + rng.normal(size=(400, 20))).astype(np.float32))
+    part = cost._stratified_part(labels, 6 * 20, 0)
+    assert np.bincount(labels[part]).tolist() == [6] * 20
+    chosen = choose_svm(features, labels, cost_grid=[1e-2], cv_images=10)
+    assert chosen.cv_accuracy[0] > 0.8
+
+
 def test_a_rare_class_is_no_obstacle():
     features, labels = noisy(600)
     labels[:3] = 7

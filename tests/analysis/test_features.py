@@ -249,3 +249,16 @@ def test_a_layer_that_is_never_passed_is_named(data, store):
     model.forward = lambda x: model[1](model[0](x))
     with pytest.raises(ValueError, match="the network does not pass through unused; name other layers"):
         extract(model, data, store, "test", network_layers(model, names=["unused"]))
+
+
+def test_what_an_earlier_batch_left_is_not_taken_for_a_layer_that_is_passed_over(model, data, store):
+    """A network that may leave out a block, as those with early exits do."""
+    head, passed = model.forward, []
+
+    def forward(images):
+        passed.append(len(images))
+        return head(images) if len(passed) == 1 else torch.zeros(len(images), 5)
+
+    model.forward = forward
+    with pytest.raises(ValueError, match="the network does not pass through block-1"):
+        extract(model, data, store, "test", network_layers(model), batch_size=5)

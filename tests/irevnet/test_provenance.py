@@ -6,8 +6,9 @@ from irevnet.provenance import provenance
 
 
 def test_provenance_says_how_to_repeat_it():
-    record = provenance(["irevnet-analyze", "invert"])
-    assert record["command"] == ["irevnet-analyze", "invert"]
+    record = provenance(["/home/me/bin/irevnet-analyze", "invert", "--out", "/tmp/x"])
+    assert record["command"] == ["irevnet-analyze", "invert", "--out", "/tmp/x"]
+    assert provenance([])["command"] == []
     assert set(record["versions"]) >= {"torch", "numpy", "irevnet-toolkit"}
     json.dumps(record)
 
