@@ -6,7 +6,7 @@
 
 20,000 points of 100 classes in 768 dimensions, standardised, with a power-law spectrum of condition number 2 and 3,800;
 and, with --features STORE, those of a network's layer that irevnet-analyze has extracted. C goes over the grid of the
-studies; the one that `choose_svm` picks is marked.
+studies; the one that `choose_svm` picks comes first and is marked. Rows are saved one by one: --go-on goes on.
 
 LinearSVC has no option to stop at an objective. Its primal solver is run with tol = 1, 0.1, 0.01, ... until every
 class's objective lies within 1e-4 of the float64 optimum, and only the last of these runs counts: the least that a user
@@ -15,6 +15,7 @@ principal components; LinearSVC gets the standardised points in float64, which i
 """
 
 import argparse
+import json
 import sys
 import time
 import warnings
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from recording import environment, save_results
+from recording import RESULTS, environment, save_results
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
@@ -80,12 +81,16 @@ def newton(features: np.ndarray, labels: np.ndarray, cost: float, device: str) -
     return {"newton_seconds": end - start, "components_seconds": middle - start, "newton_gap": float(svm.gap.max())}
 
 
-def measure(name: str, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace) -> Iterator[dict]:
+def measure(
+    name: str, features: np.ndarray, labels: np.ndarray, done: set[float], options: argparse.Namespace
+) -> Iterator[dict]:
     components = principal_components(features, device=options.device)
     points, coordinates = components.standardise(features).cpu().double().numpy(), components.transform(features)
     chosen = choose_svm(coordinates, labels).cost
     condition = float(components.variance[0] / components.variance[-1])
-    for cost in sorted({*COSTS, chosen}):
+    for cost in (chosen, *(cost for cost in COSTS if cost != chosen)):
+        if cost in done:
+            continue
         row = {"data": name, "condition": condition, "n": len(points), "dims": points.shape[1], "C": cost}
         row |= newton(features, labels, cost, options.device)
         if options.only is None:
@@ -108,18 +113,24 @@ def main() -> None:
     parser.add_argument("--features", type=Path, help="a folder that irevnet-analyze features has written")
     parser.add_argument("--layer", default="block-16", help="of those features")
     parser.add_argument("--only", choices=["newton"])
+    parser.add_argument("--go-on", action="store_true", help="leave out what an interrupted run has measured")
     options = parser.parse_args()
     n, dims, classes = options.shape
     cases = {f"mixtures {c:,.0f}": mixtures(c, n=n, dims=dims, classes=classes) for c in (2, 3800)}
     if options.features:
         cases[f"{options.features.parent.name} {options.layer}"] = stored(options.features, options.layer)
-    rows = [row for name, case in cases.items() for row in measure(name, *case, options)]
-    table = pd.DataFrame(rows)
-    keep = ["data", "condition", "n", "dims", "C", "cross_validated", "newton_gap", "sklearn_tol", "sklearn_excess"]
-    keep += ["ratio"] if options.device == "cpu" else ["newton_seconds", "ratio"]
-    about = environment(options.device, "scikit-learn", "scipy", "numpy", tolerance=TOLERANCE)
     name = "svm" if options.device == "cpu" else "svm-cuda"
-    save_results(name, table[[column for column in keep if column in table]], rows, about)
+    about = environment(options.device, "scikit-learn", "scipy", "numpy", tolerance=TOLERANCE)
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if options.go_on and path.is_file() else []
+    for case, (features, labels) in cases.items():
+        done = {row["C"] for row in rows if row["data"] == case}
+        for row in measure(case, features, labels, done, options):
+            rows.append(row)
+            keep = ["data", "condition", "n", "dims", "C", "cross_validated", "newton_gap"]
+            keep += ["sklearn_tol", "sklearn_excess", "ratio"] if "ratio" in row else []
+            keep += ["newton_seconds"] if options.device == "cuda" else []
+            save_results(name, pd.DataFrame(rows)[keep].sort_values(["data", "C"]), rows, about)
 
 
 if __name__ == "__main__":

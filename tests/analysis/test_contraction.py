@@ -24,6 +24,13 @@ def test_it_is_that_of_all_pairs(seed, n, offset):
     assert distance_ratio(torch.from_numpy(points), labels) == pytest.approx(by_pairs(points, labels), rel=1e-6)
 
 
+def test_it_does_not_depend_on_where_the_origin_is():
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(50, 3)), np.arange(50) % 3
+    far = distance_ratio(torch.from_numpy(points + 1e7), labels)
+    assert far == pytest.approx(by_pairs(points, labels), rel=1e-6)
+
+
 def test_it_is_0_where_classes_are_points_and_1_where_they_are_alike():
     labels = np.arange(1000) % 4
     assert distance_ratio(torch.eye(4)[labels], labels) == 0

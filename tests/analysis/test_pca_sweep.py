@@ -79,6 +79,13 @@ def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
         pca_sweep([digits(recall=Recall(tmp_path), **nothing)], dims=[2, 10, 11], cost_grid=[0.01])
 
 
+def test_neighbours_of_other_truncations_are_searched_anew(digits, tmp_path):
+    recall = Recall(tmp_path)
+    pca_sweep([digits(recall=recall)], dims=[2, 10], cost_grid=[0.01])
+    result = pca_sweep([digits(recall=recall)], dims=[10, 30], cost_grid=[0.01])
+    assert result.nn_accuracy.tolist() == pca_sweep([digits()], dims=[10, 30], cost_grid=[0.01]).nn_accuracy.tolist()
+
+
 def test_numbers_of_components_that_there_are_not_are_refused(digits):
     with pytest.raises(ValueError, match="0 to 65 components were asked for; flowers has 1 to 64 at block-9"):
         pca_sweep([digits()], dims=[0, 65])
