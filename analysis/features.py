@@ -96,18 +96,11 @@ def _blocks_in(module: nn.Module, prefix: str, *, inside: bool) -> Iterator[tupl
             yield from _blocks_in(child, f"{full_name}.", inside=False)
 
 
-def spatial_mean(output: Tensor | tuple[Tensor, ...]) -> Float[Tensor, "images channels"]:
-    """The mean of a layer's output over space; streams are put side by side.
-
-    Space is height and width of `(n, c, h, w)`, the tokens of `(n, tokens, c)`, and nothing of `(n, c)`.
+def spatial_mean(output: Tensor) -> Float[Tensor, "images channels"]:
+    """The mean over height and width of `(n, c, h, w)`, over the tokens of `(n, tokens, c)`, over nothing of `(n, c)`.
 
     Raises `ValueError` for an output of another kind.
     """
-    streams = output if isinstance(output, tuple) else (output,)
-    return torch.cat([_mean(stream) for stream in streams], dim=1)
-
-
-def _mean(output: Any) -> Tensor:
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     match shape:
         case (_, _, _, _):
@@ -121,12 +114,16 @@ def _mean(output: Any) -> Tensor:
 
 @contextmanager
 def _averages(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """Spatial averages of what the layers last put out, by name."""
+    """Spatial averages of what the layers last put out, by name; two streams are put side by side."""
     means: dict[str, Tensor] = {}
+    last: list[tuple[Any, Tensor]] = []
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            means[name] = spatial_mean(output)
+            known = {id(stream): mean for stream, mean in last}  # a block hands one of its streams on as it is
+            streams = output if isinstance(output, tuple) else (output,)
+            last[:] = [(s, known[id(s)] if id(s) in known else spatial_mean(s)) for s in streams]
+            means[name] = torch.cat([mean for _, mean in last], dim=1)
 
         return hook
 

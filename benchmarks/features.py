@@ -29,7 +29,7 @@ from irevnet.data import LabelledImages, batches
 from irevnet.presets import build_model
 from irevnet.transforms import InputTransform
 
-CASES = (("irevnet-cifar-bijective", 32, 4096, 256), ("resnet-cifar", 32, 4096, 256), ("irevnet-b", 224, 48, 16))
+CASES = (("irevnet-cifar-bijective", 32, 4096, 256), ("resnet-cifar", 32, 4096, 256), ("irevnet-b", 224, 256, 16))
 """Network, image size, images, images a pass."""
 
 

@@ -181,9 +181,12 @@ def test_networks_that_are_not_invertible_have_features_too(name, channels, stor
     assert store.features("test", f"block-{model.config.num_blocks}").shape == (2, channels)
 
 
-def test_two_streams_are_put_side_by_side():
-    x, x_tilde = torch.rand(2, 3, 2, 4, 5)
-    assert torch.equal(spatial_mean((x, x_tilde)), spatial_mean(torch.cat((x, x_tilde), dim=1)))
+def test_a_stream_that_is_handed_on_is_averaged_once(model, data, store, monkeypatch):
+    """Four blocks of two streams each; the second of the two stages begins with a block that rearranges both."""
+    averaged = []
+    monkeypatch.setattr(module, "spatial_mean", lambda stream: (averaged.append(stream.shape), spatial_mean(stream))[1])
+    extract(model, data, store, "test", network_layers(model), batch_size=10)
+    assert len(averaged) == 2 + 1 + 2 + 1
 
 
 def test_space_is_what_is_averaged():
@@ -191,9 +194,8 @@ def test_space_is_what_is_averaged():
     assert torch.equal(spatial_mean(x), x.mean(dim=(2, 3)))
     assert torch.equal(spatial_mean(x[0]), x[0].mean(dim=1))  # tokens
     assert torch.equal(spatial_mean(x[0, 0]), x[0, 0])
-    for wrong, said in ((x[0, 0, 0], r"a layer's output is \(5,\); expected"), (((x,),), "a layer's output is tuple")):
-        with pytest.raises(ValueError, match=said):
-            module._mean(wrong)
+    with pytest.raises(ValueError, match=r"a layer's output is \(5,\); expected"):
+        spatial_mean(x[0, 0, 0])
 
 
 def test_blocks_are_numbered_from_1(model):
