@@ -39,8 +39,8 @@ class Command(click.Command):
         try:
             _require_torch()
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # the last is a reader that has seen enough, such as head, which click ends on without a word
         except Exception as error:
             if debug:
                 raise

@@ -428,6 +428,15 @@ def test_work_that_fails_ends_with_1_and_debug_shows_where(run, monkeypatch):
     assert shown.exc_info[2] is not None
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
+    def closed(*args, **options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(click, "echo", closed)
+    result = main("models", "--json")
+    assert (result.exit_code, result.output) == (1, "")
+
+
 def test_a_disk_that_refuses_is_named(run, monkeypatch):
     from irevnet import checkpoint
 
