@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 
 import numpy as np
@@ -111,6 +112,20 @@ def test_it_is_the_problem_of_linear_svc(digits, C):
     decisions = theirs.decision_function(features)
     np.testing.assert_allclose(ours.decision_function(features), decisions, atol=1e-3 * np.abs(decisions).max())
     assert (ours.predict(features) == theirs.predict(features)).mean() > 0.999
+
+
+def test_it_agrees_with_linear_svc_on_ill_conditioned_features():
+    features, labels = CASES["ill-conditioned"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        theirs = LinearSVC(C=1e-3, dual=False, tol=1e-8, max_iter=200_000).fit(features.astype(np.float64), labels)
+    ours = fit_one_vs_rest(features, labels, C=1e-3, tolerance=1e-10)
+    as_theirs = dataclasses.replace(ours, coef=theirs.coef_, intercept=theirs.intercept_)
+    objective = objectives(as_theirs, features, labels, 1e-3)
+    assert (ours.objective <= objective * (1 + 1e-6)).all()
+    np.testing.assert_allclose(ours.objective, objective, rtol=1e-5)
+    assert (ours.predict(features) == theirs.predict(features)).mean() > 0.99
+    np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-2 * np.abs(theirs.coef_).max())
 
 
 def test_two_classes_mirror_each_other_and_labels_may_be_any_integers():
