@@ -1,6 +1,5 @@
 import hashlib
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,27 +127,24 @@ def test_an_interrupt_keeps_what_has_been_done(model, data, store):
     assert store.done("train", ["block-1", LOGITS]).tolist() == [True] * 4 + [False] * 6
 
 
-def _extract_part(folder: Path, part: tuple[int, int]) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(5)
-    model = build_model("irevnet-small", image_size=8, in_channels=3, num_classes=2).eval()
-    store = FeatureStore(folder, IDENTITY)
-    extract(model, labelled(50), store, "train", network_layers(model), batch_size=4, part=part)
-
-
-def test_processes_that_share_the_work_leave_the_bytes_of_one(tmp_path):
-    _extract_part(tmp_path / "one", (1, 1))
+def test_processes_that_share_the_work_leave_the_bytes_of_one(model, tmp_path):
+    one, shared = (FeatureStore(tmp_path / name, IDENTITY) for name in ("one", "shared"))
+    layers, data = network_layers(model), labelled(50)
+    extract(model, data, one, "train", layers, batch_size=4)
     processes = [
-        multiprocessing.get_context("spawn").Process(target=_extract_part, args=(tmp_path / "shared", (k, 2)))
+        multiprocessing.get_context("spawn").Process(
+            target=extract,
+            args=(model, data, shared, "train", layers),
+            kwargs={"part": (k, 2), "batch_size": 4},
+        )
         for k in (1, 2)
     ]
-    FeatureStore(tmp_path / "shared", IDENTITY)
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert contents(FeatureStore(tmp_path / "shared", IDENTITY)) == contents(FeatureStore(tmp_path / "one", IDENTITY))
+    assert contents(shared) == contents(one)
 
 
 def test_parts_cover_all_rows_once_and_begin_at_whole_batches():
