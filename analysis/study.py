@@ -18,6 +18,7 @@ from analysis.store import FeatureStore
 from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
 from irevnet.data import DataSource, LabelledImages, Split, choose_classes, open_data
 from irevnet.files import write_text
+from irevnet.lookup import names_apart
 from irevnet.provenance import provenance
 from irevnet.runs import choose_device, find_checkpoint, results_folder, study_folder
 from irevnet.settings import read_settings
@@ -117,10 +118,11 @@ class Study:
                 raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")
             path = None if ckpt is None or ckpt == foreign else Path(ckpt)
             source = open_data(data, root=data_root, download=download)
-            torch.manual_seed(options.get("seed", 0))  # fresh weights
-            network, transform = build_torchvision(
-                foreign.removeprefix(TORCHVISION), source, file=path, image_size=image_size
-            )
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(options.get("seed", 0))  # fresh weights
+                network, transform = build_torchvision(
+                    foreign.removeprefix(TORCHVISION), source, file=path, image_size=image_size
+                )
             checkpoint = Checkpoint(model=network, transform=transform, data=data, classes=(), metrics={})
         name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
         name = name.removeprefix(TORCHVISION).replace("/", "-")
@@ -276,8 +278,7 @@ def network_features(
     """The features of several networks, each at its own layers, called by the model where no two share it."""
     for study in studies:
         study.folder(result)  # refuses one that results cannot go to before the work begins
-    models = [study.model_name for study in studies]
-    labels = [study.model_name if models.count(study.model_name) == 1 else study.name for study in studies]
+    labels = names_apart([study.model_name for study in studies], [study.name for study in studies])
     return [study.features(at, result, label=label) for study, at, label in zip(studies, layers, labels)]
 
 

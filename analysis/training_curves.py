@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis.results import TrainingCurvesResult
+from irevnet.lookup import names_apart
 from irevnet.settings import RunSettings, read_settings
 
 
@@ -80,11 +81,7 @@ def read_histories(folders: Sequence[Path]) -> list[History]:
                 f"{folder} was trained on {_data_of(other)}, {folders[0]} on {_data_of(settings[0])}; give runs on the "
                 "same data"
             )
-    models = [each.model for each in settings]
-    names = [
-        each.model if models.count(each.model) == 1 else folder.resolve().name
-        for folder, each in zip(folders, settings)
-    ]
+    names = names_apart([each.model for each in settings], [folder.resolve().name for folder in folders])
     return [_read_history(folder, name) for folder, name in zip(folders, names)]
 
 

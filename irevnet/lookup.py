@@ -1,7 +1,7 @@
-"""Names that users type, found in a table or answered with the nearest that exist."""
+"""Names: those that users type, found in a table or answered with the nearest; and those that tell things apart."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,3 +14,12 @@ def find(what: str, name: str, table: Mapping[str, T]) -> T:
     near = difflib.get_close_matches(name, table, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(table)}"
     raise ValueError(f"there is no {what} {name!r}; {hint}")
+
+
+def names_apart(short: Sequence[str], long: Sequence[str]) -> list[str]:
+    """The short name of each thing, but the long one where another has the same short name.
+
+    >>> names_apart(["irevnet-b", "resnet-50", "resnet-50"], ["first", "second", "third"])
+    ['irevnet-b', 'second', 'third']
+    """
+    return [name if short.count(name) == 1 else other for name, other in zip(short, long, strict=True)]
