@@ -192,7 +192,7 @@ def extract(
     finally:
         model.train(training)
         if writer is not None:
-            writer.flush()
+            writer.close()
     return len(rows)
 
 

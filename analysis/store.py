@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,14 +130,19 @@ class FeatureStore:
 
 
 class Writer:
-    """Writes rows into the memory maps of several layers; `flush` is what marks them as done."""
+    """Writes rows into the memory maps of several layers; what marks them as done is `flush`, in the background.
+
+    Closed, as by a `with` statement, it has flushed everything.
+    """
 
     def __init__(self, features: Mapping[str, Any], done: Sequence[Any]):
         self._features = features
         self._done = done
         self._unmarked: list[Int[ndarray, " rows"]] = []
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._flushing: Future[None] | None = None
         self.unflushed = 0
-        """Bytes written since the last flush."""
+        """Bytes written since the last flush began."""
 
     def write(self, rows: Int[ndarray, " rows"], features: Mapping[str, Float[ndarray, "rows _"]]) -> None:
         """Writes the features of the images with these indices."""
@@ -146,14 +152,47 @@ class Writer:
         self._unmarked.append(rows)
 
     def flush(self) -> None:
-        """Waits until all that was written is on the disk, then marks those rows as done."""
+        """Begins to put on the disk what was written, and to mark those rows as done; an earlier flush has ended then.
+
+        Raises `OSError` if that earlier one has failed.
+        """
+        self._wait()
+        rows, self._unmarked, self.unflushed = self._unmarked, [], 0
+        self._flushing = self._thread.submit(self._flush, rows)
+
+    def close(self) -> None:
+        """Flushes what was written, waits for it, and raises `OSError` if it fails."""
+        try:
+            self.flush()
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
+
+    def _flush(self, unmarked: Sequence[Int[ndarray, " _"]]) -> None:
         for features in self._features.values():
-            features.flush()
+            _put_on_disk(features)
         for done in self._done:
-            for rows in self._unmarked:
+            for rows in unmarked:
                 done[rows] = True
-            done.flush()
-        self._unmarked, self.unflushed = [], 0
+            _put_on_disk(done)
+
+
+def _put_on_disk(array: np.memmap) -> None:
+    """Waits until an array is on the disk. A map's own flush would do so too, but holds up all other threads while it
+    waits; after `fsync` it has nothing left to wait for."""
+    with open(array.filename, "rb") as file:  # pyright: ignore[reportArgumentType, reportCallIssue]
+        os.fsync(file.fileno())
+    array.flush()
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: type) -> None:

@@ -4,9 +4,10 @@
     python benchmarks/features.py --device cuda      # on a GPU: into results/features-cuda.*
 
 Every block of each network is averaged over space and written to disk, flushes included; the images are in memory and
-are turned into inputs in both cases. The two take turns; the ratio is of the least of their rounds. The memory is that
-of a process of its own at two numbers of images, of which the larger should not need more but for the images: pages of
-the memory maps, which the system takes back when it wants them, do not count (RssAnon).
+are turned into inputs in both cases. The two take turns; the ratios, of time and of the CPU's time, are of the least of
+their rounds. The memory is that of a process of its own at two numbers of images, of which the larger should not need
+more but for the images: pages of the memory maps, which the system takes back when it wants them, do not count
+(RssAnon).
 """
 
 import argparse
@@ -58,17 +59,18 @@ def measure(name: str, size: int, count: int, batch_size: int, options: argparse
     torch.manual_seed(0)
     model = build_model(name).eval().to(options.device)
     data = images(count * (8 if options.device == "cuda" else 1), size)
-    row: dict = {"network": name, "images": len(data), "batch_size": batch_size, "plain": [], "store": []}
+    row: dict = {"network": name, "images": len(data), "batch_size": batch_size}
+    rounds: dict[str, list[tuple[float, float]]] = {"plain": [], "store": []}
     for number in range(options.rounds + 1):
         for key, work in (("plain", forward), ("store", fill)):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             written = work(model, data, batch_size)
             if number > 0:  # the first of each warms up
-                row[key].append(time.perf_counter() - start)
+                rounds[key].append((time.perf_counter() - start[0], time.process_time() - start[1]))
         row["bytes_written"] = written
         print(f"{name}: round {number} of {options.rounds}", file=sys.stderr)
-    row["time_over_forward_pass"] = min(row["store"]) / min(row["plain"])
-    return row
+    (plain, plain_cpu), (store, store_cpu) = (map(min, zip(*rounds[key])) for key in ("plain", "store"))
+    return row | {"time_ratio": store / plain, "cpu_time_ratio": store_cpu / plain_cpu, "rounds": rounds}
 
 
 def peak_memory(count: int) -> int:
@@ -106,7 +108,7 @@ def main() -> None:
         for count in (2048, 16384)
     }
     about = environment(options.device, peak_memory_bytes_by_images=memory)
-    table = pd.DataFrame(rows).drop(columns=["plain", "store"])
+    table = pd.DataFrame(rows).drop(columns=["rounds"])
     save_results("features" if options.device == "cpu" else "features-cuda", table, rows, about)
     print(f"peak memory without the images: {memory}")
 

@@ -1,11 +1,13 @@
+import errno
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
 
 from analysis import store as module
-from analysis.store import FeatureStore
+from analysis.store import FeatureStore, Writer
 
 IDENTITY = {"weights_sha256": "abc", "transform": {"resize": 8, "mean": [0.0]}, "classes": ["cat", "dog"]}
 
@@ -18,11 +20,10 @@ def store(tmp_path) -> FeatureStore:
 
 
 def test_rows_are_kept_under_the_index_of_their_image(store):
-    writer = store.writer("train", {"block-1": 3, "logits": 2})
     features = np.arange(30, dtype=np.float32).reshape(10, 3)
-    for rows in (np.array([7, 2, 9]), np.array([0, 1, 3, 4, 5, 6, 8])):
-        writer.write(rows, {"block-1": features[rows], "logits": features[rows, :2]})
-    writer.flush()
+    with store.writer("train", {"block-1": 3, "logits": 2}) as writer:
+        for rows in (np.array([7, 2, 9]), np.array([0, 1, 3, 4, 5, 6, 8])):
+            writer.write(rows, {"block-1": features[rows], "logits": features[rows, :2]})
     again = FeatureStore(store.folder, IDENTITY)
     np.testing.assert_array_equal(again.features("train", "block-1"), features)
     np.testing.assert_array_equal(again.features("train", "logits"), features[:, :2])
@@ -37,7 +38,7 @@ def test_rows_are_done_when_they_have_been_flushed(store):
     writer.write(np.arange(4), {"block-1": np.ones((4, 3), dtype=np.float32)})
     assert writer.unflushed == 48
     assert not store.done("train", ["block-1"]).any()
-    writer.flush()
+    writer.close()
     assert writer.unflushed == 0
     assert store.done("train", ["block-1"]).tolist() == [True] * 4 + [False] * 6
     assert not store.done("train", ["block-1", "block-2"]).any()
@@ -45,21 +46,53 @@ def test_rows_are_done_when_they_have_been_flushed(store):
         store.features("train", "block-1")
 
 
+def ones(*names):
+    return {name: np.ones((2, 1), dtype=np.float32) for name in names}
+
+
 def test_what_is_marked_has_been_flushed_before(store, monkeypatch):
     events = []
-    flush = np.memmap.flush
-    monkeypatch.setattr(np.memmap, "flush", lambda self: (events.append(self.dtype.kind), flush(self))[1])
+    flush, sync = np.memmap.flush, os.fsync
     writer = store.writer("train", {"a": 1, "b": 1})
-    writer.write(np.arange(2), {name: np.ones((2, 1), dtype=np.float32) for name in "ab"})
-    events.clear()
+    monkeypatch.setattr(np.memmap, "flush", lambda self: (events.append(self.dtype.kind), flush(self))[1])
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle))[1])
+    writer.write(np.arange(2), ones("a", "b"))
+    writer.close()
+    assert events == ["sync", "f", "sync", "f", "sync", "b", "sync", "b"]
+
+
+def test_rows_are_written_while_earlier_ones_are_flushed(store, monkeypatch):
+    disk, sync = threading.Event(), os.fsync
+    writer = store.writer("train", {"a": 1})
+    monkeypatch.setattr(os, "fsync", lambda handle: (disk.wait(timeout=60), sync(handle))[1])
+    writer.write(np.arange(2), ones("a"))
     writer.flush()
-    assert events == ["f", "f", "b", "b"]
+    writer.write(np.arange(2, 4), ones("a"))
+    assert not store.done("train", ["a"]).any()
+    disk.set()
+    writer.flush()
+    assert store.done("train", ["a"])[:2].all()  # the earlier flush has ended
+    writer.close()
+    assert store.done("train", ["a"]).tolist() == [True] * 4 + [False] * 6
+
+
+@pytest.mark.parametrize("end", [Writer.flush, Writer.close])
+def test_a_disk_that_fails_is_no_success_and_marks_nothing(store, monkeypatch, end):
+    def fail(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    writer = store.writer("train", {"a": 1})
+    writer.write(np.arange(2), ones("a"))
+    monkeypatch.setattr(os, "fsync", fail)
+    writer.flush()
+    with pytest.raises(OSError, match="Input/output error"):
+        end(writer)
+    assert not store.done("train", ["a"]).any()
 
 
 def test_an_array_that_another_process_has_made_meanwhile_is_used(store, monkeypatch):
-    writer = store.writer("train", {"block-1": 3})
-    writer.write(np.arange(10), {"block-1": np.ones((10, 3), dtype=np.float32)})
-    writer.flush()
+    with store.writer("train", {"block-1": 3}) as writer:
+        writer.write(np.arange(10), {"block-1": np.ones((10, 3), dtype=np.float32)})
     before = (store.folder / "train/block-1.npy").read_bytes()
     module._create(store.folder / "train/block-1.npy", (10, 3), np.float32)
     assert (store.folder / "train/block-1.npy").read_bytes() == before
