@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from irevnet.coupling import Bottleneck, Coupling
 from irevnet.reversible import Memory, run_checkpointed, run_reversibly
 from irevnet.squeeze import SqueezeOrder, squeeze, unsqueeze
+
+if TYPE_CHECKING:
+    from irevnet.exact import ExactIRevNet
 
 Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
@@ -251,6 +254,12 @@ class IRevNet(nn.Module):
         """
         again = self.features(self.inverse(phi, depth), depth)
         return torch.linalg.vector_norm(again - phi, dim=(1, 2, 3)) / torch.linalg.vector_norm(phi, dim=(1, 2, 3))
+
+    def exact(self, *, bits: int = 14) -> "ExactIRevNet":
+        """This network in exact arithmetic, see `irevnet.exact.ExactIRevNet`: its inverse is right to the last bit."""
+        from irevnet.exact import ExactIRevNet  # here, since that one is an IRevNet
+
+        return ExactIRevNet(self, bits=bits)
 
     def _note_reconstruction(self, error: Tensor) -> None:
         self.reconstruction_error = error

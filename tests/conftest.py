@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import nn
 
 from analysis.results import DepthProbeResult, PCASweepResult
@@ -41,6 +42,37 @@ def trained_looking() -> Callable[[nn.Module], nn.Module]:
         return model.eval()
 
     return shake
+
+
+@st.composite
+def _architectures(draw) -> tuple[dict, tuple[int, int]]:
+    stages = draw(st.integers(1, 3))
+    strides = tuple(draw(st.integers(1, 2)) for _ in range(stages))
+    initial_squeeze = draw(st.integers(1, 3))
+    channels = draw(st.integers(1, 4))
+    squeezed = channels * initial_squeeze**2
+    total = initial_squeeze
+    for stride in strides:
+        total *= stride
+    pad = squeezed % 2 == 1 or draw(st.booleans())
+    fields = dict(
+        input_shape=(channels, total, 2 * total),
+        num_classes=draw(st.integers(1, 4)),
+        blocks=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
+        strides=strides,
+        initial_squeeze=initial_squeeze,
+        kernel_sizes=draw(st.sampled_from([(1, 3, 1), (3, 3, 3), (3, 1, 5)])),
+        bottleneck_ratio=draw(st.sampled_from([4.0, 0.5, (2.0,) * stages])),
+        channels=draw(st.integers(squeezed // 2 + 1, squeezed // 2 + 4)) if pad else None,
+        squeeze_order=draw(st.sampled_from(["block", "channel"])),
+    )
+    return fields, (total * draw(st.integers(1, 2)), total * draw(st.integers(1, 2)))
+
+
+@pytest.fixture(scope="session")
+def architectures() -> st.SearchStrategy[tuple[dict, tuple[int, int]]]:
+    """Fields of a config that can be built, and an image size for it that need not be its own."""
+    return _architectures()
 
 
 @pytest.fixture

@@ -9,36 +9,10 @@ from irevnet import IRevNet, IRevNetConfig
 from irevnet.squeeze import squeeze
 
 
-@st.composite
-def architectures(draw) -> tuple[dict, tuple[int, int]]:
-    """Fields of a config that can be built, and an image size for it that need not be its own."""
-    stages = draw(st.integers(1, 3))
-    strides = tuple(draw(st.integers(1, 2)) for _ in range(stages))
-    initial_squeeze = draw(st.integers(1, 3))
-    channels = draw(st.integers(1, 4))
-    squeezed = channels * initial_squeeze**2
-    total = initial_squeeze
-    for stride in strides:
-        total *= stride
-    pad = squeezed % 2 == 1 or draw(st.booleans())
-    fields = dict(
-        input_shape=(channels, total, 2 * total),
-        num_classes=draw(st.integers(1, 4)),
-        blocks=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
-        strides=strides,
-        initial_squeeze=initial_squeeze,
-        kernel_sizes=draw(st.sampled_from([(1, 3, 1), (3, 3, 3), (3, 1, 5)])),
-        bottleneck_ratio=draw(st.sampled_from([4.0, 0.5, (2.0,) * stages])),
-        channels=draw(st.integers(squeezed // 2 + 1, squeezed // 2 + 4)) if pad else None,
-        squeeze_order=draw(st.sampled_from(["block", "channel"])),
-    )
-    return fields, (total * draw(st.integers(1, 2)), total * draw(st.integers(1, 2)))
-
-
 @settings(max_examples=60, deadline=None)
-@given(case=architectures())
-def test_any_network_inverts_at_every_depth_in_both_directions(case, tolerance, trained_looking):
-    fields, size = case
+@given(data=st.data())
+def test_any_network_inverts_at_every_depth_in_both_directions(data, architectures, tolerance, trained_looking):
+    fields, size = data.draw(architectures)
     config = IRevNetConfig(**fields)
     model = trained_looking(IRevNet(config).double())
     images = torch.randn(2, config.input_shape[0], *size, dtype=torch.float64)

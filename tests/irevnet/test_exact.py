@@ -1,0 +1,206 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from irevnet import IRevNet, IRevNetConfig, build_model, load_checkpoint
+from irevnet.data import open_data
+from irevnet.exact import ExactIRevNet, Lattice, _ExactConvolution
+from irevnet.train import evaluate
+
+
+def on_lattice(shape: tuple[int, ...], bits: int, largest: float = 1.0) -> torch.Tensor:
+    units = int(largest * 2**bits)
+    return torch.randint(-units, units + 1, shape).double() / 2**bits
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), bits=st.integers(8, 24))
+def test_any_network_inverts_bit_for_bit_at_every_depth(data, bits, architectures, trained_looking):
+    fields, size = data.draw(architectures)
+    config = IRevNetConfig(**fields)
+    exact = trained_looking(IRevNet(config)).exact(bits=bits)
+    images = on_lattice((3, config.input_shape[0], *size), bits)
+    for depth in range(config.num_blocks + 1):
+        phi = exact.features(images, depth)
+        assert torch.equal(exact.inverse(phi, depth), images)
+        assert torch.equal(torch.cat([exact.features(image[None], depth) for image in images]), phi)
+        assert torch.equal(phi * 2**bits, (phi * 2**bits).round())
+        if config.bijective:
+            target = on_lattice(tuple(phi.shape), bits)
+            assert torch.equal(exact.features(exact.inverse(target, depth), depth), target)
+
+
+def integer_convolution(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: int
+) -> np.ndarray:
+    """In Python's integers, which have no size."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))).astype(object)
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, weight.astype(object)) + bias.astype(object)
+
+
+@pytest.mark.parametrize("bits", [8, 14, 24])
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels", "kernel", "stride"),
+    [(3, 4, 3, 1), (2, 9, 3, 2), (5, 2, 1, 2), (9, 2, 3, 1), (1, 1, 5, 1)],
+)
+def test_no_sum_is_rounded_not_even_of_the_largest_numbers(bits, in_channels, out_channels, kernel, stride):
+    lattice = Lattice(bits)
+    weight = torch.randn(out_channels, in_channels, kernel, kernel).exp().double() * torch.randn(out_channels, 1, 1, 1)
+    bias = lattice.limit * torch.randn(out_channels).double()
+    convolution = _ExactConvolution(weight, bias, lattice, stride=stride, padding=kernel // 2)
+    largest = 2**28 - 1
+    x = torch.randint(0, 2, (2, in_channels, 8, 8)).mul(2).sub(1).mul(largest)  # the sums are as large as they can be
+    x[1] = torch.randint(-largest, largest + 1, x[1].shape)
+    total = weight.abs().sum(dim=(1, 2, 3)) + bias.abs() / lattice.limit
+    unit = 2.0 ** (np.floor(np.log2(total.numpy())) + 1 - 24)
+    integers = [
+        np.rint(a.numpy() / u).astype(np.int64)
+        for a, u in ((weight, unit[:, None, None, None]), (bias, unit / 2**bits))
+    ]
+    expected = integer_convolution(
+        x.numpy(), integers[0], integers[1][:, None, None], stride=stride, padding=kernel // 2
+    )
+    assert abs(expected).max() < 2**53
+    assert abs(expected).max() > 2**47
+    result = convolution(x.double() / 2**bits).numpy() / unit[:, None, None] * 2**bits
+    assert (result.astype(object) == expected).all()
+    torch.testing.assert_close(convolution.weight, weight, rtol=0, atol=float(unit.max()) / 2)
+
+
+def test_the_network_is_nearly_the_one_that_it_was_made_from(bijective, injective):
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    for model in (bijective, injective):
+        for bits, bound in ((10, 2e-2), (14, 1e-3), (24, 2e-6)):
+            exact = model.exact(bits=bits)
+            assert (exact.features(images) - model.features(images)).abs().max() < bound
+            assert (exact(images) - model(images)).abs().max() < bound
+            assert exact(images).dtype == torch.float64
+
+
+def test_what_is_between_two_points_of_the_lattice_is_rounded(bijective):
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    exact = bijective.exact()
+    again = exact.inverse(exact.features(images))
+    assert torch.equal(again, (images * 2**14).round() / 2**14)
+    assert torch.equal(exact.inverse(exact.features(images.float())), (images.float().double() * 2**14).round() / 2**14)
+    phi = exact.features(images)
+    assert torch.equal(exact.inverse(phi + 2**-17), exact.inverse(phi))
+
+
+def test_what_is_computed_does_not_depend_on_threads_layout_or_batch(bijective):
+    exact = bijective.exact()
+    images = on_lattice((64, 3, 8, 8), 14)
+    phi = exact.features(images)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert torch.equal(exact.features(images), phi)
+            assert torch.equal(torch.cat([exact.inverse(each[None]) for each in phi]), images)
+            assert torch.equal(exact.inverse(phi.contiguous(memory_format=torch.channels_last)), images)
+            assert torch.equal(exact.inverse(phi.repeat_interleave(2, dim=3)[..., ::2]), images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_8_bit_images_come_back_identical_on_every_lattice(bijective):
+    grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
+    for bits in (8, 14, 24):
+        exact = bijective.exact(bits=bits)
+        again = exact.inverse(exact.features(grey_levels / 255))
+        assert torch.equal((255 * again).round().long(), grey_levels)
+
+
+def test_a_trained_network_keeps_its_answers_and_returns_its_whole_test_set(finished_run):
+    model = load_checkpoint(finished_run / "last.pt")
+    exact = model.exact()
+    source = open_data("digits")
+    data = source.images("test", source.transform())
+    assert evaluate(exact, data).top1 == pytest.approx(evaluate(model, data).top1, abs=1e-3)
+    images = torch.stack([image for image, _ in data])  # sixteenths, which are points of the lattice
+    inputs = torch.cat((images, exact.lattice.round(torch.rand(140, 1, 8, 8), "noise")))
+    for depth in range(model.config.num_blocks + 1):
+        assert torch.equal(exact.inverse(exact.features(inputs, depth), depth), inputs)
+    phi = torch.cat([exact.features(part) for part in inputs[:128].split(64)])
+    assert torch.equal(torch.cat([exact.inverse(each[None]) for each in phi]), inputs[:128])
+
+
+def test_the_papers_network_at_its_size_is_exact():
+    model = build_model("irevnet-b")
+    with torch.no_grad():  # statistics from data
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        model.train()(torch.rand(2, 3, 224, 224))
+    exact = model.eval().exact()
+    images = on_lattice((1, 3, 224, 224), 14).abs()
+    phi = exact.features(images)
+    assert torch.equal(exact.inverse(phi), images)
+    plain = model.features(images.float())
+    for bits, bound in ((14, 1e-2), (20, 2e-4)):
+        difference = torch.linalg.vector_norm(model.exact(bits=bits).features(images) - plain)
+        assert difference / torch.linalg.vector_norm(plain) < bound
+
+
+def test_values_beyond_the_lattice_are_reported(bijective):
+    exact = bijective.exact(bits=20)
+    with pytest.raises(ValueError, match="images: values up to 300; on a lattice of 20 bits only values below 256 are"):
+        exact.features(torch.full((1, 3, 8, 8), 300.0))
+    with pytest.raises(ValueError, match="features: values up to nan"):
+        exact.inverse(torch.full((1, 48, 2, 2), math.nan))
+    with torch.no_grad():
+        bijective.blocks[2].bottleneck[2].weight *= 1e6
+    with pytest.raises(ValueError, match=r"block 3: values up to .*; on a lattice of 20 bits .* use one of fewer bits"):
+        bijective.exact(bits=20).features(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("bits", [7, 25])
+def test_a_lattice_has_a_sensible_number_of_bits(bijective, bits):
+    with pytest.raises(ValueError, match=f"a lattice of {bits} bits was asked for; expected 8 to 24"):
+        bijective.exact(bits=bits)
+
+
+def test_weights_that_are_not_finite_are_refused(bijective):
+    bijective.blocks[1].bottleneck[0].running_var.fill_(math.nan)
+    with pytest.raises(ValueError, match="block 2: weights or batch-norm statistics are not finite"):
+        bijective.exact()
+
+
+def test_weights_of_zero_are_fine(bijective):
+    with torch.no_grad():
+        for parameter in bijective.blocks.parameters():
+            parameter.zero_()
+    images = on_lattice((2, 3, 8, 8), 14)
+    exact = bijective.exact()
+    assert torch.equal(exact.inverse(exact.features(images)), images)
+
+
+def test_it_is_made_and_used_in_eval_mode_alone(bijective):
+    exact = bijective.exact()
+    assert isinstance(exact, ExactIRevNet)
+    assert not exact.training
+    assert exact.eval() is exact
+    with pytest.raises(
+        RuntimeError, match="a network in exact arithmetic cannot be trained; train the one that it was"
+    ):
+        exact.train()
+    with pytest.raises(RuntimeError, match=r"exact needs eval mode"):
+        bijective.train().exact()
+
+
+def test_the_network_that_it_is_made_from_stays_as_it_is(bijective):
+    before = copy.deepcopy(bijective.state_dict())
+    state = torch.get_rng_state()
+    exact = bijective.exact()
+    exact.features(torch.rand(1, 3, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in bijective.state_dict().items())
+    assert all(parameter.requires_grad for parameter in bijective.parameters())
+    assert not any(parameter.requires_grad for parameter in exact.parameters())
