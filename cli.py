@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from analysis.results import Result
     from analysis.study import Study
     from figures.table import TextTable
+    from irevnet.exact import ExactIRevNet
     from irevnet.runs import Run
     from irevnet.settings import RunSettings
+    from irevnet.transforms import InputTransform
 
 
 def _print_table(content: "TextTable") -> None:
@@ -92,6 +94,16 @@ workers_option = click.option(
     "-j", "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images."
 )
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+bits_option = click.option(
+    "--bits",
+    type=click.IntRange(8, 24),
+    default=14,
+    show_default=True,
+    help="In exact arithmetic, numbers are multiples of 2^-bits; fewer bits leave room for larger numbers.",
+)
+exact_option = click.option(
+    "--exact", is_flag=True, help="Compute in exact arithmetic, in which the inverse is right to the last bit."
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object; all else goes to standard error."
 )
@@ -115,6 +127,7 @@ def main() -> None:
     \b
     irevnet train                   a small net on handwritten digits, in seconds
     irevnet evaluate                its accuracy
+    irevnet encode, irevnet decode  images to features, and back to identical images
     irevnet models                  every network by name
     irevnet-analyze --help          what the network keeps, and what it contracts
     """
@@ -332,6 +345,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 @ckpt_option
 @data_options
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
+@exact_option
+@bits_option
 @device_option
 @batch_size_option
 @workers_option
@@ -357,10 +372,73 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
         )
 
 
+def codec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of what turns images into features, or back."""
+    for option in reversed((ckpt_option, device_option, json_option)):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The file to write, such as phi.npz.")
+@click.option("--depth", type=click.IntRange(min=0), help="The block whose features.  [default: the last]")
+@bits_option
+@codec_options
+def encode(images: tuple[Path, ...], out: Path, depth: int | None, bits: int, as_json: bool, **options: Any) -> None:
+    """Turn images into their features, from which decode makes identical images.
+
+    In exact arithmetic: decode may run on any machine. An image keeps its size. The file is a NumPy archive: phi_0,
+    phi_1, ... are the features of each image, (channels, height, width), whole multiples of 2^-bits.
+    """
+    from irevnet.codec import encode as write
+
+    model, transform = _open_exact(bits=bits, **options)
+    header = write(model, transform, images, out, depth=depth, track=track)
+    if as_json:
+        print_json({"file": str(out), **dataclasses.asdict(header)})
+    else:
+        click.echo(out)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the images.")
+@codec_options
+def decode(file: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Turn features that encode wrote back into images, as PNG.
+
+    With the checkpoint that they were encoded with; features of another network are refused.
+    """
+    from irevnet.codec import decode as write
+    from irevnet.codec import read_header
+
+    model, transform = _open_exact(bits=read_header(file).bits, **options)
+    paths = write(model, transform, file, out, track=track)
+    if as_json:
+        print_json({"files": list(map(str, paths))})
+    else:
+        for path in paths:
+            click.echo(path)
+
+
+def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[ExactIRevNet, InputTransform]":
+    """A network in exact arithmetic, and the transform of its images."""
+    from irevnet import read_checkpoint
+    from irevnet.runs import choose_device, find_checkpoint
+
+    path = find_checkpoint(None if ckpt is None else Path(ckpt))
+    if ckpt is None:
+        click.echo(f"using {path}, the newest run", err=True)
+    checkpoint = read_checkpoint(path)
+    return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
+
+
 def study_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all studies have."""
-    shared = (ckpt_option, data_options, out_option, seed_option, device_option, batch_size_option, workers_option)
-    for option in reversed((*shared, json_option)):
+    network = (ckpt_option, exact_option, bits_option)
+    work = (data_options, out_option, seed_option, device_option, batch_size_option, workers_option, json_option)
+    for option in reversed((*network, *work)):
         command = option(command)
     return command
 
@@ -422,12 +500,9 @@ def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> 
     from analysis.inversion import reconstruction_error
     from analysis.results import InversionResult
     from figures.inversion import plot_inversion, tabulate_inversion
-    from irevnet import IRevNet
 
     study = _open(**options)
-    model = study.checkpoint.model
-    if not isinstance(model, IRevNet):
-        raise ValueError(f"{study.path} holds a {type(model).__name__}, which has no inverse; give an i-RevNet's")
+    model = study.checkpoint.irevnet
     study.folder(InversionResult)
     result = reconstruction_error(
         model,
@@ -457,6 +532,8 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
             "--model", metavar="torchvision:NAME", help="The network of torchvision whose weights --ckpt has."
         ),
         click.option("--image-size", type=click.IntRange(min=1), help="Images for one of torchvision are N x N."),
+        exact_option,
+        bits_option,
         click.option(
             "--features",
             "features_root",

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class Study:
         classes: int | tuple[str, ...] | None = None,
         class_seed: int = 0,
         image_size: int | None = None,
+        exact: bool = False,
+        bits: int = 14,
         device: str = "auto",
         **options: Any,
     ):
@@ -94,6 +96,8 @@ class Study:
             classes: how many classes to look at, or which.
             class_seed: of their draw.
             image_size: height and width of the images shown to a network of torchvision.
+            exact: study the network in exact arithmetic, on a lattice of `bits` bits (`irevnet.exact`).
+            bits: of that lattice.
             device: where to compute.
             options: other attributes of a study.
 
@@ -126,6 +130,8 @@ class Study:
             checkpoint = Checkpoint(model=network, transform=transform, data=data, classes=(), metrics={})
         name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
         name = name.removeprefix(TORCHVISION).replace("/", "-")
+        if exact:
+            checkpoint = replace(checkpoint, model=checkpoint.irevnet.exact(bits=bits))
         checkpoint.model.to(choose_device(device))
         known = checkpoint.classes if set(checkpoint.classes) <= set(source.classes) else ()
         known = known or source.classes

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from irevnet.baselines import ResNetConfig, RevNetConfig
 from irevnet.files import atomic_write
-from irevnet.model import IRevNetConfig
+from irevnet.model import IRevNet, IRevNetConfig
 from irevnet.presets import Config, Network, build_network
 from irevnet.released import read_released
 from irevnet.transforms import InputTransform
@@ -54,6 +54,13 @@ class Checkpoint:
     def config(self) -> Any:
         """The network's, a dataclass with at least `num_classes`."""
         return self.model.config
+
+    @property
+    def irevnet(self) -> IRevNet:
+        """The network, which has to be one with an inverse; `ValueError` if it is not."""
+        if not isinstance(self.model, IRevNet):
+            raise ValueError(f"a {type(self.model).__name__} has no inverse; give the checkpoint of an i-RevNet")
+        return self.model
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:

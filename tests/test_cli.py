@@ -203,6 +203,29 @@ def test_results_of_a_bare_checkpoint_go_beside_it(run):
     assert record["provenance"]["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
+def test_images_are_encoded_and_decoded_to_identical_ones(run):
+    digit = np.random.default_rng(0).integers(0, 256, (11, 9), dtype=np.uint8)
+    Image.fromarray(digit).save("digit.png")
+    encoded = main("encode", "digit.png", "digit.png", "-o", "phi/digits.npz")
+    assert encoded.exit_code == 0, encoded.output
+    assert encoded.stdout == "phi/digits.npz\n"
+    decoded = main("decode", "phi/digits.npz", "-o", "again")
+    assert decoded.stdout == "again/digit-0.png\nagain/digit-1.png\n"
+    for path in decoded.stdout.split():
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), digit)
+    content = json.loads(main("encode", "digit.png", "-o", "3.npz", "--depth", "3", "--bits", "10", "--json").stdout)
+    assert content["images"] == [{"name": "digit", "channels": 1, "height": 11, "width": 9}]
+    assert (content["file"], content["depth"], content["bits"]) == ("3.npz", 3, 10)
+    assert json.loads(main("decode", "3.npz", "-o", "more", "--json").stdout) == {"files": ["more/digit.png"]}
+
+
+def test_in_exact_arithmetic_a_network_answers_alike(run):
+    plain, exact = (json.loads(main("evaluate", "--json", *options).stdout) for options in ((), ("--exact",)))
+    assert exact["top1"] == pytest.approx(plain["top1"], abs=1e-3)
+    assert exact["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+    assert exact["loss"] != plain["loss"]
+
+
 BAD_INPUT = {
     "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
     "unknown data": (cli.main, "train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
@@ -248,7 +271,7 @@ BAD_INPUT = {
     "foreign": (cli.main, "evaluate --ckpt thesis.tex", "thesis.tex is not a checkpoint, or is damaged"),
     "pickled": (cli.main, "evaluate --ckpt pickled.pt", "pickled.pt holds pickled Python objects"),
     "other classes": (cli.main, "evaluate --ckpt resnet.pt", "resnet.pt tells 3 classes apart, digits has 10, and"),
-    "no inverse": (cli.analyze, "invert --ckpt resnet.pt", "resnet.pt holds a ResNet, which has no inverse"),
+    "no inverse": (cli.analyze, "invert --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint of"),
     "depth": (cli.analyze, "invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"),
     "depths": (
         cli.analyze,
@@ -271,6 +294,27 @@ BAD_INPUT = {
         "depth-probe --ckpt runs/first --ckpt runs/few",
         "few looks at 3 classes of digits, first at 10 of digits; name the same for all with --data and --classes",
     ),
+    "text as image": (cli.main, "encode thesis.tex -o phi.npz", "thesis.tex cannot be read as an image"),
+    "no image": (cli.main, "encode absent.png -o phi.npz", "absent.png"),
+    "colours": (
+        cli.main,
+        "encode torn/train/b/0.png -o phi.npz",
+        "its colours, in a network for grey images, would be",
+    ),
+    "encoded over": (cli.main, "encode grey.png -o thesis.tex", "thesis.tex is there already; name another file"),
+    "depth of encode": (cli.main, "encode grey.png -o phi.npz --depth 13", "depth 13 does not exist; this network has"),
+    "no features": (cli.main, "decode thesis.tex -o out", "thesis.tex is damaged, or not a file that 'irevnet encode'"),
+    "others' features": (
+        cli.main,
+        "decode grey.npz -o out --ckpt other.pt",
+        "the features in grey.npz are of another network",
+    ),
+    "encoded by a ResNet": (
+        cli.main,
+        "encode grey.png -o phi.npz --ckpt resnet.pt",
+        "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+    ),
+    "exact ResNet": (cli.analyze, "features --exact --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint"),
     "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
     "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
     "studied data": (
@@ -301,6 +345,10 @@ def snapshot(run, residual) -> dict[Path, bytes]:
     shutil.copy(run / "config.json", "runs/few")
     save_checkpoint(Path("runs/few/last.pt"), dataclasses.replace(few, classes=("1", "3", "8")))
     os.utime("runs/few/last.pt", (0, 0))  # older than the other
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save("grey.png")
+    assert main("encode", "grey.png", "-o", "grey.npz").exit_code == 0
+    few.model.blocks[0].bottleneck[0].weight.data += 1
+    save_checkpoint(Path("other.pt"), few)
     return contents()
 
 

@@ -1,0 +1,218 @@
+"""Images to the features of a network in exact arithmetic, in a file, and back to identical images.
+
+A file of features is a NumPy archive (`.npz`). `header`, JSON in bytes, tells the network, the lattice and the depth
+that they are of, and what each image was; `phi_0`, `phi_1`, ... are the features of each image, `(c, h, w)`, int32, in
+units of the lattice's spacing.
+"""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int32, UInt8
+from numpy import ndarray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from irevnet.checkpoint import weights_sha256
+from irevnet.exact import ExactIRevNet
+from irevnet.files import atomic_write
+from irevnet.lookup import names_apart
+from irevnet.train import Track, no_progress
+from irevnet.transforms import InputTransform, read_image
+
+_FORMAT = "irevnet-toolkit features"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image in a file of features.
+
+    Attributes:
+        name: of its file, without folder and ending.
+        channels: 1 if it is grey, 3 if it is coloured.
+        height: in pixels.
+        width: in pixels.
+
+    Raises `ValueError` where no image can be called or sized so.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self):
+        plain = Path(self.name).name == self.name not in ("", "..")  # or it would lead out of a folder
+        if not plain or self.channels not in (1, 3) or min(self.height, self.width) < 1:
+            raise ValueError(f"{self} is no image")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file of features tells of them.
+
+    Attributes:
+        weights_sha256: of the network in exact arithmetic.
+        bits: of its lattice.
+        depth: the block that put them out.
+        images: in their order.
+    """
+
+    weights_sha256: str
+    bits: int
+    depth: int
+    images: tuple[EncodedImage, ...]
+
+
+@torch.inference_mode()
+def encode(
+    model: ExactIRevNet,
+    transform: InputTransform,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    depth: int | None = None,
+    track: Track = no_progress,
+) -> Header:
+    """Writes the features of images, each at its own size, to a file.
+
+    An image is normalised as the network's images are, but neither resized nor cropped: its right and its lower edge
+    are repeated up to the next size that the network takes.
+
+    Args:
+        model: the network.
+        transform: of its images.
+        images: files.
+        out: the file to write.
+        depth: of the features; the last layer by default.
+        track: shows progress.
+
+    Raises:
+        FileExistsError: there is a file to write to already.
+        FileNotFoundError: an image is missing.
+        ValueError: one cannot be read, or something of it would be lost.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already; name another file")
+    depth = model.config.num_blocks if depth is None else depth
+    names = names_apart([path.stem for path in images], [f"{path.stem}-{row}" for row, path in enumerate(images)])
+    entries = tuple(_look_at(path, name, transform) for path, name in zip(images, names))
+    header = Header(weights_sha256(model), model.lattice.bits, depth, entries)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        text = json.dumps({"format": _FORMAT, **asdict(header)})
+        _add(archive, "header", np.frombuffer(text.encode(), dtype=np.uint8))
+        for index, path in enumerate(track(images, "encoding")):
+            _add(archive, f"phi_{index}", _to_features(model, transform, read_image(path), depth))
+    return header
+
+
+@torch.inference_mode()
+def decode(
+    model: ExactIRevNet, transform: InputTransform, file: Path, folder: Path, *, track: Track = no_progress
+) -> list[Path]:
+    """Writes the images of a file of features into a folder, as PNG, and returns their paths.
+
+    Raises:
+        FileExistsError: an image of that name is there already.
+        FileNotFoundError: there is no such file of features.
+        ValueError: it is damaged, or its features are of another network.
+    """
+    header = read_header(file)
+    own = weights_sha256(model)
+    if (header.weights_sha256, header.bits) != (own, model.lattice.bits):
+        raise ValueError(
+            f"the features in {file} are of another network (weights {header.weights_sha256[:12]} in exact arithmetic, "
+            f"not {own[:12]}); name the checkpoint that they were encoded with, --ckpt"
+        )
+    paths = [folder / f"{entry.name}.png" for entry in header.images]
+    if existing := [path for path in paths if path.exists()]:
+        raise FileExistsError(f"{existing[0]} is there already; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+        for index, entry in enumerate(track(header.images, "decoding")):
+            pixels = _to_pixels(model, transform, _read(archive, file, index), entry, header.depth)
+            with atomic_write(paths[index]) as temporary:
+                Image.fromarray(pixels).save(temporary)
+    return paths
+
+
+def read_header(file: Path) -> Header:
+    """What a file of features tells of them.
+
+    Raises `FileNotFoundError` if there is no such file, `ValueError` if it is none of features.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file of features {file}")
+    try:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            content = json.loads(archive["header"].tobytes())
+        if content.pop("format") != _FORMAT or not isinstance(content["depth"], int):
+            raise ValueError("its header is of another kind")
+        return Header(**{**content, "images": tuple(EncodedImage(**entry) for entry in content["images"])})
+    except _DAMAGE as error:
+        raise ValueError(f"{file} is damaged, or not a file that 'irevnet encode' wrote: {error}") from error
+
+
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile)
+"""What NumPy and JSON raise for a file that is not what it should be."""
+
+
+def _look_at(path: Path, name: str, transform: InputTransform) -> EncodedImage:
+    """The size and kind of an image; `ValueError` if a part of it would not come back."""
+    channels, height, width = read_image(path).shape
+    with Image.open(path) as file:
+        lost = {
+            f"what its mode {file.mode} has beyond 8 bits of grey or RGB": file.mode not in ("1", "L", "P", "RGB"),
+            "its transparency": "transparency" in file.info,
+            "all frames but its first": getattr(file, "n_frames", 1) > 1,
+            "its colours, in a network for grey images,": channels > transform.channels,
+        }
+    for part, is_lost in lost.items():
+        if is_lost:
+            raise ValueError(f"{path}: {part} would be lost; convert it to a plain image first")
+    return EncodedImage(name=name, channels=channels, height=height, width=width)
+
+
+def _to_features(
+    model: ExactIRevNet, transform: InputTransform, pixels: UInt8[Tensor, "c h w"], depth: int
+) -> Int32[ndarray, "channels height width"]:
+    device, stride = next(model.parameters()).device, model.config.total_stride
+    inputs = transform.normalise(transform.to_channels(pixels.double() / 255))[None]
+    below, right = (-size % stride for size in inputs.shape[2:])
+    phi = model.features(pad(inputs, (0, right, 0, below), mode="replicate").to(device), depth)
+    return (phi[0] / model.lattice.spacing).to(torch.int32).cpu().numpy()
+
+
+def _to_pixels(
+    model: ExactIRevNet, transform: InputTransform, units: Tensor, entry: EncodedImage, depth: int
+) -> UInt8[ndarray, "..."]:
+    """The image of these features as Pillow takes it: `(h, w)` if it is grey, else `(h, w, 3)`."""
+    phi = units.to(next(model.parameters()).device).double() * model.lattice.spacing
+    pixels = transform.to_pixels(model.inverse(phi[None], depth)[0])
+    pixels = (255 * pixels[: entry.channels, : entry.height, : entry.width]).round().clamp(0, 255).to(torch.uint8)
+    return (
+        pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+        if entry.channels == 1
+        else pixels.permute(1, 2, 0).cpu().numpy()
+    )
+
+
+def _add(archive: zipfile.ZipFile, name: str, array: ndarray) -> None:
+    """One array after the other, so that no more than one is in memory."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _read(archive: Any, file: Path, index: int) -> Int32[Tensor, "channels height width"]:
+    try:
+        return torch.from_numpy(archive[f"phi_{index}"])
+    except _DAMAGE as error:
+        raise ValueError(f"{file} is damaged: the features of image {index} cannot be read: {error}") from error

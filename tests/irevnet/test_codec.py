@@ -1,0 +1,181 @@
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from irevnet import IRevNet, IRevNetConfig
+from irevnet.codec import decode, encode, read_header
+from irevnet.exact import ExactIRevNet
+from irevnet.transforms import InputTransform
+
+TRANSFORM = InputTransform(channels=3, image_size=(8, 8), resize=9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+@pytest.fixture
+def model(bijective) -> ExactIRevNet:
+    return bijective.exact()
+
+
+def draw(path: Path, *shape: int, mode: str | None = None, seed: int = 0) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("depth", [None, 0, 2])
+def test_images_come_back_identical_whatever_their_size_and_kind(model, tmp_path, depth):
+    images = [
+        draw(tmp_path / "square.png", 8, 8, 3),
+        draw(tmp_path / "odd.bmp", 13, 30, 3),
+        draw(tmp_path / "grey.png", 9, 4),
+        draw(tmp_path / "one.pixel.png", 1, 1, 3),
+    ]
+    Image.open(images[1]).quantize(7).save(tmp_path / "palette.png")
+    Image.open(images[2]).convert("1").save(tmp_path / "black-and-white.png")
+    images += [tmp_path / "palette.png", tmp_path / "black-and-white.png"]
+    encode(model, TRANSFORM, images, tmp_path / "phi.npz", depth=depth)
+    decoded = decode(model, TRANSFORM, tmp_path / "phi.npz", tmp_path / "out" / "again")
+    assert [path.name for path in decoded] == [f"{path.stem}.png" for path in images]
+    for path, again in zip(images, decoded):
+        before, after = Image.open(path), Image.open(again)
+        assert after.mode == ("L" if before.mode in ("L", "1") else "RGB")
+        np.testing.assert_array_equal(np.asarray(after), np.asarray(before.convert(after.mode)))
+
+
+def test_the_file_holds_the_features_in_units_of_the_lattice(model, tmp_path):
+    image = draw(tmp_path / "a.png", 8, 12, 3)
+    header = encode(model, TRANSFORM, [image, image], tmp_path / "phi.npz", depth=3)
+    assert header == read_header(tmp_path / "phi.npz")
+    assert (header.bits, header.depth) == (14, 3)
+    assert [entry.name for entry in header.images] == ["a-0", "a-1"]
+    pixels = torch.from_numpy(np.asarray(Image.open(image)).transpose(2, 0, 1) / 255.0)[None]
+    with np.load(tmp_path / "phi.npz", allow_pickle=False) as archive:
+        assert sorted(archive) == ["header", "phi_0", "phi_1"]
+        assert archive["phi_0"].dtype == np.int32
+        expected = model.features(TRANSFORM.normalise(pixels), 3)[0]
+        np.testing.assert_array_equal(archive["phi_0"] / 2.0**14, expected)
+
+
+def test_grey_images_go_through_a_network_for_grey_images(tmp_path, trained_looking):
+    config = IRevNetConfig(input_shape=(1, 8, 8), num_classes=2, blocks=(2,), strides=(2,))
+    model = trained_looking(IRevNet(config)).exact(bits=10)
+    image = draw(tmp_path / "grey.png", 7, 9)
+    transform = InputTransform(channels=1, image_size=(8, 8))
+    encode(model, transform, [image], tmp_path / "phi.npz")
+    (again,) = decode(model, transform, tmp_path / "phi.npz", tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(image)))
+    with pytest.raises(ValueError, match=r"colour\.png: its colours, in a network for grey images, would be lost"):
+        encode(model, transform, [draw(tmp_path / "colour.png", 8, 8, 3)], tmp_path / "other.npz")
+    assert not (tmp_path / "other.npz").exists()
+
+
+def lossy_images(folder: Path) -> dict[str, Path]:
+    colours = Image.open(draw(folder / "rgb.png", 8, 8, 3))
+    colours.convert("CMYK").save(folder / "cmyk.tif")
+    colours.quantize(5).save(folder / "transparent.png", transparency=0)
+    colours.save(folder / "moving.png", save_all=True, append_images=[colours.rotate(90)])
+    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(folder / "deep.png")
+    (folder / "text.png").write_text("no image")
+    return {
+        "its mode RGBA": draw(folder / "alpha.png", 8, 8, 4),
+        "its mode CMYK": folder / "cmyk.tif",
+        "its mode I;16": folder / "deep.png",
+        "its transparency would be lost": folder / "transparent.png",
+        "all frames but its first would be lost": folder / "moving.png",
+        r"text\.png cannot be read as an image": folder / "text.png",
+    }
+
+
+def test_what_would_not_come_back_is_refused_before_anything_is_written(model, tmp_path):
+    good = draw(tmp_path / "good.png", 8, 8, 3)
+    for message, path in lossy_images(tmp_path / "lossy").items():
+        with pytest.raises(ValueError, match=message):
+            encode(model, TRANSFORM, [good, path], tmp_path / "phi.npz")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        encode(model, TRANSFORM, [good, tmp_path / "absent.png"], tmp_path / "phi.npz")
+    assert not (tmp_path / "phi.npz").exists()
+
+
+def test_nothing_is_overwritten(model, tmp_path):
+    image, file = draw(tmp_path / "a.png", 8, 8, 3), tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [image], file)
+    with pytest.raises(FileExistsError, match=r"phi\.npz is there already; name another file"):
+        encode(model, TRANSFORM, [image], file)
+    with pytest.raises(FileExistsError, match=r"a\.png is there already; name another folder"):
+        decode(model, TRANSFORM, file, tmp_path)
+
+
+def test_features_of_another_network_are_refused(model, bijective, tmp_path):
+    file = tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    with torch.no_grad():
+        bijective.blocks[0].bottleneck[0].weight[0, 0, 0, 0] += 1e-3
+    for other in (bijective.exact(), bijective.exact(bits=12)):
+        with pytest.raises(
+            ValueError, match=r"are of another network .* name the checkpoint that they were encoded with"
+        ):
+            decode(other, TRANSFORM, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "", "..", "a/b"])
+def test_names_that_lead_out_of_the_folder_are_refused(model, tmp_path, name):
+    file = tmp_path / "phi.npz"
+    header = encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    rewrite(file, {"images": [{"name": name, "channels": 3, "height": 8, "width": 8}]})
+    with pytest.raises(ValueError, match="is damaged, or not a file that 'irevnet encode' wrote"):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+    assert header.images[0].name == "a"
+
+
+def rewrite(file: Path, change: dict) -> None:
+    """Changes the header of a file of features."""
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    header = {**json.loads(arrays["header"].tobytes()), **change}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "other"},
+        {"depth": "3"},
+        {"images": [{"name": "a"}]},
+        {"images": 3},
+        {"images": [{"name": "a", "channels": 2, "height": 8, "width": 8}]},
+        {"images": [{"name": "a", "channels": 3, "height": 0, "width": 8}]},
+        {"further": 1},
+    ],
+)
+def test_a_damaged_header_is_named(model, tmp_path, change):
+    file = tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    rewrite(file, change)
+    with pytest.raises(ValueError, match=r"phi\.npz is damaged, or not a file that 'irevnet encode' wrote"):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+
+
+def test_a_damaged_file_is_named(model, tmp_path):
+    file = tmp_path / "phi.npz"
+    with pytest.raises(FileNotFoundError, match="there is no file of features"):
+        read_header(file)
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"phi\.npz is damaged, or not a file that"):
+        read_header(file)
+    torn = bytearray(whole)
+    torn[len(whole) // 2] ^= 255
+    file.write_bytes(bytes(torn))
+    with pytest.raises(ValueError, match="is damaged: the features of image 0 cannot be read"):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("header.npy", b"nothing")
+    with pytest.raises(ValueError, match=r"phi\.npz is damaged"):
+        read_header(file)
