@@ -436,9 +436,8 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[ExactIRev
 
 def study_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all studies have."""
-    network = (ckpt_option, exact_option, bits_option)
-    work = (data_options, out_option, seed_option, device_option, batch_size_option, workers_option, json_option)
-    for option in reversed((*network, *work)):
+    shared = (ckpt_option, data_options, out_option, seed_option, device_option, batch_size_option, workers_option)
+    for option in reversed((*shared, json_option)):
         command = option(command)
     return command
 
@@ -487,32 +486,38 @@ def analyze() -> None:
 @click.option(
     "--num-noise", type=click.IntRange(min=1), default=10_000, show_default=True, help="Images of uniform noise."
 )
-@click.option("--depth", type=click.IntRange(min=0), help="Invert from this block's features.  [default: the last]")
+@click.option("--depth", type=click.IntRange(min=0), help="Invert both sets from this block.  [default: the last]")
+@click.option(
+    "--depths", type=Numbers(), help="Blocks to invert a few images from, such as 1,4,8-12.  [default: up to 16]"
+)
+@click.option(
+    "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="How many these images are."
+)
+@exact_option
+@bits_option
 @study_options
-def invert(num_noise: int, depth: int | None, as_json: bool, **options: Any) -> None:
+def invert(as_json: bool, **options: Any) -> None:
     """Measure how exactly images are rebuilt from their features.
 
     The relative error ||x - Phi^-1 Phi x|| / ||x|| of the network's input x, on the test set and on uniform noise
-    (section 4.2; there 3e-6 and 5e-6 on ImageNet), with a picture of originals beside reconstructions.
+    (section 4.2; there 3e-6 and 5e-6 on ImageNet), with the images that came back worst. Then, of a few test images,
+    the error from every depth in every arithmetic, and how much the inverse magnifies small changes of the features:
+    in random directions, and in the one that it magnifies most.
     """
     import torch
 
-    from analysis.inversion import reconstruction_error
+    from analysis.inversion import invert as measure
     from analysis.results import InversionResult
     from figures.inversion import plot_inversion, tabulate_inversion
 
+    names = ("num_noise", "depth", "depths", "num_images", "exact", "bits")
+    measured = {name: options.pop(name) for name in names}
     study = _open(**options)
     model = study.checkpoint.irevnet
     study.folder(InversionResult)
-    result = reconstruction_error(
-        model,
-        study.images("test"),
-        study.checkpoint.transform,
-        generator=torch.Generator().manual_seed(study.seed),
-        num_noise=num_noise,
-        depth=depth,
-        **study.passes(),
-    )
+    generator = torch.Generator().manual_seed(study.seed)
+    images, transform = study.images("test"), study.checkpoint.transform
+    result = measure(model, images, transform, generator=generator, **measured, **study.passes())
     files = study.save(result)
     _finish(files, result, plot_inversion, tabulate_inversion, as_json=as_json, checkpoint=str(study.path))
 

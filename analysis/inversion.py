@@ -1,25 +1,45 @@
-"""How exactly the inverse network returns its input (section 4.2)."""
+"""How exactly the inverse network returns its input, from every depth and in every arithmetic (section 4.2)."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from analysis.amplification import Amplification, amplification
+from analysis.products import tensor_float32, true_float32
 from analysis.results import InversionResult
 from irevnet.data import batches
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform
 
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "TF32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+EXACT = "exact"
+"""The arithmetic of `irevnet.exact`, beside those of torch."""
+
+AMPLIFIED = 4
+"""Of the images that are looked at from every depth, those whose features are changed a little."""
+
 
 def relative_errors(
     inputs: Float[Tensor, "batch channels height width"], outputs: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, " batch"]:
-    """||x - y|| / ||x|| of each input x and its reconstruction y, in float64; NaN where x is zero.
+    """||x - y|| / ||x|| of each input x and its reconstruction y, in float64.
+
+    NaN where x is zero, infinite where y is not finite.
 
     >>> x = torch.ones(1, 1, 2, 2)
     >>> relative_errors(x, 1.5 * x).item()
@@ -28,11 +48,11 @@ def relative_errors(
     x, y = inputs.double(), outputs.double()
     norms = torch.linalg.vector_norm(x, dim=(1, 2, 3))
     errors = torch.linalg.vector_norm(x - y, dim=(1, 2, 3)) / norms
-    return errors.where(norms > 0, torch.nan)
+    return errors.nan_to_num(nan=torch.inf, posinf=torch.inf).where(norms > 0, torch.nan)
 
 
 @torch.no_grad()
-def reconstruction_error(
+def invert(
     model: IRevNet,
     data: Dataset[tuple[Tensor, int]],
     transform: InputTransform,
@@ -40,6 +60,10 @@ def reconstruction_error(
     generator: torch.Generator,
     num_noise: int = 10_000,
     depth: int | None = None,
+    exact: bool = False,
+    bits: int = 14,
+    depths: Sequence[int] | None = None,
+    num_images: int = 32,
     num_shown: int = 6,
     batch_size: int = 256,
     workers: int = 0,
@@ -47,55 +71,152 @@ def reconstruction_error(
 ) -> InversionResult:
     """epsilon(X) = 1 / |X| sum ||x - Phi^-1 Phi x|| / ||x|| on test images and on uniform noise (section 4.2).
 
-    The error is that of the network's input tensor, after normalisation, in the network's own precision; noise is
-    uniform in [0, 1] in each pixel before normalisation, as images are. Memory does not grow with the number of images.
+    The error is that of the network's input tensor, after normalisation; noise is uniform in [0, 1] in each pixel
+    before normalisation, as images are. Then, of a few test images, the same from every depth and in every arithmetic,
+    and how much the inverse magnifies small changes of their features. Memory does not grow with the images' number.
 
     Args:
-        model: an i-RevNet in eval mode.
+        model: an i-RevNet in eval mode, in float32.
         data: the test images.
         transform: of that data, which also turns inputs back into pixels to be pictured.
-        generator: draws the noise, on the CPU.
+        generator: draws the noise, the few images and the changes of features, on the CPU.
         num_noise: images of noise; 10^4 in the paper.
-        depth: invert from Phi_depth; the last layer by default.
-        num_shown: how many of either set are kept to be pictured.
+        depth: where both sets are inverted from; the last layer by default.
+        exact: invert both sets in exact arithmetic rather than in float32.
+        bits: of the lattice of exact arithmetic.
+        depths: where the few images are inverted from; by default every block, or 16 of them.
+        num_images: how many these are.
+        num_shown: how many of either set, the worst, are pictured.
         batch_size: images a pass.
         workers: processes that load images.
         track: shows progress.
     """
-    device = next(model.parameters()).device
-    depth = model.config.num_blocks if depth is None else depth
+    depth = model.check_depth(depth)
+    depths = [model.check_depth(at) for at in depths or spread(model.config.num_blocks)]
     shape = (transform.channels, *transform.image_size)
-    loader = batches(data, batch_size, workers=workers)
     noise_sizes = [min(batch_size, num_noise - start) for start in range(0, num_noise, batch_size)]
-    image_inputs = (images for images, _ in track(loader, "test images"))
     noise_inputs = (
         transform.normalise(torch.rand(size, *shape, generator=generator))
         for size in track(noise_sizes, "uniform noise")
     )
-    image_errors, image_shown, image_rebuilt = _round_trips(model, image_inputs, depth, num_shown, device)
-    noise_errors, noise_shown, noise_rebuilt = _round_trips(model, noise_inputs, depth, num_shown, device)
+    image_inputs = (images for images, _ in track(batches(data, batch_size, workers=workers), "test images"))
+    arithmetic = EXACT if exact else "float32"
+    with in_arithmetic(model, arithmetic, bits) as network:
+        image_errors, images = _round_trips(network, image_inputs, depth, num_shown)
+        noise_errors, noise = _round_trips(network, noise_inputs, depth, num_shown)
+    sample = _sample(data, num_images, generator)
+    arithmetics, errors = _errors_by_depth(model, sample, depths, bits=bits, track=track)
+    magnified = _amplification_by_depth(model, sample[:AMPLIFIED], depths, generator=generator, track=track)
     return InversionResult(
+        arithmetic=np.array(arithmetic),
+        depth=np.array(depth),
         image_errors=image_errors,
         noise_errors=noise_errors,
-        originals=transform.to_pixels(torch.cat((image_shown, noise_shown))).numpy(),
-        reconstructions=transform.to_pixels(torch.cat((image_rebuilt, noise_rebuilt))).numpy(),
-        shown_errors=np.concatenate((image_errors[:num_shown], noise_errors[:num_shown])),
-        num_image_shown=np.array(len(image_shown)),
-        depth=np.array(depth),
+        shown=np.concatenate((images.rows, noise.rows)),
+        num_image_shown=np.array(len(images.rows)),
+        originals=transform.to_pixels(torch.cat((images.inputs, noise.inputs))).float().numpy(),
+        reconstructions=transform.to_pixels(torch.cat((images.outputs, noise.outputs))).float().numpy(),
+        depths=np.array(depths),
+        arithmetics=np.array(arithmetics),
+        depth_errors=errors,
+        amplification_random=np.stack([each.random.cpu().numpy() for each in magnified]),
+        amplification_largest=np.stack([each.largest.cpu().numpy() for each in magnified]),
+        amplification_change=np.stack([each.last_change.cpu().numpy() for each in magnified]),
     )
 
 
+def spread(last: int, count: int = 16) -> list[int]:
+    """Every depth from 1 on or, if they are more than so many, as many as even as can be, the last among them.
+
+    >>> spread(4)
+    [1, 2, 3, 4]
+    >>> spread(100, 5)
+    [1, 26, 50, 75, 100]
+    """
+    return sorted({round(depth) for depth in np.linspace(1, last, min(last, count)).tolist()})
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network in some arithmetic, and what rounds inputs to its numbers and brings them to its device."""
+
+    model: IRevNet
+    prepare: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def errors(self, inputs: Tensor, depth: int) -> tuple[Float[ndarray, " images"], Tensor, Tensor]:
+        """Of each input the relative error; the inputs as this arithmetic has them, and what came back."""
+        inputs = self.prepare(inputs)
+        outputs = self.model.inverse(self.model.features(inputs, depth), depth)
+        return relative_errors(inputs, outputs).cpu().numpy(), inputs.cpu(), outputs.cpu()
+
+
+@contextmanager
+def in_arithmetic(model: IRevNet, name: str, bits: int) -> Iterator[_Network]:
+    """A network in float32 made one in an arithmetic of that name, which is `EXACT` or one of torch's."""
+    device = next(model.parameters()).device
+    with tensor_float32() if name == "TF32" else true_float32():
+        if name == EXACT:
+            exact = model.exact(bits=bits)
+            yield _Network(exact, lambda inputs: exact.lattice.round(inputs.to(device), "images"))
+        else:
+            dtype = _DTYPES[name]
+            yield _Network(copy.deepcopy(model).to(dtype), lambda inputs: inputs.to(device, dtype))
+
+
+@dataclass(frozen=True)
+class _Worst:
+    """The inputs that came back worst, worst first, what came back, and which rows they are."""
+
+    inputs: Tensor
+    outputs: Tensor
+    rows: Int[ndarray, " shown"]
+
+
 def _round_trips(
-    model: IRevNet, loop: Iterable[Tensor], depth: int, num_shown: int, device: torch.device
-) -> tuple[Float[ndarray, " images"], Tensor, Tensor]:
-    """The relative error of every input, and the first inputs with their reconstructions."""
-    errors, shown, rebuilt = [], [], []
+    network: _Network, loop: Iterable[Tensor], depth: int, num_shown: int
+) -> tuple[Float[ndarray, " images"], _Worst]:
+    """The relative error of every input; an error that is not defined is the least of all."""
+    errors = np.empty(0)
+    worst: _Worst | None = None
     for inputs in loop:
-        inputs = inputs.to(device)
-        outputs = model.inverse(model.features(inputs, depth), depth)
-        errors.append(relative_errors(inputs, outputs).cpu().numpy())
-        missing = num_shown - sum(map(len, shown))
-        if missing > 0:
-            shown.append(inputs[:missing].cpu())
-            rebuilt.append(outputs[:missing].cpu())
-    return np.concatenate(errors), torch.cat(shown), torch.cat(rebuilt)
+        rows = np.arange(len(errors), len(errors) + len(inputs))
+        more, inputs, outputs = network.errors(inputs, depth)
+        errors = np.concatenate((errors, more))
+        if worst is not None:
+            inputs, outputs = torch.cat((worst.inputs, inputs)), torch.cat((worst.outputs, outputs))
+            rows = np.concatenate((worst.rows, rows))
+        order = np.argsort(-np.nan_to_num(errors[rows], nan=-1), kind="stable")[:num_shown]
+        worst = _Worst(inputs[order], outputs[order], rows[order])
+    assert worst is not None
+    return errors, worst
+
+
+def _sample(data: Dataset[tuple[Tensor, int]], count: int, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(len(data), generator=generator)  # type: ignore[arg-type]
+    return torch.stack([data[row][0] for row in order[:count].tolist()])
+
+
+def _errors_by_depth(
+    model: IRevNet, sample: Tensor, depths: Sequence[int], *, bits: int, track: Track
+) -> tuple[list[str], Float[ndarray, "arithmetics depths images"]]:
+    """The names of all arithmetics that the device has, and the errors in each."""
+    device = next(model.parameters()).device.type
+    names = [name for name in (*_DTYPES, EXACT) if name != "TF32" or device == "cuda"]
+    errors = np.empty((len(names), len(depths), len(sample)))
+    for row, name in enumerate(names):
+        with in_arithmetic(model, name, bits) as network:
+            for column, depth in enumerate(track(depths, f"depths, in {name}")):
+                errors[row, column] = network.errors(sample, depth)[0]
+    return names, errors
+
+
+def _amplification_by_depth(
+    model: IRevNet, sample: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
+) -> list[Amplification]:
+    found = []
+    with true_float32():
+        for depth in track(depths, "depths, changes of features"):
+            phi = model.features(sample.to(next(model.parameters()).device), depth)
+            found.append(amplification(lambda x: model.inverse(x, depth), phi, generator=generator))  # noqa: B023
+    return found

@@ -21,10 +21,26 @@ def row_parts(count: int, device: torch.device) -> Iterator[slice]:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """Products of float32 matrices in float32 throughout: never in the 10 bits of TF32, whatever the caller has set."""
-    earlier = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Products and convolutions of float32 in float32 throughout: never in the 10 bits of TF32, whatever the caller has
+    set."""
+    with _float32_products("highest", tf32=False):
+        yield
+
+
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Products and convolutions of float32 in TF32 on a GPU that has it: of 10 bits, added up in float32."""
+    with _float32_products("high", tf32=True):
+        yield
+
+
+@contextmanager
+def _float32_products(precision: str, *, tf32: bool) -> Iterator[None]:
+    earlier = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(earlier)
+        torch.set_float32_matmul_precision(earlier[0])
+        torch.backends.cudnn.allow_tf32 = earlier[1]

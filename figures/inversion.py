@@ -1,43 +1,91 @@
-"""Originals beside their reconstructions from the features (section 4.2)."""
+"""Originals beside their reconstructions, and what the inverse magnifies, at each depth (section 4.2)."""
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.results import InversionResult
-from figures.style import PAGE, new_figure, style
+from figures.style import CYCLE, GREY, PAGE, new_figure, style
 from figures.table import TextTable
 
 
 def plot_inversion(result: InversionResult) -> Figure:
-    """Each image pictured, its reconstruction, and their difference, magnified to be seen at all."""
-    difference = np.abs(result.originals - result.reconstructions).max(axis=1)
-    largest = float(difference.max())
-    shown = len(result.originals)
-    rows = ("original", "reconstruction", f"difference\n(white: {_power_of_ten(largest)})", "relative error")
+    """The images that came back worst, their reconstructions, and their differences, magnified to be seen at all; below
+    them the error from each depth in each arithmetic, and how much the inverse magnifies changes of the features."""
     with style():
-        cell = (PAGE - 1) / shown
-        figure = new_figure(PAGE, 3 * cell + 0.5)
-        grid = figure.subplots(4, shown, squeeze=False, height_ratios=(1, 1, 1, 0.2))
-        for column in range(shown):
-            _show(grid[0, column], result.originals[column])
-            _show(grid[1, column], result.reconstructions[column])
-            grid[2, column].imshow(difference[column], cmap="gray", vmin=0, vmax=largest or 1.0)
-            error = _power_of_ten(float(result.shown_errors[column]))
-            grid[3, column].text(0.5, 0.5, error, ha="center", va="center", fontsize=6)
-        for row, label in enumerate(rows):
-            grid[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
-        grid[0, 0].set_title("test images", loc="left")
-        grid[0, int(result.num_image_shown)].set_title("uniform noise", loc="left")
-        for axes in grid.flat:
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
+        pictures = 3 * (PAGE - 1) / len(result.originals) + 0.5
+        figure = new_figure(PAGE, pictures + 2.4)
+        above, below = figure.subfigures(2, 1, height_ratios=(pictures, 2.4), squeeze=False)[:, 0]
+        _draw_pictures(above, result)
+        left, right = below.subplots(1, 2)
+        _draw_errors(left, result)
+        _draw_amplification(right, result)
     return figure
 
 
+def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
+    difference = np.abs(result.originals - result.reconstructions).max(axis=1)
+    largest = float(np.nanmax(difference))
+    shown = len(result.originals)
+    rows = ("original", "reconstruction", f"difference\n(white: {_power_of_ten(largest)})", "relative error")
+    grid = figure.subplots(4, shown, squeeze=False, height_ratios=(1, 1, 1, 0.2))
+    for column in range(shown):
+        _show(grid[0, column], result.originals[column])
+        _show(grid[1, column], result.reconstructions[column])
+        grid[2, column].imshow(difference[column], cmap="gray", vmin=0, vmax=largest or 1.0)
+        error = _power_of_ten(float(result.shown_errors[column]))
+        grid[3, column].text(0.5, 0.5, error, ha="center", va="center", fontsize=6)
+    for row, label in enumerate(rows):
+        grid[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axes in grid[0]:
+        axes.set_title(" ", loc="left")  # its height is kept free in all columns, its width in none
+    for column, title in ((0, "the worst test images"), (int(result.num_image_shown), "the worst of uniform noise")):
+        grid[0, column].set_title(title, loc="left").set_in_layout(False)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+
+
+def _draw_errors(axes: Axes, result: InversionResult) -> None:
+    for row, name in enumerate(result.arithmetics):
+        colour, line, marker = CYCLE[row % len(CYCLE)]
+        errors = result.mean_depth_errors[row]
+        if not errors.any():  # which a logarithm cannot show
+            axes.plot([], [], linestyle="none", label=f"{name}: 0 at every depth")
+            continue
+        errors = np.where(np.isfinite(errors), errors, np.nan)
+        axes.plot(result.depths, errors, color=colour, linestyle=line, marker=marker, label=str(name))
+    axes.set_yscale("log")
+    axes.set_ylabel("mean relative error")
+    _finish(axes, legend_columns=2)
+
+
+def _draw_amplification(axes: Axes, result: InversionResult) -> None:
+    kinds = {
+        "the most magnified direction": result.amplification_largest,
+        "random directions": result.amplification_random,
+    }
+    for (label, values), (colour, line, marker) in zip(kinds.items(), CYCLE):
+        axes.plot(result.depths, np.median(values, axis=1), color=colour, linestyle=line, marker=marker, label=label)
+        axes.fill_between(result.depths, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(1, color=GREY, linewidth=0.6)
+    axes.set_yscale("log")
+    axes.set_ylabel("relative change of the image over\nrelative change of its features")
+    _finish(axes, legend_columns=1)
+
+
+def _finish(axes: Axes, *, legend_columns: int) -> None:
+    axes.set_xlabel("depth $j$ inverted from (block)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend, on a logarithmic axis
+    axes.legend(loc="upper left", ncols=legend_columns, handlelength=1.8)
+
+
 def _show(axes: Axes, pixels: np.ndarray) -> None:
-    image = np.clip(pixels.transpose(1, 2, 0), 0, 1)
+    image = np.clip(np.nan_to_num(pixels.transpose(1, 2, 0)), 0, 1)
     axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
 
 
@@ -51,10 +99,24 @@ def _power_of_ten(value: float) -> str:
 
 
 def tabulate_inversion(result: InversionResult) -> TextTable:
-    """A row for the test images, and one for the noise."""
+    """A row for the test images, and one for the noise; then what is found at the last of the depths."""
     summary = result.summary()
+    keys = ("mean", "median", "q99", "max")
     rows = [
-        (name, f"{errors['count']}", *(f"{errors[key]:.2e}" for key in ("mean", "median", "max")))
+        (name, f"{errors['count']}", *(_scientific(errors.get(key)) for key in keys))
         for name, errors in (("test images", summary["images"]), ("uniform noise", summary["noise"]))
     ]
-    return TextTable(("relative error", "images", "mean", "median", "max"), rows)
+    deepest = summary["by_depth"][-1]
+    errors = ", ".join(f"{name} {_scientific(error)}" for name, error in deepest["mean_error"].items())
+    notes = [
+        f"in {summary['arithmetic']}, from block {summary['depth']}",
+        f"mean over {result.depth_errors.shape[2]} test images, from block {deepest['depth']}: {errors}",
+        f"a change of the features comes back {deepest['amplification_random']:.3g} times as large, relatively, in a "
+        f"random direction, and up to {deepest['amplification_largest']:.3g} times in the most magnified one (medians "
+        f"of {result.amplification_largest.shape[1]} images)",
+    ]
+    return TextTable(("relative error", "images", *keys[:2], "99%", "max"), rows, notes)
+
+
+def _scientific(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"

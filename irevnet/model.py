@@ -223,7 +223,7 @@ class IRevNet(nn.Module):
         inverse, which uses those of another, would be wrong without a word.
         """
         self._require_eval("features")
-        return self._encode(images, self._check_depth(depth))
+        return self._encode(images, self.check_depth(depth))
 
     def inverse(self, phi: Tensor, depth: int | None = None) -> Images:
         """The images whose Phi_depth is `phi`: the inverse of `features` if the network is bijective (equation 1).
@@ -233,7 +233,7 @@ class IRevNet(nn.Module):
         Raises `RuntimeError` in train mode, `ValueError` if `phi` cannot be features of that depth.
         """
         self._require_eval("inverse")
-        depth = self._check_depth(depth)
+        depth = self.check_depth(depth)
         channels = self.config.feature_shape(depth)[0]
         if phi.ndim != 4 or phi.shape[1] != channels:
             raise ValueError(
@@ -302,7 +302,8 @@ class IRevNet(nn.Module):
         if not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}; expected floating point, such as bytes divided by 255")
 
-    def _check_depth(self, depth: int | None) -> int:
+    def check_depth(self, depth: int | None) -> int:
+        """The depth, which is the last if it is `None`; `ValueError` if the network has no such depth."""
         last = self.config.num_blocks
         if depth is None:
             return last

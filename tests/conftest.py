@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis.results import DepthProbeResult, PCASweepResult
+from analysis.results import DepthProbeResult, InversionResult, PCASweepResult
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.recipes import RECIPES
 from irevnet.runs import new_run
@@ -26,6 +26,11 @@ def tolerance() -> dict[torch.dtype, float]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +148,28 @@ def probe() -> DepthProbeResult:
         depth=np.array([1, 2, 5]),
         relative_depth=np.array([0.2, 0.4, 1.0]),
         distance_ratio=np.array([0.9, 0.8, 0.5]),
+    )
+
+
+@pytest.fixture
+def inversion() -> InversionResult:
+    """Of 9 images and 9 of noise, of which 3 and 2 are pictured; 4 images inverted from blocks 1 and 12."""
+    originals = np.random.default_rng(0).uniform(size=(5, 3, 4, 6))
+    return InversionResult(
+        arithmetic=np.array("float32"),
+        depth=np.array(12),
+        image_errors=np.array([1e-7, 4e-7, np.nan, 0.0, 2e-7, 1e-7, 1e-7, 1e-7, 1e-7]),
+        noise_errors=np.full(9, 2e-7),
+        shown=np.array([1, 4, 2, 0, 8]),
+        num_image_shown=np.array(3),
+        originals=originals,
+        reconstructions=originals + 1e-6,
+        depths=np.array([1, 12]),
+        arithmetics=np.array(["float32", "float16", "exact"]),
+        depth_errors=np.array([[[1e-7] * 4, [2e-7, 4e-7, 3e-7, np.nan]], [[1e-3] * 4, [np.inf] * 4], np.zeros((2, 4))]),
+        amplification_random=np.array([[2.0, 4.0], [5.0, 7.0]]),
+        amplification_largest=np.array([[20.0, 40.0], [50.0, 70.0]]),
+        amplification_change=np.full((2, 2), 1e-4),
     )
 
 

@@ -226,6 +226,15 @@ def test_in_exact_arithmetic_a_network_answers_alike(run):
     assert exact["loss"] != plain["loss"]
 
 
+def test_exact_inversion_has_no_error(run):
+    options = ("--num-noise", "5", "--num-images", "2", "--depths", "1,12", "--json")
+    content = json.loads(analyze("invert", "--exact", "--bits", "12", *options).stdout)
+    assert content["arithmetic"] == "exact"
+    assert content["images"]["max"] == content["noise"]["max"] == 0
+    assert [row["depth"] for row in content["by_depth"]] == [1, 12]
+    assert json.loads(analyze("invert", *options).stdout)["images"]["max"] > 0
+
+
 BAD_INPUT = {
     "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
     "unknown data": (cli.main, "train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
@@ -273,6 +282,7 @@ BAD_INPUT = {
     "other classes": (cli.main, "evaluate --ckpt resnet.pt", "resnet.pt tells 3 classes apart, digits has 10, and"),
     "no inverse": (cli.analyze, "invert --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint of"),
     "depth": (cli.analyze, "invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"),
+    "depths to invert from": (cli.analyze, "invert --depths 3,13", "depth 13 does not exist; this network has depths"),
     "depths": (
         cli.analyze,
         "depth-probe --depths 3,13",

@@ -15,53 +15,119 @@ from analysis.results.base import Result
 class InversionResult(Result):
     """Relative reconstruction error ||x - Phi^-1 Phi x|| / ||x|| of network inputs x (section 4.2).
 
+    An error is NaN for an image that is exactly zero, and infinite where the arithmetic overflowed.
+
     Attributes:
-        image_errors: of each test image, `(images,)`; NaN for an image that is exactly zero, which has no relative
-            error.
+        arithmetic: in which the two sets were inverted, `()`.
+        depth: where they were inverted from, `()`.
+        image_errors: of each test image, `(images,)`.
         noise_errors: of each image of uniform noise, `(noises,)`.
-        originals: pixel values in [0, 1] of the images pictured, test images first, `(shown, c, h, w)`.
-        reconstructions: of the same images, from their features, `(shown, c, h, w)`.
-        shown_errors: relative errors of the images pictured, `(shown,)`.
+        shown: indices of the images pictured, those with the largest errors: test images first, `(shown,)`.
         num_image_shown: how many of them are test images, the others being noise, `()`.
-        depth: the depth inverted from, `()`.
+        originals: pixel values in [0, 1] of the images pictured, `(shown, c, h, w)`.
+        reconstructions: of the same images, from their features, `(shown, c, h, w)`.
+        depths: where a sample of the test images was inverted from, `(depths,)`.
+        arithmetics: in which that was done, `(arithmetics,)`.
+        depth_errors: of the sample, `(arithmetics, depths, sample)`.
+        amplification_random: ||dx|| / ||x|| over ||dphi|| / ||phi|| for small changes of the features in random
+            directions, root mean square, of some images of the sample, `(depths, amplified)`.
+        amplification_largest: the same in the direction that the inverse magnifies most, a lower bound found by power
+            iteration, `(depths, amplified)`.
+        amplification_change: by which part the last step of that iteration raised it, `(depths, amplified)`.
     """
 
     STUDY: ClassVar[str] = "invert"
 
+    arithmetic: Shaped[ndarray, ""]
+    depth: Int[ndarray, ""]
     image_errors: Float[ndarray, " images"]
     noise_errors: Float[ndarray, " noises"]
+    shown: Int[ndarray, " shown"]
+    num_image_shown: Int[ndarray, ""]
     originals: Float[ndarray, "shown c h w"]
     reconstructions: Float[ndarray, "shown c h w"]
-    shown_errors: Float[ndarray, " shown"]
-    num_image_shown: Int[ndarray, ""]
-    depth: Int[ndarray, ""]
+    depths: Int[ndarray, " depths"]
+    arithmetics: Shaped[ndarray, " arithmetics"]
+    depth_errors: Float[ndarray, "arithmetics depths sample"]
+    amplification_random: Float[ndarray, "depths amplified"]
+    amplification_largest: Float[ndarray, "depths amplified"]
+    amplification_change: Float[ndarray, "depths amplified"]
+
+    @property
+    def shown_errors(self) -> Float[ndarray, " shown"]:
+        """Relative errors of the images pictured."""
+        first = int(self.num_image_shown)
+        return np.concatenate((self.image_errors[self.shown[:first]], self.noise_errors[self.shown[first:]]))
 
     def table(self) -> pd.DataFrame:
-        errors = {"test images": self.image_errors, "uniform noise": self.noise_errors}
-        return pd.concat(
-            [
-                pd.DataFrame({"set": name, "index": np.arange(len(values)), "relative_error": values})
-                for name, values in errors.items()
-            ],
-            ignore_index=True,
-        )
+        """A row for each number: errors of both sets, errors of the sample by arithmetic and depth, amplifications."""
+        sets = {"test images": self.image_errors, "uniform noise": self.noise_errors}
+        here = self.arithmetic[None], self.depth[None]
+        parts = [_rows(name, "relative error", *here, values[None, None]) for name, values in sets.items()]
+        parts.append(_rows("sample", "relative error", self.arithmetics, self.depths, self.depth_errors))
+        for name in ("random", "largest"):
+            values = getattr(self, f"amplification_{name}")
+            parts.append(_rows("sample", f"amplification, {name}", np.array(["float32"]), self.depths, values[None]))
+        return pd.concat(parts, ignore_index=True)
 
     def summary(self) -> dict[str, Any]:
         return {
+            "arithmetic": str(self.arithmetic),
             "depth": int(self.depth),
             "images": _statistics(self.image_errors),
             "noise": _statistics(self.noise_errors),
+            "by_depth": [
+                {
+                    "depth": depth,
+                    "mean_error": dict(zip(self.arithmetics.tolist(), map(_plain, means))),
+                    "amplification_random": float(np.median(self.amplification_random[row])),
+                    "amplification_largest": float(np.median(self.amplification_largest[row])),
+                }
+                for row, (depth, means) in enumerate(zip(self.depths.tolist(), self.mean_depth_errors.T))
+            ],
         }
 
+    @property
+    def mean_depth_errors(self) -> Float[ndarray, "arithmetics depths"]:
+        """The mean over the sample, images that are exactly zero left out; NaN if all are."""
+        defined = ~np.isnan(self.depth_errors)
+        with np.errstate(invalid="ignore"):
+            return np.where(defined, self.depth_errors, 0).sum(axis=2) / defined.sum(axis=2)
 
-def _statistics(errors: Shaped[ndarray, " n"]) -> dict[str, float | int]:
+
+def _rows(
+    images: str,
+    quantity: str,
+    arithmetics: Shaped[ndarray, " kinds"],
+    depths: Int[ndarray, " depths"],
+    values: Shaped[ndarray, "kinds depths images"],
+) -> pd.DataFrame:
+    kind, depth, index = (axis.ravel() for axis in np.indices(values.shape))
+    return pd.DataFrame(
+        {
+            "set": images,
+            "quantity": quantity,
+            "arithmetic": arithmetics[kind],
+            "depth": depths[depth],
+            "index": index,
+            "value": values.ravel(),
+        }
+    )
+
+
+def _statistics(errors: Shaped[ndarray, " n"]) -> dict[str, float | int | None]:
     defined = errors[~np.isnan(errors)].astype(np.float64)
     if len(defined) == 0:
         return {"count": 0, "undefined": len(errors)}
+    quantiles = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
     return {
         "count": len(defined),
         "undefined": len(errors) - len(defined),
-        "mean": float(defined.mean()),
-        "median": float(np.median(defined)),
-        "max": float(defined.max()),
+        "mean": _plain(defined.mean()),
+        **{name: _plain(np.quantile(defined, q)) for name, q in quantiles.items()},
     }
+
+
+def _plain(value: float) -> float | None:
+    """For JSON, which has no infinity."""
+    return float(value) if np.isfinite(value) else None

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.results import DepthProbeResult, InversionResult
+from analysis.results import DepthProbeResult
 
 
 @pytest.fixture
@@ -85,21 +85,34 @@ def test_pickled_arrays_are_not_loaded(tmp_path, result):
         DepthProbeResult.load(tmp_path)
 
 
-def test_the_inversion_table_has_a_row_an_image():
-    result = InversionResult(
-        image_errors=np.array([1e-7, np.nan]),
-        noise_errors=np.array([2e-7, 3e-7, 4e-7]),
-        originals=np.zeros((1, 1, 2, 2)),
-        reconstructions=np.zeros((1, 1, 2, 2)),
-        shown_errors=np.zeros(1),
-        num_image_shown=np.array(1),
-        depth=np.array(4),
-    )
-    table = result.table()
-    assert table["set"].tolist() == ["test images"] * 2 + ["uniform noise"] * 3
-    assert table["index"].tolist() == [0, 1, 0, 1, 2]
-    assert result.summary()["images"] == {"count": 1, "undefined": 1, "mean": 1e-7, "median": 1e-7, "max": 1e-7}
-    assert result.summary()["noise"]["median"] == pytest.approx(3e-7)
+def test_the_inversion_table_has_a_row_a_number(inversion):
+    table = inversion.table()
+    counts = table.groupby(["set", "quantity"]).size().to_dict()
+    assert counts == {
+        ("test images", "relative error"): 9,
+        ("uniform noise", "relative error"): 9,
+        ("sample", "relative error"): 24,
+        ("sample", "amplification, random"): 4,
+        ("sample", "amplification, largest"): 4,
+    }
+    row = table[(table["set"] == "sample") & (table["depth"] == 12) & (table["index"] == 1)]
+    assert row["arithmetic"].tolist() == ["float32", "float16", "exact", "float32", "float32"]
+    assert row["value"].tolist() == [4e-7, np.inf, 0.0, 7.0, 70.0]
+
+
+def test_the_inversion_summary_has_statistics_and_no_number_that_json_lacks(inversion):
+    summary = inversion.summary()
+    json.dumps(summary, allow_nan=False)
+    assert summary["images"].pop("mean") == pytest.approx(1.375e-7)
+    assert summary["images"].pop("q99") == pytest.approx(4e-7 - 0.07 * 2e-7)
+    assert summary["images"].pop("q90") == pytest.approx(2e-7 + 0.3 * 2e-7)
+    assert summary["images"] == {"count": 8, "undefined": 1, "median": 1e-7, "max": 4e-7}
+    assert summary["by_depth"][1] == {
+        "depth": 12,
+        "mean_error": {"float32": pytest.approx(3e-7), "float16": None, "exact": 0.0},
+        "amplification_random": 6.0,
+        "amplification_largest": 60.0,
+    }
 
 
 def test_results_are_read_without_torch():

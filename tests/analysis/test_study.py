@@ -21,16 +21,8 @@ def run(finished_run, tmp_path):
 
 
 @pytest.fixture
-def result():
-    return InversionResult(
-        image_errors=np.zeros(1),
-        noise_errors=np.zeros(1),
-        originals=np.zeros((2, 1, 2, 2)),
-        reconstructions=np.zeros((2, 1, 2, 2)),
-        shown_errors=np.zeros(2),
-        num_image_shown=np.array(1),
-        depth=np.array(12),
-    )
+def result(inversion):
+    return inversion
 
 
 def test_a_run_is_opened_with_its_own_data(run):
