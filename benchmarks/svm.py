@@ -5,8 +5,8 @@
     python benchmarks/svm.py --only newton       # in minutes: without LinearSVC
 
 20,000 points of 100 classes in 768 dimensions, standardised, with a power-law spectrum of condition number 2 and 3,800;
-and, with --features STORE, those of a network's layer that irevnet-analyze has extracted. C goes over the grid of the
-studies; the one that `choose_svm` picks comes first and is marked. Rows are saved one by one: --go-on goes on.
+and, with --features STORE, first as many of a network's layer that irevnet-analyze has extracted. C goes over the grid
+of the studies; the one that `choose_svm` picks comes first and is marked. Rows are saved one by one: --go-on goes on.
 
 LinearSVC has no option to stop at an objective. Its primal solver is run with tol = 1, 0.1, 0.01, ... until every
 class's objective lies within 1e-4 of the float64 optimum, and only the last of these runs counts: the least that a user
@@ -102,8 +102,9 @@ def measure(
         yield row
 
 
-def stored(folder: Path, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    return np.load(folder / "train" / f"{layer}.npy"), np.load(folder / "train" / "labels.npy")
+def stored(folder: Path, layer: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the first n images; in CIFAR's files these are in random order."""
+    return np.load(folder / "train" / f"{layer}.npy")[:n], np.load(folder / "train" / "labels.npy")[:n]
 
 
 def main() -> None:
@@ -116,9 +117,10 @@ def main() -> None:
     parser.add_argument("--go-on", action="store_true", help="leave out what an interrupted run has measured")
     options = parser.parse_args()
     n, dims, classes = options.shape
-    cases = {f"mixtures {c:,.0f}": mixtures(c, n=n, dims=dims, classes=classes) for c in (2, 3800)}
+    cases = {}
     if options.features:
-        cases[f"{options.features.parent.name} {options.layer}"] = stored(options.features, options.layer)
+        cases[f"{options.features.parent.name} {options.layer}"] = stored(options.features, options.layer, n)
+    cases |= {f"mixtures {c:,.0f}": mixtures(c, n=n, dims=dims, classes=classes) for c in (2, 3800)}
     name = "svm" if options.device == "cpu" else "svm-cuda"
     about = environment(options.device, "scikit-learn", "scipy", "numpy", tolerance=TOLERANCE)
     path = RESULTS / f"{name}.json"
