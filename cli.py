@@ -12,11 +12,11 @@ import click
 
 from irevnet.terminal import (
     Classes,
+    Floats,
     Group,
     Names,
     Numbers,
     Part,
-    Parts,
     print_json,
     standard_error,
     stop_on_signals,
@@ -182,7 +182,11 @@ CONFIG_OPTIONS = (
     click.option("-b", "--batch-size", type=int, help="Images a step."),
     click.option("--lr", "learning_rate", type=float, help="The highest learning rate."),
     click.option("--schedule", type=click.Choice(["one-cycle", "step"]), help="How the learning rate changes."),
-    click.option("--decay-at", type=Parts(), help="With --schedule step: when to lower the rate, as parts of the run."),
+    click.option(
+        "--decay-at",
+        type=Floats("parts of the run", "0.3,0.6,0.8"),
+        help="With --schedule step: when to lower the rate, as parts of the run.",
+    ),
     click.option("--decay", type=float, help="What the rate is then multiplied by."),
     click.option("--momentum", type=float, help="Momentum of the gradient."),
     click.option("--weight-decay", type=float, help="L2 penalty on every parameter."),
@@ -449,6 +453,7 @@ def _finish(
     tabulate: "Callable[[Any], TextTable]",
     *,
     as_json: bool,
+    animate: "Callable[[Any, Path], Path] | None" = None,
     **subject: Any,
 ) -> None:
     """Draws a result from the files that it was saved in, and prints it."""
@@ -457,6 +462,8 @@ def _finish(
     folder = files[0].parent
     saved = type(result).load(folder)
     files += save_figure(plot(saved), folder, result.STUDY)
+    if animate is not None:
+        files.append(animate(saved, folder))
     if as_json:
         print_json({**subject, **result.summary(), "files": list(map(str, files))})
     else:
@@ -475,6 +482,7 @@ def analyze() -> None:
 
     \b
     irevnet-analyze invert            how exactly images come back from their features (section 4.2)
+    irevnet-analyze interpolate       what lies between two images in feature space (Fig. 5)
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
     irevnet-analyze features          those features alone, on disk, once for all studies
@@ -520,6 +528,54 @@ def invert(as_json: bool, **options: Any) -> None:
     result = measure(model, images, transform, generator=generator, **measured, **study.passes())
     files = study.save(result)
     _finish(files, result, plot_inversion, tabulate_inversion, as_json=as_json, checkpoint=str(study.path))
+
+
+@analyze.command()
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="A CSV of pairs: columns a and b name image files, middle one that is truly between them, kind what they are.",
+)
+@click.option(
+    "--num-pairs",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Without images and --pairs, pairs (or, with --direction, images) drawn from the test set.",
+)
+@click.option("--direction", help="Move along pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS from each image.")
+@click.option("--depth", type=click.IntRange(min=0), help="The block whose features.  [default: the last]")
+@click.option("--steps", type=click.IntRange(min=2), default=9, show_default=True, help="Images a path.")
+@click.option(
+    "--t",
+    type=Floats("places on a path", "1,0.5,0"),
+    help="Places on a path, in place of --steps: 1 is the first image, 0 the second; on a direction 0 is the image.",
+)
+@click.option("--even", is_flag=True, help="Place steps such that neighbouring images are equally far apart.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Show the network images of N x N.  [default: its own]")
+@exact_option
+@bits_option
+@study_options
+def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Walk in a straight line through feature space, and see the images on the way (section 4.2, Fig. 5).
+
+    x^t = Phi^-1(t Phi x^0 + (1 - t) Phi x^1) for two IMAGEs, for the --pairs of a CSV, or for pairs of the test set;
+    four IMAGEs are the corners of a grid. With --direction, IMAGEs or those drawn are moved by t steps: standard
+    deviations along a principal component, or ways from the mean of a class to that of another. Beside each path lies
+    the straight line of pixel values.
+    """
+    from analysis.results import InterpolationResult
+    from analysis.walk import interpolate as walk
+    from figures.interpolation import plot_interpolation, save_animation, tabulate_interpolation
+
+    names = ("pairs", "num_pairs", "direction", "depth", "steps", "t", "even", "image_size")
+    asked = {name: options.pop(name) for name in names}
+    study = _open(**options)
+    study.folder(InterpolationResult)
+    result = walk(study, files=images, **asked)
+    files = study.save(result)
+    _finish(files, result, plot_interpolation, tabulate_interpolation, as_json=as_json, animate=save_animation)
 
 
 def network_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -164,14 +164,19 @@ class Study:
         return None if known is None else images.relabelled(known)
 
     def _known_classes(self) -> tuple[str, ...] | None:
-        """What the network's logits stand for, if these include the classes looked at.
+        """What the network's logits stand for, if these include the classes looked at."""
+        known = self.answers()
+        return known if set(self.classes) <= set(known) else None
+
+    def answers(self) -> tuple[str, ...]:
+        """What the network's logits stand for; their numbers, in brackets, where that is not known.
 
         Weights that do not say what their classes are called are taken to know those of any data that has as many.
         """
-        known = self.checkpoint.classes
-        if not known and len(self.source.classes) == self.checkpoint.config.num_classes:
-            known = self.source.classes
-        return known if set(self.classes) <= set(known) else None
+        count = self.checkpoint.config.num_classes
+        if self.checkpoint.classes:
+            return self.checkpoint.classes
+        return self.source.classes if len(self.source.classes) == count else tuple(f"({n})" for n in range(count))
 
     def passes(self) -> dict[str, Any]:
         """How images go through the network: options that every function which shows it images takes."""

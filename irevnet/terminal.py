@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error.
 """
 
 import json
+import math
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -127,16 +128,23 @@ class Names(click.ParamType):
         return [name.strip() for name in value.split(",") if name.strip()]
 
 
-class Parts(click.ParamType):
-    """Parts of a whole such as 0.3,0.6."""
+class Floats(click.ParamType):
+    """Numbers such as 0.3,0.6; `example` is such a list, and `what` they are."""
 
-    name = "parts"
+    name = "numbers"
+
+    def __init__(self, what: str, example: str):
+        self.what = what
+        self.example = example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
-            return tuple(float(part) for part in value.split(",") if part.strip())
+            numbers = tuple(float(part) for part in value.split(",") if part.strip())
         except ValueError:
-            self.fail(f"{value!r} is not a list of parts of the run; expected numbers such as 0.3,0.6,0.8")
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not a list of {self.what}; expected numbers such as {self.example}")
+        return numbers
 
 
 class Part(click.ParamType):

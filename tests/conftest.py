@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis.results import DepthProbeResult, InversionResult, PCASweepResult
+from analysis.results import DepthProbeResult, InterpolationResult, InversionResult, PCASweepResult
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.recipes import RECIPES
 from irevnet.runs import new_run
@@ -170,6 +170,27 @@ def inversion() -> InversionResult:
         amplification_random=np.array([[2.0, 4.0], [5.0, 7.0]]),
         amplification_largest=np.array([[20.0, 40.0], [50.0, 70.0]]),
         amplification_change=np.full((2, 2), 1e-4),
+    )
+
+
+@pytest.fixture
+def interpolation() -> InterpolationResult:
+    """Two lines of three steps on an injective network, of the first of which the middle is known."""
+    rng = np.random.default_rng(0)
+    return InterpolationResult(
+        depth=np.array(4),
+        bijective=np.array(False),
+        rows_of_grid=np.array(False),
+        names=np.array(["cat to dog", "dog to cow"]),
+        classes=np.array(["cat", "dog", "cow"]),
+        t=np.broadcast_to([1.0, 0.5, 0.0], (2, 2, 3)).copy(),
+        images=rng.uniform(-0.5, 1.5, size=(2, 2, 3, 3, 4, 6)).astype(np.float32),
+        top_class=np.array([[[0, 1, 1], [1, 1, 2]], [[0, 0, 1], [1, 2, 2]]]),
+        probability=np.full((2, 2, 3), 0.75),
+        travelled=np.broadcast_to([0.0, 1.0, 3.0], (2, 2, 3)).copy(),
+        outside=np.full((2, 2, 3), 0.5),
+        residual=np.full((2, 2, 3), 0.2),
+        middle_distance=np.array([[0.1, np.nan], [0.3, np.nan]]),
     )
 
 

@@ -235,6 +235,43 @@ def test_exact_inversion_has_no_error(run):
     assert json.loads(analyze("invert", *options).stdout)["images"]["max"] > 0
 
 
+def test_paths_are_walked_between_test_images_files_and_along_directions(run):
+    for name, value in {"a": 0, "b": 255, "half": 128, "large": 7}.items():
+        side = 12 if name == "large" else 8
+        Image.fromarray(np.full((side, side), value, dtype=np.uint8)).save(f"{name}.png")
+    Path("pairs.csv").write_text("kind,a,b,middle\ngrey,a.png,b.png,half.png\n")
+    drawn = analyze("interpolate", "--steps", "3", "--num-pairs", "2")
+    assert drawn.exit_code == 0, drawn.output
+    assert re.search(r"\(test image \d+\) to .* features +\d", drawn.stdout)
+    files = drawn.stdout.splitlines()[-6:]
+    assert [Path(file).suffix for file in files] == [".npz", ".csv", ".json", ".png", ".pdf", ".gif"]
+    assert all(Path(file).is_file() for file in files)
+    with Image.open(files[-1]) as animation:
+        assert animation.n_frames == 4  # there and back
+
+    def walk(*options: str) -> list[dict]:
+        result = analyze("interpolate", *options, "--json", "--num-pairs", "2")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["lines"]
+
+    (line,) = walk("a.png", "b.png", "--t", "1,0.5,0,-1", "--exact")
+    assert line["name"] == "a to b"
+    assert len(line["paths"]["features"]["answers"]) == 4
+    assert line["paths"]["pixels"]["length"] == pytest.approx(2.0, abs=1e-3)
+    (line,) = walk("--pairs", "pairs.csv", "--depth", "3", "--even")
+    assert line["name"] == "grey: a to b"
+    assert line["paths"]["pixels"]["middle_distance"] == pytest.approx(0.5 / 255, abs=1e-5)
+    assert [line["name"] for line in walk("a.png", "b.png", "half.png", "a.png", "--steps", "4")] == [
+        f"row {row}" for row in (1, 2, 3, 4)
+    ]
+    for direction in ("pc:2", "svm:4-9", "mean:4-9"):
+        lines = walk("--direction", direction, "--steps", "3")
+        assert len(lines) == 2
+        assert all(re.match(r"\d \(test" if direction == "pc:2" else r"4 \(test", line["name"]) for line in lines)
+    (line,) = walk("large.png", "--direction", "pc:1", "--image-size", "8")
+    assert line["name"] == "large"
+
+
 BAD_INPUT = {
     "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
     "unknown data": (cli.main, "train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
@@ -325,6 +362,47 @@ BAD_INPUT = {
         "a ResNet has no inverse; give the checkpoint of an i-RevNet",
     ),
     "exact ResNet": (cli.analyze, "features --exact --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint"),
+    "end of a path": (cli.analyze, "interpolate grey.png thesis.tex", "thesis.tex cannot be read as an image"),
+    "absent end": (cli.analyze, "interpolate grey.png absent.png", "absent.png"),
+    "ends of two sizes": (
+        cli.analyze,
+        "interpolate grey.png torn/train/b/0.png",
+        "grey.png is 8 x 8 pixels large, torn/train/b/0.png is 50 x 40; give images of one size, or an --image-size",
+    ),
+    "three ends": (
+        cli.analyze,
+        "interpolate grey.png grey.png grey.png",
+        "3 images were given; give two for a path or",
+    ),
+    "depth of a path": (cli.analyze, "interpolate --depth 13", "depth 13 does not exist; this network has depths 0"),
+    "one place": (cli.analyze, "interpolate --t 1", "1 place on a path was given; give two or more, such as 1,0.5,0"),
+    "no direction": (cli.analyze, "interpolate --direction up", "'up' is no direction; expected pc:NUMBER, svm:CLASS-"),
+    "direction to no class": (
+        cli.analyze,
+        "interpolate --direction svm:4-eleven",
+        "'svm:4-eleven' does not name two classes; there are 0, 1, 2",
+    ),
+    "pairs and images": (
+        cli.analyze,
+        "interpolate grey.png grey.png --pairs x.csv",
+        "--pairs was given with images or",
+    ),
+    "no pairs": (cli.analyze, "interpolate --pairs absent.csv", "there is no table of pairs absent.csv"),
+    "pairs of text": (
+        cli.analyze,
+        "interpolate --pairs names.txt",
+        "names.txt has the columns 3; expected a and b, and",
+    ),
+    "size of a path": (
+        cli.analyze,
+        "interpolate grey.png grey.png --image-size 9",
+        "this network takes (batch, 1, height, width) with height and width multiples of 8",
+    ),
+    "path of a ResNet": (
+        cli.analyze,
+        "interpolate --ckpt resnet.pt",
+        "a ResNet has no inverse; give the checkpoint of",
+    ),
     "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
     "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
     "studied data": (
@@ -707,6 +785,13 @@ def test_training_curves_are_drawn_of_the_newest_run_or_of_several(run):
     assert content["runs"][0]["loss_at_quarters"] == content["runs"][1]["loss_at_quarters"]
     record = json.loads(Path("curves/training-curves.json").read_text())["provenance"]
     assert [each["run"] for each in record["runs"]] == ["runs/first", "runs/second"]
+
+
+@pytest.mark.parametrize("value", ["1,half", "nan,1", "1;0"])
+def test_places_that_are_none_are_explained(value):
+    result = analyze("interpolate", "--t", value)
+    assert result.exit_code == 2
+    assert f"'{value}' is not a list of places on a path; expected numbers such as 1,0.5,0" in result.stderr
 
 
 @pytest.mark.parametrize("value", ["2", "0/2", "3/2", "a/b"])

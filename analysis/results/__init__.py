@@ -1,12 +1,15 @@
 """Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
 
 from analysis.results.base import Result, check_folder
+from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
 from analysis.results.training_curves import TrainingCurvesResult
 
 __all__ = [
+    "PATHS",
     "DepthProbeResult",
+    "InterpolationResult",
     "InversionResult",
     "PCASweepResult",
     "ProbeResult",

@@ -5,9 +5,11 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from PIL import Image
 
 from analysis.results import InversionResult, TrainingCurvesResult
 from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
+from figures.interpolation import plot_interpolation, save_animation, tabulate_interpolation
 from figures.inversion import plot_inversion, tabulate_inversion
 from figures.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
 from figures.style import save_figure
@@ -165,6 +167,55 @@ def test_the_inversion_table_says_what_is_found_at_the_last_depth(inversion):
         "mean over 4 test images, from block 12: float32 3.00e-07, float16 not finite, exact 0.00e+00",
     ]
     assert "comes back 6 times as large, relatively, in a random direction, and up to 60 times" in table.notes[2]
+
+
+def test_the_interpolation_figure_shows_both_paths_and_marks_where_the_answer_changes(interpolation):
+    figure = plot_interpolation(interpolation)
+    assert [part.get_suptitle() for part in figure.subfigs] == ["cat to dog", "dog to cow"]
+    axes = figure.axes
+    assert len(axes) == 12
+    assert [axes[0].get_ylabel(), axes[3].get_ylabel()] == ["features", "pixels"]
+    assert axes[1].get_xlabel() == "dog 75%\n$t$ = 0.5"
+    colours = [each.xaxis.label.get_color() for each in axes[:6]]
+    assert [colour != "black" for colour in colours] == [False, True, False, False, False, True]
+    np.testing.assert_allclose(
+        axes[4].images[0].get_array(), np.clip(interpolation.images[1, 0, 1].transpose(1, 2, 0), 0, 1)
+    )
+
+
+def test_a_grid_is_drawn_as_one(interpolation):
+    figure = plot_interpolation(dataclasses.replace(interpolation, rows_of_grid=np.array(True)))
+    assert [half.get_suptitle() for half in figure.subfigs] == [
+        "straight lines of features",
+        "straight lines of pixels",
+    ]
+    assert len(figure.axes) == 12
+    np.testing.assert_allclose(
+        figure.axes[5].images[0].get_array(), np.clip(interpolation.images[0, 1, 2].transpose(1, 2, 0), 0, 1)
+    )
+
+
+def test_the_animation_walks_there_and_back(interpolation, tmp_path):
+    path = save_animation(interpolation, tmp_path)
+    with Image.open(path) as animation:
+        assert animation.n_frames == 4
+        assert animation.size == (2 * 6 * 22, 2 * 4 * 22)  # each pixel 22 wide, at least 128 an image
+    grey = dataclasses.replace(interpolation, images=interpolation.images[:, :, :, :1])
+    with Image.open(save_animation(grey, tmp_path)) as animation:
+        assert animation.n_frames == 4
+
+
+def test_the_interpolation_table_has_only_columns_that_say_something(interpolation):
+    table = tabulate_interpolation(interpolation)
+    assert table.headings[2:] == ["answers", "length", "outside [0, 1]", "off the range", "from the middle"]
+    assert table.rows[0] == ["cat to dog", "features", "cat, dog from t = 0.5", "3.000", "50.0%", "2.0e-01", "0.1000"]
+    assert table.rows[2][-1] == "unknown"
+    assert table.notes[1] == "nearer to the true middle than the mean of the pixels is: 1 of 1 lines"
+    unknown = dataclasses.replace(interpolation, bijective=np.array(True), middle_distance=np.full((2, 2), np.nan))
+    table = tabulate_interpolation(unknown)
+    assert table.headings[2:] == ["answers", "length", "outside [0, 1]"]
+    assert table.rows[3] == ["dog to cow", "pixels", "dog, cow from t = 0.5", "3.000", "50.0%"]
+    assert len(table.notes) == 1
 
 
 def test_figures_are_saved_for_the_screen_and_for_print(tmp_path, probe):
