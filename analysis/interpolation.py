@@ -1,5 +1,6 @@
 """Straight lines through feature space, mapped back to images (section 4.2, Fig. 5)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,8 @@ def follow(
     for at in (depth, 0):
         lines = lines_at(at)
         rows = [
-            _look_along(model, transform, lines, line, t, even=even, middle=None if middle is None else middle[line])
+            _look_along(model, transform, lines, line, t, even=even)
+            | _compare_middle(model, transform, lines, line, None if middle is None else middle[line], depth)
             for line in track(range(len(names)), "lines of features" if at == depth else "lines of pixels")
         ]
         for name in rows[0]:
@@ -119,16 +121,13 @@ def _look_along(
     t: Sequence[float],
     *,
     even: bool,
-    middle: Tensor | None,
 ) -> dict[str, ndarray]:
-    """All that is recorded of one line, by its name in the result."""
+    """What is recorded of each step of one line, by its name in the result."""
     places = _evenly(model, transform, lines, line, t) if even else np.array(t, dtype=float)
     phi = lines.at(line, places)
     inputs = model.inverse(phi, lines.depth)
     probability, top_class = model(inputs).double().softmax(dim=1).max(dim=1)
     pixels = transform.to_pixels(inputs).double()
-    half = transform.to_pixels(model.inverse(lines.at(line, [0.5]), lines.depth)).double()
-    true = torch.full_like(half, torch.nan) if middle is None else transform.to_pixels(middle.to(half))[None]
     again = model.features(inputs, lines.depth)
     outside = (pixels < -ROUNDING) | (pixels > 1 + ROUNDING)
     values = {
@@ -139,9 +138,25 @@ def _look_along(
         "travelled": torch.cat((pixels.new_zeros(1), _distances(pixels).cumsum(dim=0))),
         "outside": outside.double().mean(dim=(1, 2, 3)),
         "residual": _norms(again - phi) / _norms(phi),
-        "middle_distance": _distances(torch.cat((half, true)))[0],
     }
     return {name: value.cpu().numpy() for name, value in values.items()}
+
+
+def _compare_middle(
+    model: IRevNet, transform: InputTransform, lines: Lines, line: int, middle: Tensor | None, depth: int
+) -> dict[str, float]:
+    """How far the middle of a line is from what is truly there: in pixels, and in the features of a depth."""
+    if middle is None or not middle.isfinite().all():
+        return {"middle_distance": math.nan, "middle_feature_distance": math.nan}
+    first, half, second = model.inverse(lines.at(line, [1.0, 0.5, 0.0]), lines.depth)
+    true = middle.to(half)
+    images = torch.stack((half, true, first, second))
+    phi = model.features(images, depth)
+    apart, ends = _norms(phi[0:1] - phi[1:2]).item(), _norms(phi[2:3] - phi[3:4]).item()
+    return {
+        "middle_distance": _distances(transform.to_pixels(images[:2]).double()).item(),
+        "middle_feature_distance": apart / ends if ends > 0 else math.nan,
+    }
 
 
 ROUNDING = 1e-4

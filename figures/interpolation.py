@@ -70,26 +70,29 @@ def save_animation(result: InterpolationResult, folder: Path) -> Path:
 
 def tabulate_interpolation(result: InterpolationResult) -> TextTable:
     """Two rows a line: through features, and through pixels."""
-    headings = ["line", "path", "answers", "length", "outside [0, 1]"]
+    headings = ["line", "path", "length", "outside [0, 1]"]
     off_range, known = not result.bijective, np.isfinite(result.middle_distance).any()
     headings += ["off the range"] if off_range else []
-    headings += ["from the middle"] if known else []
+    headings += ["from the middle", "in features"] if known else []
+    headings.append("answers")
     rows = []
     for line, name in enumerate(result.names):
         for number, path in enumerate(PATHS):
-            cells = [str(name), path, _answers(result, number, line), f"{result.travelled[number, line, -1]:.3f}"]
+            cells = [str(name), path, f"{result.travelled[number, line, -1]:.3f}"]
             cells.append(percent(result.outside[number, line].max()))
             cells += [f"{result.residual[number, line].max():.1e}"] if off_range else []
-            distance = result.middle_distance[number, line]
-            cells += [f"{distance:.4f}" if np.isfinite(distance) else "unknown"] if known else []
-            rows.append(cells)
+            middle = result.middle_distance[number, line], result.middle_feature_distance[number, line]
+            cells += [f"{value:.3f}" if np.isfinite(value) else "unknown" for value in middle] if known else []
+            rows.append([*cells, _answers(result, number, line)])
     notes = ["length: root mean square differences of pixel values from image to image, summed up"]
     if known:
-        nearer, lines = (
-            (result.middle_distance[0] < result.middle_distance[1]).sum(),
-            np.isfinite(result.middle_distance[0]).sum(),
+        lines = np.isfinite(result.middle_distance[0]).sum()
+        nearer = (result.middle_distance[0] < result.middle_distance[1]).sum()
+        nearer_features = (result.middle_feature_distance[0] < result.middle_feature_distance[1]).sum()
+        notes.append(
+            f"nearer to the true middle than the mean of the pixels is: {nearer} of {lines} lines; in features, in "
+            f"units of the distance of both ends, {nearer_features} of {lines}"
         )
-        notes.append(f"nearer to the true middle than the mean of the pixels is: {nearer} of {lines} lines")
     return TextTable(headings, rows, notes)
 
 

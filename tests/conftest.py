@@ -191,6 +191,7 @@ def interpolation() -> InterpolationResult:
         outside=np.full((2, 2, 3), 0.5),
         residual=np.full((2, 2, 3), 0.2),
         middle_distance=np.array([[0.1, np.nan], [0.3, np.nan]]),
+        middle_feature_distance=np.array([[0.4, np.nan], [0.3, np.nan]]),
     )
 
 

@@ -38,6 +38,8 @@ class InterpolationResult(Result):
             `(paths, lines, steps)`.
         middle_distance: of the image at t = 1/2 to what is truly in the middle; NaN where that is not known,
             `(paths, lines)`.
+        middle_feature_distance: of their features, over the distance of the features of both ends; 0 where what is
+            between the two has been linearised, `(paths, lines)`.
     """
 
     STUDY: ClassVar[str] = "interpolate"
@@ -55,6 +57,7 @@ class InterpolationResult(Result):
     outside: Float[ndarray, "paths lines steps"]
     residual: Float[ndarray, "paths lines steps"]
     middle_distance: Float[ndarray, "paths lines"]
+    middle_feature_distance: Float[ndarray, "paths lines"]
 
     def changes(self, path: int, line: int) -> list[int]:
         """The steps at which the network's answer is another than at the step before, from 1 on."""
@@ -82,8 +85,7 @@ class InterpolationResult(Result):
         }
 
     def _summary(self, line: int) -> dict[str, Any]:
-        distances = self.middle_distance[:, line]
-        known = bool(np.isfinite(distances).all())
+        middle = {name: getattr(self, name)[:, line] for name in ("middle_distance", "middle_feature_distance")}
         return {
             "name": str(self.names[line]),
             "paths": {
@@ -93,7 +95,7 @@ class InterpolationResult(Result):
                     "length": float(self.travelled[number, line, -1]),
                     "largest_share_outside": float(self.outside[number, line].max()),
                     "largest_residual": float(self.residual[number, line].max()),
-                    "middle_distance": float(distances[number]) if known else None,
+                    **{name: float(d[number]) if np.isfinite(d[number]) else None for name, d in middle.items()},
                 }
                 for number, path in enumerate(PATHS)
             },

@@ -91,7 +91,13 @@ def test_a_middle_that_is_known_is_compared_with_both_paths(bijective, inputs):
     blend = TRANSFORM.to_pixels(inputs[::2]).mean(dim=0)
     expected = (TRANSFORM.to_pixels(middle[0]) - blend).square().mean().sqrt().item()
     assert result.middle_distance[1, 0] == pytest.approx(expected)
-    assert np.isnan(result.middle_distance[:, 1]).all()
+    first, second, true = (bijective.features(each[None]) for each in (inputs[0], inputs[2], middle[0]))
+    blended = bijective.features(inputs[::2].mean(dim=0, keepdim=True))
+    assert result.middle_feature_distance[0, 0] < 1e-10
+    expected = ((blended - true).norm() / (first - second).norm()).item()
+    assert result.middle_feature_distance[1, 0] == pytest.approx(expected)
+    for distances in (result.middle_distance, result.middle_feature_distance):
+        assert np.isnan(distances[:, 1]).all()
 
 
 def test_a_grid_has_its_images_in_the_corners(bijective, inputs):

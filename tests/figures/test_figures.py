@@ -207,14 +207,33 @@ def test_the_animation_walks_there_and_back(interpolation, tmp_path):
 
 def test_the_interpolation_table_has_only_columns_that_say_something(interpolation):
     table = tabulate_interpolation(interpolation)
-    assert table.headings[2:] == ["answers", "length", "outside [0, 1]", "off the range", "from the middle"]
-    assert table.rows[0] == ["cat to dog", "features", "cat, dog from t = 0.5", "3.000", "50.0%", "2.0e-01", "0.1000"]
-    assert table.rows[2][-1] == "unknown"
-    assert table.notes[1] == "nearer to the true middle than the mean of the pixels is: 1 of 1 lines"
+    assert table.headings[2:] == [
+        "length",
+        "outside [0, 1]",
+        "off the range",
+        "from the middle",
+        "in features",
+        "answers",
+    ]
+    assert table.rows[0] == [
+        "cat to dog",
+        "features",
+        "3.000",
+        "50.0%",
+        "2.0e-01",
+        "0.100",
+        "0.400",
+        "cat, dog from t = 0.5",
+    ]
+    assert table.rows[2][-3:-1] == ["unknown", "unknown"]
+    assert table.notes[1] == (
+        "nearer to the true middle than the mean of the pixels is: 1 of 1 lines; in features, in units of the distance "
+        "of both ends, 0 of 1"
+    )
     unknown = dataclasses.replace(interpolation, bijective=np.array(True), middle_distance=np.full((2, 2), np.nan))
     table = tabulate_interpolation(unknown)
-    assert table.headings[2:] == ["answers", "length", "outside [0, 1]"]
-    assert table.rows[3] == ["dog to cow", "pixels", "dog, cow from t = 0.5", "3.000", "50.0%"]
+    assert table.headings[2:] == ["length", "outside [0, 1]", "answers"]
+    assert table.rows[3] == ["dog to cow", "pixels", "3.000", "50.0%", "dog, cow from t = 0.5"]
     assert len(table.notes) == 1
 
 
