@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from analysis.results import Result
     from analysis.study import Study
     from figures.table import TextTable
-    from irevnet.exact import ExactIRevNet
+    from irevnet import IRevNet
     from irevnet.runs import Run
     from irevnet.settings import RunSettings
     from irevnet.transforms import InputTransform
@@ -426,7 +426,7 @@ def decode(file: Path, out: Path, as_json: bool, **options: Any) -> None:
             click.echo(path)
 
 
-def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[ExactIRevNet, InputTransform]":
+def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, InputTransform]":
     """A network in exact arithmetic, and the transform of its images."""
     from irevnet import read_checkpoint
     from irevnet.runs import choose_device, find_checkpoint

@@ -16,6 +16,7 @@ from analysis.amplification import Amplification, amplification
 from analysis.products import tensor_float32, true_float32
 from analysis.results import InversionResult
 from irevnet.data import batches
+from irevnet.exact import Lattice
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform
@@ -157,8 +158,8 @@ def in_arithmetic(model: IRevNet, name: str, bits: int) -> Iterator[_Network]:
     device = next(model.parameters()).device
     with tensor_float32() if name == "TF32" else true_float32():
         if name == EXACT:
-            exact = model.exact(bits=bits)
-            yield _Network(exact, lambda inputs: exact.lattice.round(inputs.to(device), "images"))
+            exact, lattice = model.exact(bits=bits), Lattice(bits)
+            yield _Network(exact, lambda inputs: lattice.round(inputs.to(device), "images"))
         else:
             dtype = _DTYPES[name]
             yield _Network(copy.deepcopy(model).to(dtype), lambda inputs: inputs.to(device, dtype))

@@ -34,7 +34,7 @@ def plot_interpolation(result: InterpolationResult) -> Figure:
                     answer = _shorten(str(result.classes[result.top_class[number, line, step]]))
                     probability, t = result.probability[number, line, step], result.t[number, line, step]
                     colour = ORANGE if step in changes else "black"
-                    axes.set_xlabel(f"{answer} {probability:.0%}\n$t$ = {t:.2g}", fontsize=5, labelpad=1, color=colour)
+                    axes.set_xlabel(f"{answer} {probability:.0%}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)
                 grid[number, 0].set_ylabel(path)
     return figure
 
@@ -100,7 +100,7 @@ def _answers(result: InterpolationResult, number: int, line: int) -> str:
     """The network's answers, and where they change."""
     text = str(result.classes[result.top_class[number, line, 0]])
     for step in result.changes(number, line):
-        text += f", {result.classes[result.top_class[number, line, step]]} from t = {result.t[number, line, step]:.2g}"
+        text += f", {result.classes[result.top_class[number, line, step]]} from t = {result.t[number, line, step]:.3g}"
     return text
 
 

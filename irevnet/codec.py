@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from irevnet.checkpoint import weights_sha256
-from irevnet.exact import ExactIRevNet
+from irevnet.exact import Lattice
 from irevnet.files import atomic_write
 from irevnet.lookup import names_apart
+from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform, read_image
 
@@ -73,7 +74,7 @@ class Header:
 
 @torch.inference_mode()
 def encode(
-    model: ExactIRevNet,
+    model: IRevNet,
     transform: InputTransform,
     images: Sequence[Path],
     out: Path,
@@ -87,7 +88,7 @@ def encode(
     are repeated up to the next size that the network takes.
 
     Args:
-        model: the network.
+        model: in exact arithmetic.
         transform: of its images.
         images: files.
         out: the file to write.
@@ -104,7 +105,7 @@ def encode(
     depth = model.config.num_blocks if depth is None else depth
     names = names_apart([path.stem for path in images], [f"{path.stem}-{row}" for row, path in enumerate(images)])
     entries = tuple(_look_at(path, name, transform) for path, name in zip(images, names))
-    header = Header(weights_sha256(model), model.lattice.bits, depth, entries)
+    header = Header(weights_sha256(model), _lattice(model).bits, depth, entries)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         text = json.dumps({"format": _FORMAT, **asdict(header)})
@@ -116,7 +117,7 @@ def encode(
 
 @torch.inference_mode()
 def decode(
-    model: ExactIRevNet, transform: InputTransform, file: Path, folder: Path, *, track: Track = no_progress
+    model: IRevNet, transform: InputTransform, file: Path, folder: Path, *, track: Track = no_progress
 ) -> list[Path]:
     """Writes the images of a file of features into a folder, as PNG, and returns their paths.
 
@@ -127,7 +128,7 @@ def decode(
     """
     header = read_header(file)
     own = weights_sha256(model)
-    if (header.weights_sha256, header.bits) != (own, model.lattice.bits):
+    if (header.weights_sha256, header.bits) != (own, _lattice(model).bits):
         raise ValueError(
             f"the features in {file} are of another network (weights {header.weights_sha256[:12]} in exact arithmetic, "
             f"not {own[:12]}); name the checkpoint that they were encoded with, --ckpt"
@@ -165,6 +166,12 @@ _DAMAGE = (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, z
 """What NumPy and JSON raise for a file that is not what it should be."""
 
 
+def _lattice(model: IRevNet) -> Lattice:
+    if model.lattice is None:
+        raise ValueError("images are kept exactly by a network in exact arithmetic alone; take model.exact()")
+    return model.lattice
+
+
 def _look_at(path: Path, name: str, transform: InputTransform) -> EncodedImage:
     """The size and kind of an image; `ValueError` if a part of it would not come back."""
     channels, height, width = read_image(path).shape
@@ -182,20 +189,20 @@ def _look_at(path: Path, name: str, transform: InputTransform) -> EncodedImage:
 
 
 def _to_features(
-    model: ExactIRevNet, transform: InputTransform, pixels: UInt8[Tensor, "c h w"], depth: int
+    model: IRevNet, transform: InputTransform, pixels: UInt8[Tensor, "c h w"], depth: int
 ) -> Int32[ndarray, "channels height width"]:
     device, stride = next(model.parameters()).device, model.config.total_stride
     inputs = transform.normalise(transform.to_channels(pixels.double() / 255))[None]
     below, right = (-size % stride for size in inputs.shape[2:])
     phi = model.features(pad(inputs, (0, right, 0, below), mode="replicate").to(device), depth)
-    return (phi[0] / model.lattice.spacing).to(torch.int32).cpu().numpy()
+    return (phi[0] / _lattice(model).spacing).to(torch.int32).cpu().numpy()
 
 
 def _to_pixels(
-    model: ExactIRevNet, transform: InputTransform, units: Tensor, entry: EncodedImage, depth: int
+    model: IRevNet, transform: InputTransform, units: Tensor, entry: EncodedImage, depth: int
 ) -> UInt8[ndarray, "..."]:
     """The image of these features as Pillow takes it: `(h, w)` if it is grey, else `(h, w, 3)`."""
-    phi = units.to(next(model.parameters()).device).double() * model.lattice.spacing
+    phi = units.to(next(model.parameters()).device).double() * _lattice(model).spacing
     pixels = transform.to_pixels(model.inverse(phi[None], depth)[0])
     pixels = (255 * pixels[: entry.channels, : entry.height, : entry.width]).round().clamp(0, 255).to(torch.uint8)
     return (

@@ -1,4 +1,4 @@
-"""An i-RevNet in exact arithmetic: its inverse returns the input to the last bit, on any machine.
+"""Bottlenecks in exact arithmetic: with them the inverse of an i-RevNet returns its input to the last bit, anywhere.
 
 In floating point y = x + F(x~) is rounded, so that y - F(x~) is x up to "machine error" only (section 4.2). Here every
 number is a whole multiple of a power of two, and small enough for float64 to compute with it exactly:
@@ -17,7 +17,6 @@ The price is one rounding of the weights (relative to their sum, 2^-25) and of t
 not the very same function any more, but one beside it that is evaluated without error.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from irevnet.coupling import Bottleneck
-from irevnet.model import IRevNet
 
 NUMBER_BITS, WEIGHT_BITS = 28, 25
 """Of a number that a convolution reads, and of the weights of one of its outputs together; 53 in all, float64's."""
@@ -174,46 +172,3 @@ def _fold(conv: nn.Conv2d | None, norm: nn.BatchNorm2d | None, lattice: Lattice)
         return _ExactConvolution(per_channel, shift, lattice, groups=len(scale))
     weight, padding = conv.weight.double() * per_channel, int(conv.padding[0])
     return _ExactConvolution(weight, shift, lattice, stride=conv.stride[0], padding=padding)
-
-
-class ExactIRevNet(IRevNet):
-    """A trained i-RevNet in exact arithmetic: `inverse(features(x, j), j)` is x, rounded to the lattice, for every j.
-
-    Of a bijective network the other round trip is exact as well. It is used like the network that it was made from, in
-    eval mode only; what it takes is rounded to the lattice, what it returns is float64.
-    """
-
-    def __init__(self, model: IRevNet, *, bits: int = 14):
-        """Makes one of a trained network, which stays as it is.
-
-        Args:
-            model: in eval mode.
-            bits: the lattice is that of the multiples of 2^-bits; fewer bits leave room for larger numbers.
-
-        Raises:
-            RuntimeError: the network is in train mode.
-            ValueError: its weights are not finite, or there can be no such lattice.
-        """
-        model._require_eval("exact")
-        with torch.device("meta"):  # weights that would be drawn for nothing
-            super().__init__(model.config)
-        self.lattice = Lattice(bits)
-        with torch.no_grad():
-            for depth, (own, block) in enumerate(zip(self._couplings, model._couplings, strict=True), start=1):
-                own.register_module("bottleneck", ExactBottleneck(block.bottleneck, self.lattice, f"block {depth}"))
-        self.head = copy.deepcopy(model.head).double().requires_grad_(False)
-        self.eval()
-
-    def inverse(self, phi: Tensor, depth: int | None = None) -> Tensor:
-        return super().inverse(self.lattice.round(phi, "features"), depth)
-
-    def train(self, mode: bool = True) -> "ExactIRevNet":
-        if mode:
-            raise RuntimeError("a network in exact arithmetic cannot be trained; train the one that it was made from")
-        super().train(False)
-        return self
-
-    def _encode(self, images: Tensor, depth: int) -> Tensor:
-        self._check_images(images)
-        phi = super()._encode(self.lattice.round(images, "images"), depth)
-        return self.lattice.round(phi, "features")

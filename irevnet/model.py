@@ -1,19 +1,18 @@
 """The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is inverted up to its last layer."""
 
+import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast, get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from irevnet.coupling import Bottleneck, Coupling
+from irevnet.exact import ExactBottleneck, Lattice
 from irevnet.reversible import Memory, run_checkpointed, run_reversibly
 from irevnet.squeeze import SqueezeOrder, squeeze, unsqueeze
-
-if TYPE_CHECKING:
-    from irevnet.exact import ExactIRevNet
 
 Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
@@ -193,6 +192,8 @@ class IRevNet(nn.Module):
             channels *= stride**2
         self.blocks = nn.ModuleList(blocks)
         self.head = Head(2 * channels, config.num_classes)
+        self.lattice: Lattice | None = None
+        """Of exact arithmetic, or `None` for floating point."""
         self.memory = "plain"
         self.reconstruction_error: Tensor | None = None
         """Of the last reversible back-propagation: the relative error of the input stream that it rebuilt."""
@@ -240,7 +241,7 @@ class IRevNet(nn.Module):
                 f"features of shape {tuple(phi.shape)} are not of depth {depth}, where they are (batch, {channels}, "
                 "height, width); pass the depth at which they were taken"
             )
-        x, x_tilde = phi.chunk(2, dim=1)
+        x, x_tilde = self._on_lattice(phi, "features").chunk(2, dim=1)
         for block in reversed(self._couplings[:depth]):
             x, x_tilde = block.inverse(x, x_tilde)
         squeezed = torch.cat((x, x_tilde), dim=1)[:, : self._squeezed_channels]
@@ -255,18 +256,44 @@ class IRevNet(nn.Module):
         again = self.features(self.inverse(phi, depth), depth)
         return torch.linalg.vector_norm(again - phi, dim=(1, 2, 3)) / torch.linalg.vector_norm(phi, dim=(1, 2, 3))
 
-    def exact(self, *, bits: int = 14) -> "ExactIRevNet":
-        """This network in exact arithmetic, see `irevnet.exact.ExactIRevNet`: its inverse is right to the last bit."""
-        from irevnet.exact import ExactIRevNet  # here, since that one is an IRevNet
+    @torch.no_grad()
+    def exact(self, *, bits: int = 14) -> "IRevNet":
+        """This network in exact arithmetic (`irevnet.exact`): `inverse(features(x, j), j)` is x to the last bit.
 
-        return ExactIRevNet(self, bits=bits)
+        Of a bijective network the other round trip is exact as well. What it takes, images or features, is rounded to
+        multiples of 2^-bits first; what it returns is float64. It cannot be trained.
+
+        Args:
+            bits: fewer leave room for larger numbers.
+
+        Raises:
+            RuntimeError: the network is in train mode.
+            ValueError: it is in exact arithmetic already, its weights are not finite, or there is no such lattice.
+        """
+        self._require_eval("exact")
+        if self.lattice is not None:
+            raise ValueError(f"the network is in exact arithmetic already, of {self.lattice.bits} bits")
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+        exact.lattice = Lattice(bits)
+        for depth, block in enumerate(exact._couplings, start=1):
+            block.register_module("bottleneck", ExactBottleneck(block.bottleneck, exact.lattice, f"block {depth}"))
+        return exact.eval()
+
+    def train(self, mode: bool = True) -> "IRevNet":
+        """Puts the network into train mode, or eval mode; `RuntimeError` if it cannot be trained."""
+        if mode and self.lattice is not None:
+            raise RuntimeError("a network in exact arithmetic cannot be trained; train the one that it was made from")
+        return super().train(mode)
+
+    def _on_lattice(self, x: Tensor, name: str) -> Tensor:
+        return x if self.lattice is None else self.lattice.round(x, name)
 
     def _note_reconstruction(self, error: Tensor) -> None:
         self.reconstruction_error = error
 
     def _encode(self, images: Tensor, depth: int) -> Tensor:
         self._check_images(images)
-        x, x_tilde = self._split(images)
+        x, x_tilde = self._split(self._on_lattice(images, "images"))
         blocks = self._couplings[:depth]
         if self.memory == "plain" or not self.training or not torch.is_grad_enabled():
             for block in blocks:
@@ -275,7 +302,7 @@ class IRevNet(nn.Module):
             x, x_tilde = run_checkpointed(blocks, x, x_tilde)
         else:
             x, x_tilde = run_reversibly(blocks, x, x_tilde, self._note_reconstruction)
-        return torch.cat((x, x_tilde), dim=1)
+        return self._on_lattice(torch.cat((x, x_tilde), dim=1), "features")
 
     def _split(self, images: Images) -> tuple[Tensor, Tensor]:
         """S~: squeeze, append zeros where the network is injective, split the channels in halves."""

@@ -9,14 +9,13 @@ from PIL import Image
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.codec import decode, encode, read_header
-from irevnet.exact import ExactIRevNet
 from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(8, 8), resize=9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
 @pytest.fixture
-def model(bijective) -> ExactIRevNet:
+def model(bijective) -> IRevNet:
     return bijective.exact()
 
 
@@ -98,6 +97,11 @@ def test_what_would_not_come_back_is_refused_before_anything_is_written(model, t
     with pytest.raises(FileNotFoundError, match="absent"):
         encode(model, TRANSFORM, [good, tmp_path / "absent.png"], tmp_path / "phi.npz")
     assert not (tmp_path / "phi.npz").exists()
+
+
+def test_a_network_in_floating_point_is_refused(bijective, tmp_path):
+    with pytest.raises(ValueError, match=r"by a network in exact arithmetic alone; take model\.exact\(\)"):
+        encode(bijective, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], tmp_path / "phi.npz")
 
 
 def test_nothing_is_overwritten(model, tmp_path):
