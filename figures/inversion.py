@@ -38,10 +38,9 @@ def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
         grid[3, column].text(0.5, 0.5, error, ha="center", va="center", fontsize=6)
     for row, label in enumerate(rows):
         grid[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for axes in grid[0]:
-        axes.set_title(" ", loc="left")  # its height is kept free in all columns, its width in none
+    grid[0, 0].set_title(" ")  # room above; a title as wide as these would push columns apart
     for column, title in ((0, "the worst test images"), (int(result.num_image_shown), "the worst of uniform noise")):
-        grid[0, column].set_title(title, loc="left").set_in_layout(False)
+        grid[0, column].text(0, 1.08, title, transform=grid[0, column].transAxes).set_in_layout(False)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
