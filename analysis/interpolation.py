@@ -50,7 +50,7 @@ def between(model: IRevNet, first: Tensor, second: Tensor, depth: int) -> Lines:
 def grid(model: IRevNet, corners: Tensor, rows: int, depth: int) -> Lines:
     """The rows of a grid between four inputs: top left, top right, bottom left, bottom right; t = 1 is on the left."""
     top_left, top_right, bottom_left, bottom_right = model.features(corners, depth)
-    down = torch.linspace(0, 1, rows, dtype=corners.dtype, device=corners.device).reshape(-1, 1, 1, 1)
+    down = torch.linspace(0, 1, rows).to(top_left).reshape(-1, 1, 1, 1)
     left, right = torch.lerp(top_left, bottom_left, down), torch.lerp(top_right, bottom_right, down)
     return Lines(start=right, delta=left - right, depth=depth)
 
@@ -75,6 +75,7 @@ def follow(
     even: bool = False,
     middle: Float[Tensor, "lines c h w"] | None = None,
     rows_of_grid: bool = False,
+    batch_size: int = 256,
     track: Track = no_progress,
 ) -> InterpolationResult:
     """The images along straight lines of features, and along those of pixels, and what the network makes of them.
@@ -91,13 +92,14 @@ def follow(
             equally far apart.
         middle: inputs that are truly in the middle of each line; NaN for lines of which that is not known.
         rows_of_grid: the lines are the rows of a grid.
+        batch_size: images a pass.
         track: shows progress.
     """
     found: dict[str, list[list[Any]]] = {}
     for at in (depth, 0):
         lines = lines_at(at)
         rows = [
-            _look_along(model, transform, lines, line, t, even=even)
+            _look_along(model, transform, lines, line, t, even=even, batch_size=batch_size)
             | _compare_middle(model, transform, lines, line, None if middle is None else middle[line], depth)
             for line in track(range(len(names)), "lines of features" if at == depth else "lines of pixels")
         ]
@@ -121,14 +123,23 @@ def _look_along(
     t: Sequence[float],
     *,
     even: bool,
+    batch_size: int,
 ) -> dict[str, ndarray]:
     """What is recorded of each step of one line, by its name in the result."""
-    places = _evenly(model, transform, lines, line, t) if even else np.array(t, dtype=float)
+
+    def decode(phi: Tensor) -> Tensor:
+        return torch.cat([model.inverse(part, lines.depth) for part in phi.split(batch_size)])
+
+    def pixels_at(places: ndarray) -> Tensor:
+        return transform.to_pixels(decode(lines.at(line, places))).double()
+
+    places = _evenly(pixels_at, t) if even else np.array(t, dtype=float)
     phi = lines.at(line, places)
-    inputs = model.inverse(phi, lines.depth)
-    probability, top_class = model(inputs).double().softmax(dim=1).max(dim=1)
+    inputs = decode(phi)
     pixels = transform.to_pixels(inputs).double()
-    again = model.features(inputs, lines.depth)
+    logits = torch.cat([model(part) for part in inputs.split(batch_size)])
+    probability, top_class = logits.double().softmax(dim=1).max(dim=1)
+    again = torch.cat([model.features(part, lines.depth) for part in inputs.split(batch_size)])
     outside = (pixels < -ROUNDING) | (pixels > 1 + ROUNDING)
     values = {
         "t": torch.from_numpy(places),
@@ -166,9 +177,7 @@ EVEN_WITHIN = 1.05
 """Images are evenly apart when no two neighbours are this many times farther apart than any other two."""
 
 
-def _evenly(
-    model: IRevNet, transform: InputTransform, lines: Lines, line: int, t: Sequence[float]
-) -> Float[ndarray, " steps"]:
+def _evenly(pixels_at: Callable[[ndarray], Tensor], t: Sequence[float]) -> Float[ndarray, " steps"]:
     """Places from the first to the last of t at which neighbouring images are equally far apart.
 
     Places on a finer grid are moved to where, between them, equal parts of the distance have been travelled, until
@@ -176,8 +185,7 @@ def _evenly(
     """
     places = np.linspace(t[0], t[-1], 8 * len(t))
     for _ in range(20):
-        pixels = transform.to_pixels(model.inverse(lines.at(line, places), lines.depth)).double()
-        apart = _distances(pixels).cpu().numpy()
+        apart = _distances(pixels_at(places)).cpu().numpy()
         if len(places) == len(t) and apart.max() <= EVEN_WITHIN * apart.min():
             break
         travelled = np.concatenate(([0.0], np.cumsum(apart)))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +50,7 @@ def interpolate(
     if image_size is not None:
         transform = replace(transform, image_size=(image_size, image_size), resize=image_size)
     depth = model.check_depth(depth)
-    goal = None if direction is None else parse_direction(direction, study.source.classes)
+    goal = None if direction is None else parse_direction(direction, study.classes)
     places = _places(goal, steps, t)
     generator = torch.Generator().manual_seed(study.seed)
     ends = _endpoints(study, transform, goal, files, pairs, num_pairs, generator, resize=image_size is not None)
@@ -68,6 +67,7 @@ def interpolate(
         even=even,
         middle=ends.middle,
         rows_of_grid=is_grid,
+        batch_size=study.batch_size,
         track=study.track,
     )
 
@@ -126,11 +126,10 @@ def _lines(
     if goal is None:
         return lambda depth: between(model, inputs[:, 0], inputs[:, 1], depth)
     train = study.source.images("train", transform, classes=study.classes)
-    options: dict[str, Any] = {**study.passes()}
 
     def move(depth: int) -> Lines:
         generator = torch.Generator().manual_seed(study.seed)  # the same images at every depth
-        step = find_direction(goal, model, train, depth=depth, generator=generator, **options)
+        step = find_direction(goal, model, train, depth=depth, generator=generator, **study.passes())
         return along(model, inputs[:, 0], step, depth)
 
     return move

@@ -36,6 +36,13 @@ def test_features_of_the_images_on_a_path_are_convex_combinations(bijective, inp
     assert not np.allclose(result.images[0, :, 1], result.images[1, :, 1], atol=1e-2)
 
 
+def test_images_a_pass_change_nothing(bijective, inputs, result):
+    again = walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), batch_size=3)
+    np.testing.assert_allclose(again.images, result.images, atol=1e-6)
+    np.testing.assert_allclose(again.residual, result.residual, atol=1e-12)
+    np.testing.assert_array_equal(again.top_class, result.top_class)
+
+
 def test_paths_lead_from_the_first_image_to_the_second(result, inputs):
     pixels = TRANSFORM.to_pixels(inputs).numpy()
     for path in (0, 1):
