@@ -67,7 +67,7 @@ def test_a_newcomer_trains_evaluates_inverts_and_probes():
     assert evaluated.stdout.split(" (")[0] == trained.stdout.splitlines()[0]
     assert re.fullmatch(r"using runs/digits-\S+/last\.pt, the newest run\n", evaluated.stderr)
 
-    inverted = analyze("invert", "--num-noise", "20")
+    inverted = analyze("invert", "--num-noise", "20", "--num-images", "2")
     assert inverted.exit_code == 0, inverted.output
     assert re.search(r"test images +360 +\d\.\d\de-0[5-9]", inverted.stdout)
     assert re.search(r"uniform noise +20 +\d\.\d\de-0[5-9]", inverted.stdout)
@@ -97,7 +97,7 @@ def test_json_is_one_object_on_standard_output_and_nothing_else(run):
         main("train", "--epochs", "1", "--json"),
         main("models", "--json"),
         main("evaluate", "--ckpt", str(run), "--json"),
-        analyze("invert", "--ckpt", str(run), "--num-noise", "5", "--json"),
+        analyze("invert", "--ckpt", str(run), "--num-noise", "5", "--num-images", "2", "--depths", "1", "--json"),
         analyze("depth-probe", "--ckpt", str(run), "--depths", "12", "--json"),
     ]
     trained, models, evaluated, inverted, probed = (json.loads(output.stdout) for output in outputs)
@@ -178,7 +178,18 @@ def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(train
         state[f"module.{key}"] = value
     torch.save({"epoch": 3, "arch": "i-revnet", "state_dict": state}, "released.pth.tar")
     inverted = analyze(
-        "invert", "--ckpt", "released.pth.tar", "--data", "digits", "--num-noise", "2", "-b", "90", "--json"
+        "invert",
+        "--ckpt",
+        "released.pth.tar",
+        "--data",
+        "digits",
+        "--num-noise",
+        "2",
+        "--num-images",
+        "1",
+        "-b",
+        "90",
+        "--json",
     )
     assert inverted.exit_code == 0, inverted.output
     assert json.loads(inverted.stdout)["images"]["mean"] < 1e-5
@@ -196,7 +207,7 @@ def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(train
 
 def test_results_of_a_bare_checkpoint_go_beside_it(run):
     Path("net.pt").write_bytes((run / "last.pt").read_bytes())
-    inverted = analyze("invert", "--ckpt", "net.pt", "--num-noise", "5")
+    inverted = analyze("invert", "--ckpt", "net.pt", "--num-noise", "5", "--num-images", "2", "--depths", "1")
     assert "net-analysis/invert/invert.npz" in inverted.stdout
     record = json.loads(Path("net-analysis/invert/invert.json").read_text())
     assert record["provenance"]["checkpoint"] == "net.pt"

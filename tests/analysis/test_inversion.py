@@ -99,6 +99,14 @@ def test_an_arithmetic_that_overflows_has_an_infinite_error(bijective, images):
         assert np.isfinite(network.errors(images.tensors[0], 4)[0]).all()
 
 
+def test_float32_is_never_tf32_and_tf32_always(bijective):
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    for name, precision, allowed in (("float32", "highest", False), ("TF32", "high", True)):
+        with in_arithmetic(bijective.float(), name, 14):
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (precision, allowed)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
 def test_amplification_is_of_the_inverse_at_each_depth(bijective, images):
     result = measure(bijective.float(), images, depths=[1, 4], num_images=7)
     assert result.amplification_largest.shape == (2, 4)
