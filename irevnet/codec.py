@@ -204,12 +204,9 @@ def _to_pixels(
     """The image of these features as Pillow takes it: `(h, w)` if it is grey, else `(h, w, 3)`."""
     phi = units.to(next(model.parameters()).device).double() * _lattice(model).spacing
     pixels = transform.to_pixels(model.inverse(phi[None], depth)[0])
-    pixels = (255 * pixels[: entry.channels, : entry.height, : entry.width]).round().clamp(0, 255).to(torch.uint8)
-    return (
-        pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()
-        if entry.channels == 1
-        else pixels.permute(1, 2, 0).cpu().numpy()
-    )
+    pixels = pixels[: entry.channels, : entry.height, : entry.width].permute(1, 2, 0)
+    pixels = (255 * pixels).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return pixels[..., 0] if entry.channels == 1 else pixels
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: ndarray) -> None:
