@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -275,9 +276,10 @@ def test_paths_are_walked_between_test_images_files_and_along_directions(run):
     assert [line["name"] for line in walk("a.png", "b.png", "half.png", "a.png", "--steps", "4", "--exact")] == [
         f"row {row}" for row in (1, 2, 3, 4)
     ]
-    for direction in ("pc:2", "svm:4-9", "mean:4-9"):
+    for direction, places in {"pc:2": {-3, 0, 3}, "svm:4-9": {0, 1, 2}, "mean:4-9": {0, 1, 2}}.items():
         lines = walk("--direction", direction, "--steps", "3")
         assert len(lines) == 2
+        assert set(pd.read_csv(run / "analysis/interpolate/interpolate.csv")["t"]) == places
         assert all(re.match(r"\d \(test" if direction == "pc:2" else r"4 \(test", line["name"]) for line in lines)
     (line,) = walk("large.png", "--direction", "pc:1", "--image-size", "8")
     assert line["name"] == "large"
