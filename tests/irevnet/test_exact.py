@@ -195,6 +195,20 @@ def test_values_beyond_the_lattice_are_reported(bijective):
         bijective.exact(bits=20).features(torch.rand(1, 3, 8, 8))
 
 
+def test_features_that_no_block_reads_are_looked_at_too(bijective):
+    """Of the last block one stream is a sum, which may be too large though both summands are not."""
+    last = bijective.blocks[0].bottleneck
+    images = torch.full((1, 3, 8, 8), 250.0, dtype=torch.float64)
+    with torch.no_grad():
+        last[-3].weight.zero_()
+        last[-3].bias.fill_(1)
+        last[-1].weight.fill_(100 / last[-1].in_channels)  # F is 100 everywhere
+    exact = bijective.exact(bits=20)  # below 256
+    with pytest.raises(ValueError, match="features: values up to 350; on a lattice of 20 bits only values below 256"):
+        exact.features(images, depth=1)
+    assert torch.equal(exact.inverse(exact.features(images / 2, depth=1), depth=1), images / 2)
+
+
 @pytest.mark.parametrize("bits", [7, 25])
 def test_a_lattice_has_a_sensible_number_of_bits(bijective, bits):
     with pytest.raises(ValueError, match=f"a lattice of {bits} bits was asked for; expected 8 to 24"):
