@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irevnet.terminal import (
-    Classes,
-    Floats,
-    Group,
-    Names,
-    Numbers,
-    Part,
-    print_json,
-    standard_error,
-    stop_on_signals,
-    track,
+from irevnet.options import (
+    bits_option,
+    ckpt_option,
+    codec_options,
+    config_options,
+    data_options,
+    depths_option,
+    device_option,
+    exact_options,
+    json_option,
+    layers_option,
+    network_options,
+    out_option,
+    pass_options,
+    seed_option,
+    solver_option,
+    study_options,
+    workers_option,
 )
+from irevnet.terminal import Floats, Group, Numbers, Part, print_json, standard_error, stop_on_signals, track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,63 +58,6 @@ def _print_table(content: "TextTable") -> None:
     Console(highlight=False, width=1000).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
     for note in content.notes:
         click.echo(note)
-
-
-# Options that mean the same thing everywhere.
-
-ckpt_option = click.option(
-    "--ckpt",
-    metavar="PATH",
-    help="A checkpoint file or a run's folder (then its last.pt).  [default: the newest run under runs/]",
-)
-data_option = click.option(
-    "--data",
-    metavar="NAME|FOLDER",
-    help="digits, cifar10, cifar100, fashion-mnist, or a folder with train/ and val/, each with a folder of images a "
-    "class.  [default: the data trained on; to train, digits]",
-)
-data_root_option = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    default="data",
-    show_default=True,
-    envvar="IREVNET_DATA_ROOT",
-    show_envvar=True,
-    help="Where the files of a data set by name are.",
-)
-download_option = click.option("--download", is_flag=True, help="Fetch them if they are not there.")
-classes_option = click.option(
-    "--classes",
-    type=Classes(),
-    help="Some of the classes: a number of them drawn at random, or a file of names, one a line.  [default: all]",
-)
-class_seed_option = click.option("--class-seed", type=click.IntRange(min=0), help="Seed of that draw.  [default: 0]")
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
-batch_size_option = click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
-)
-workers_option = click.option(
-    "-j", "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images."
-)
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-bits_option = click.option(
-    "--bits",
-    type=click.IntRange(8, 24),
-    default=14,
-    show_default=True,
-    help="In exact arithmetic, numbers are multiples of 2^-bits; fewer bits leave room for larger numbers.",
-)
-exact_option = click.option(
-    "--exact", is_flag=True, help="Compute in exact arithmetic, in which the inverse is right to the last bit."
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object; all else goes to standard error."
-)
 
 
 def _open(ckpt: str | None = None, **options: Any) -> "Study":
@@ -169,66 +120,7 @@ def models(as_json: bool) -> None:
     )
 
 
-def data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which images."""
-    for option in reversed((data_option, data_root_option, download_option, classes_option, class_seed_option)):
-        command = option(command)
-    return command
-
-
-CONFIG_OPTIONS = (
-    click.option("--epochs", type=int, help="Passes over the training set."),
-    click.option("--steps", type=int, help="Steps in all, instead of epochs."),
-    click.option("-b", "--batch-size", type=int, help="Images a step."),
-    click.option("--lr", "learning_rate", type=float, help="The highest learning rate."),
-    click.option("--schedule", type=click.Choice(["one-cycle", "step"]), help="How the learning rate changes."),
-    click.option(
-        "--decay-at",
-        type=Floats("parts of the run", "0.3,0.6,0.8"),
-        help="With --schedule step: when to lower the rate, as parts of the run.",
-    ),
-    click.option("--decay", type=float, help="What the rate is then multiplied by."),
-    click.option("--momentum", type=float, help="Momentum of the gradient."),
-    click.option("--weight-decay", type=float, help="L2 penalty on every parameter."),
-    click.option(
-        "--augmentation",
-        type=click.Choice(["none", "cifar", "imagenet"]),
-        help="Random changes of training images: none; shift and flip; or scale, crop, flip and colours.",
-    ),
-    click.option(
-        "--normalise/--no-normalise",
-        default=None,
-        help="Normalise images by the data's mean and standard deviation, or leave them in [0, 1] as the paper does.",
-    ),
-    click.option(
-        "--memory",
-        type=click.Choice(["plain", "checkpoint", "reversible"]),
-        help="Store activations for back-propagation; store those between blocks; or store none and rebuild them by "
-        "the inverse.",
-    ),
-    click.option(
-        "--check-reconstruction",
-        type=int,
-        metavar="N",
-        help="With --memory reversible, compare what is rebuilt with the truth every N steps; 0 for never.",
-    ),
-    click.option(
-        "--amp",
-        type=click.Choice(["none", "bf16", "fp16"]),
-        help="Mixed precision: convolutions in 16 bits, streams in 32.",
-    ),
-    click.option(
-        "--channels-last/--no-channels-last", default=None, help="Keep tensors in the order many convolutions prefer."
-    ),
-    click.option("--compile/--no-compile", default=None, help="Compile the network with torch.compile."),
-)
 """Fields of TrainConfig; what is not given is the recipe's."""
-
-
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(CONFIG_OPTIONS):
-        command = option(command)
-    return command
 
 
 @main.command()
@@ -349,12 +241,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 @ckpt_option
 @data_options
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
-@exact_option
-@bits_option
-@device_option
-@batch_size_option
-@workers_option
-@json_option
+@exact_options
+@pass_options
 def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     """Print the top-1 and top-5 accuracy of a trained network."""
     from irevnet.train import evaluate as evaluate_network
@@ -374,13 +262,6 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
             f"{split} accuracy: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} "
             f"({result.num_images} images, loss {result.loss:.4f})"
         )
-
-
-def codec_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of what turns images into features, or back."""
-    for option in reversed((ckpt_option, device_option, json_option)):
-        command = option(command)
-    return command
 
 
 @main.command()
@@ -438,14 +319,6 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, 
     return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
 
 
-def study_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that all studies have."""
-    shared = (ckpt_option, data_options, out_option, seed_option, device_option, batch_size_option, workers_option)
-    for option in reversed((*shared, json_option)):
-        command = option(command)
-    return command
-
-
 def _finish(
     files: "list[Path]",
     result: "Result",
@@ -501,8 +374,7 @@ def analyze() -> None:
 @click.option(
     "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="How many these images are."
 )
-@exact_option
-@bits_option
+@exact_options
 @study_options
 def invert(as_json: bool, **options: Any) -> None:
     """Measure how exactly images are rebuilt from their features.
@@ -554,8 +426,7 @@ def invert(as_json: bool, **options: Any) -> None:
 )
 @click.option("--even", is_flag=True, help="Place steps such that neighbouring images are equally far apart.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Show the network images of N x N.  [default: its own]")
-@exact_option
-@bits_option
+@exact_options
 @study_options
 def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Walk in a straight line through feature space, and see the images on the way (section 4.2, Fig. 5).
@@ -576,57 +447,6 @@ def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None
     result = walk(study, files=images, **asked)
     files = study.save(result)
     _finish(files, result, plot_interpolation, tabulate_interpolation, as_json=as_json, animate=save_animation)
-
-
-def network_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which networks, and which of their layers' features."""
-    options = (
-        click.option(
-            "--ckpt",
-            metavar="PATH|torchvision:NAME",
-            multiple=True,
-            help="A checkpoint file, a run's folder, or a network of torchvision with fresh weights "
-            "(torchvision:resnet50) or pretrained ones (torchvision:resnet50/DEFAULT); may be given several times, to "
-            "compare.  [default: the newest run under runs/]",
-        ),
-        click.option(
-            "--model", metavar="torchvision:NAME", help="The network of torchvision whose weights --ckpt has."
-        ),
-        click.option("--image-size", type=click.IntRange(min=1), help="Images for one of torchvision are N x N."),
-        exact_option,
-        bits_option,
-        click.option(
-            "--features",
-            "features_root",
-            type=click.Path(path_type=Path),
-            help="Where features are kept, and found again.  [default: features/ in the run's folder]",
-        ),
-        data_options,
-        device_option,
-        batch_size_option,
-        workers_option,
-        json_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-depths_option = click.option(
-    "--depths", type=Numbers(), help="Blocks to look at, such as 1,4,8-12.  [default: every block]"
-)
-layers_option = click.option(
-    "--layers",
-    type=Names(),
-    help="Modules to look at in place of blocks, by name, such as layer1.0,layer4.",
-)
-solver_option = click.option(
-    "--solver",
-    type=click.Choice(["newton", "sklearn"]),
-    default="newton",
-    show_default=True,
-    help="Of the SVM's problem: all classes at once, with a certificate; or scikit-learn's LinearSVC.",
-)
 
 
 def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Study]":
