@@ -66,8 +66,12 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     given = {name: value for name, value in options.items() if value is not None}
     study = Study.open(ckpt, command=sys.argv, track=track, **given)
     if ckpt is None and study.path is not None:
-        click.echo(f"using {study.path}, the newest run", err=True)
+        _say_newest(study.path)
     return study
+
+
+def _say_newest(path: Path) -> None:
+    click.echo(f"using {path}, the newest run", err=True)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -314,7 +318,7 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, 
 
     path = find_checkpoint(None if ckpt is None else Path(ckpt))
     if ckpt is None:
-        click.echo(f"using {path}, the newest run", err=True)
+        _say_newest(path)
     checkpoint = read_checkpoint(path)
     return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
 

@@ -24,6 +24,7 @@ from irevnet.runs import choose_device, find_checkpoint, results_folder, study_f
 from irevnet.settings import read_settings
 from irevnet.torchvision_models import build_torchvision
 from irevnet.train import Track, no_progress
+from irevnet.transforms import InputTransform
 
 TORCHVISION = "torchvision:"
 """What names of torchvision's networks begin with."""
@@ -122,12 +123,7 @@ class Study:
                 raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")
             path = None if ckpt is None or ckpt == foreign else Path(ckpt)
             source = open_data(data, root=data_root, download=download)
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(options.get("seed", 0))  # fresh weights
-                network, transform = build_torchvision(
-                    foreign.removeprefix(TORCHVISION), source, file=path, image_size=image_size
-                )
-            checkpoint = Checkpoint(model=network, transform=transform, data=data, classes=(), metrics={})
+            checkpoint = _open_torchvision(foreign, source, path, image_size, seed=options.get("seed", 0))
         name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
         name = name.removeprefix(TORCHVISION).replace("/", "-")
         if exact:
@@ -154,9 +150,9 @@ class Study:
         """The folder for all that is made of this network."""
         return results_folder(self.path) if self.path else Path(f"{self.name}-analysis")
 
-    def images(self, split: Split) -> LabelledImages:
-        """A split of the data set, as inputs for this network."""
-        return self.source.images(split, self.checkpoint.transform, classes=self.classes)
+    def images(self, split: Split, transform: InputTransform | None = None) -> LabelledImages:
+        """A split of the data set, as inputs for this network; by another transform than its own, if one is given."""
+        return self.source.images(split, transform or self.checkpoint.transform, classes=self.classes)
 
     def with_network_labels(self, images: LabelledImages) -> LabelledImages | None:
         """The images with labels in the order of the network's logits; `None` if it does not know all their classes."""
@@ -270,6 +266,16 @@ class Study:
     def save(self, result: Result) -> list[Path]:
         """Saves a result with its provenance, and returns the files."""
         return save_comparison([self], result)
+
+
+def _open_torchvision(
+    name: str, source: DataSource, file: Path | None, image_size: int | None, *, seed: int
+) -> Checkpoint:
+    """A network of torchvision, as if it were that of a checkpoint; weights that are fresh are drawn by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network, transform = build_torchvision(name.removeprefix(TORCHVISION), source, file=file, image_size=image_size)
+    return Checkpoint(model=network, transform=transform, data=source.name, classes=(), metrics={})
 
 
 def check_comparable(studies: Sequence[Study]) -> None:

@@ -109,7 +109,7 @@ def _endpoints(
         if len(files) not in (2, 4):
             raise ValueError(f"{len(files)} images were given; give two for a path or four for a grid")
         return read_files(files, transform, resize=resize)
-    test = study.source.images("test", transform, classes=study.classes)
+    test = study.images("test", transform)
     if goal is None:
         return draw_pairs(test, count, generator)
     return draw_images(test, count, generator, of=goal.first if isinstance(goal, BetweenClasses) else None)
@@ -125,7 +125,7 @@ def _lines(
         return lambda depth: grid(model, inputs[0], rows, depth)
     if goal is None:
         return lambda depth: between(model, inputs[:, 0], inputs[:, 1], depth)
-    train = study.source.images("train", transform, classes=study.classes)
+    train = study.images("train", transform)
 
     def move(depth: int) -> Lines:
         generator = torch.Generator().manual_seed(study.seed)  # the same images at every depth

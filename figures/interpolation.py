@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.results import PATHS, InterpolationResult
-from figures.style import ORANGE, PAGE, new_figure, style
+from figures.style import ORANGE, PAGE, new_figure, show_image, style
 from figures.table import TextTable, percent
 from irevnet.files import atomic_write
 
@@ -30,7 +30,7 @@ def plot_interpolation(result: InterpolationResult) -> Figure:
             for number, path in enumerate(PATHS):
                 changes = result.changes(number, line)
                 for step, axes in enumerate(grid[number]):
-                    _show(axes, result.images[number, line, step])
+                    show_image(axes, result.images[number, line, step])
                     answer = _shorten(str(result.classes[result.top_class[number, line, step]]))
                     probability, t = result.probability[number, line, step], result.t[number, line, step]
                     colour = ORANGE if step in changes else "black"
@@ -48,7 +48,7 @@ def _plot_grid(result: InterpolationResult) -> Figure:
             for axes, image in zip(
                 half.subplots(rows, columns).flat, result.images[number].reshape(-1, *result.images.shape[3:])
             ):
-                _show(axes, image)
+                show_image(axes, image)
     return figure
 
 
@@ -106,11 +106,3 @@ def _answers(result: InterpolationResult, number: int, line: int) -> str:
 
 def _shorten(name: str) -> str:
     return name if len(name) <= 10 else f"{name[:9]}…"
-
-
-def _show(axes, pixels: np.ndarray) -> None:
-    image = np.clip(pixels.transpose(1, 2, 0), 0, 1)
-    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)

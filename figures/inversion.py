@@ -6,7 +6,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.results import InversionResult
-from figures.style import CYCLE, GREY, PAGE, new_figure, style
+from figures.style import CYCLE, GREY, PAGE, new_figure, show_image, strip, style
 from figures.table import TextTable
 
 
@@ -31,8 +31,8 @@ def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
     rows = ("original", "reconstruction", f"difference\n(white: {_power_of_ten(largest)})", "relative error")
     grid = figure.subplots(4, shown, squeeze=False, height_ratios=(1, 1, 1, 0.2))
     for column in range(shown):
-        _show(grid[0, column], result.originals[column])
-        _show(grid[1, column], result.reconstructions[column])
+        show_image(grid[0, column], result.originals[column])
+        show_image(grid[1, column], result.reconstructions[column])
         grid[2, column].imshow(difference[column], cmap="gray", vmin=0, vmax=largest or 1.0)
         error = _power_of_ten(float(result.shown_errors[column]))
         grid[3, column].text(0.5, 0.5, error, ha="center", va="center", fontsize=6)
@@ -41,10 +41,8 @@ def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
     grid[0, 0].set_title(" ")  # room above; a title as wide as these would push columns apart
     for column, title in ((0, "the worst test images"), (int(result.num_image_shown), "the worst of uniform noise")):
         grid[0, column].text(0, 1.08, title, transform=grid[0, column].transAxes).set_in_layout(False)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+    for axes in grid[2:].flat:
+        strip(axes)
 
 
 def _draw_errors(axes: Axes, result: InversionResult) -> None:
@@ -81,11 +79,6 @@ def _finish(axes: Axes, *, legend_columns: int) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend, on a logarithmic axis
     axes.legend(loc="upper left", ncols=legend_columns, handlelength=1.8)
-
-
-def _show(axes: Axes, pixels: np.ndarray) -> None:
-    image = np.clip(np.nan_to_num(pixels.transpose(1, 2, 0)), 0, 1)
-    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
 
 
 def _power_of_ten(value: float) -> str:

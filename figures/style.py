@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from irevnet.files import atomic_write
@@ -46,6 +48,20 @@ def style() -> AbstractContextManager[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; drawn without pyplot, so that no window opens and nothing is global."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def show_image(axes: Axes, pixels: np.ndarray) -> None:
+    """Draws pixel values `(c, h, w)`, cut off at black and white, without ticks and frame."""
+    image = np.clip(np.nan_to_num(pixels.transpose(1, 2, 0)), 0, 1)
+    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+    strip(axes)
+
+
+def strip(axes: Axes) -> None:
+    """Takes ticks and frame away."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
