@@ -1,0 +1,247 @@
+"""The Jacobian of a network's features at an image, and of its inverse, in products with vectors (section 4.1).
+
+Any differentiable map has it by automatic differentiation, J v in forward mode and J^T u in reverse mode
+(`differentiate`). An i-RevNet in eval mode is piecewise affine (`linearise`): at an image F_j is a chain of
+convolutions, between which values are scaled by batch normalisation and switched on or off by ReLU. With these gains
+kept, F_j' and its transpose are that chain forwards and backwards, and the products are made of them (equation 1; S is
+orthogonal):
+
+    J:     (x, x~) -> (S x~, S x + F' x~)            J^T:   (y, y~) -> (S^T y~, S^T y + F'^T y~)
+    J^-1:  (y, y~) -> (S^T (y~ - F' S^T y), S^T y)   J^-T:  (x, x~) -> (S (x~ - F'^T S x), S x)
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import jvp, vjp, vmap
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from analysis.linear_map import LinearMap
+from irevnet.coupling import Bottleneck, Coupling
+from irevnet.model import IRevNet
+
+Function = Callable[[Tensor], Tensor]
+Image = Float[Tensor, "channels height width"]
+
+
+def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int = 64) -> LinearMap:
+    """The Jacobian of any differentiable function of torch at a point, by `torch.func`.
+
+    Args:
+        function: of one tensor, to one tensor, of any shapes; without side effects.
+        point: where.
+        width: vectors that are multiplied at once.
+
+    Raises:
+        ValueError: the output does not depend on the point differentiably.
+    """
+    point = point.detach().contiguous()
+    with torch.enable_grad():
+        if not function(point.clone().requires_grad_()).requires_grad:
+            raise ValueError(
+                "the layer is not differentiable with respect to the image: its output is an index, a constant, or "
+                "cut off from the graph; name another layer"
+            )
+    with torch.no_grad():
+        output, pull_back, *_ = vjp(function, point)
+
+    def push(vectors: Tensor) -> Tensor:
+        def one(vector: Tensor) -> Tensor:
+            return jvp(function, (point,), (vector.reshape(point.shape),))[1].flatten()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, when it loads its forward-mode rules
+            return vmap(one, chunk_size=width)(vectors)
+
+    def pull(vectors: Tensor) -> Tensor:
+        return vmap(lambda vector: pull_back(vector.reshape(output.shape))[0].flatten(), chunk_size=width)(vectors)
+
+    shape = output.numel(), point.numel()
+    return LinearMap(shape=shape, push=push, pull=pull, dtype=point.dtype, device=point.device)
+
+
+def layer_function(model: nn.Module, module: nn.Module) -> Function:
+    """What a module of a network puts out for one image `(c, h, w)`; two streams are put side by side."""
+
+    def function(image: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+
+        def keep(_: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+            outputs[:] = [torch.cat(output, dim=1) if isinstance(output, tuple) else output]
+
+        handle = module.register_forward_hook(keep)
+        try:
+            model(image[None])
+        finally:
+            handle.remove()
+        return outputs[0][0]
+
+    return function
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkJacobian:
+    """The Jacobian J of an i-RevNet's features at an image.
+
+    Attributes:
+        forward: J, of `(c h w) x (c h w)` if the network is bijective, taller if it is injective.
+        inverse: the Jacobian of the inverse network at these features: J^-1 if the network is bijective; if it is
+            injective, a left inverse of J, though not the one of Moore and Penrose.
+    """
+
+    forward: LinearMap
+    inverse: LinearMap
+
+
+@torch.no_grad()
+def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> NetworkJacobian:
+    """The Jacobian of Phi_depth at an image, as chains of convolutions.
+
+    Args:
+        model: in eval mode; products are computed in its precision, on its device.
+        image: `(c, h, w)`, an input of the network.
+        depth: of the features; the last layer by default.
+
+    Raises:
+        RuntimeError: the network is in train mode.
+        ValueError: it is in exact arithmetic, which rounds, or the image does not fit.
+    """
+    if model.lattice is not None:
+        raise ValueError(
+            "a network in exact arithmetic rounds, and has no derivative; linearise the one it was made of"
+        )
+    depth = model.check_depth(depth)
+    x, x_tilde = model.features(image[None], 0).chunk(2, dim=1)
+    blocks = []
+    for coupling in list(model.blocks)[:depth]:
+        assert isinstance(coupling, Coupling)
+        blocks.append(_LinearBlock.at(coupling, x_tilde))
+        x, x_tilde = coupling(x, x_tilde)
+    network = _LinearNetwork(model, tuple(image.shape), (2 * x.shape[1], *x.shape[2:]), blocks)
+    kind = {"dtype": image.dtype, "device": image.device}
+    m, n = 2 * x.numel(), image.numel()
+    return NetworkJacobian(
+        forward=LinearMap(shape=(m, n), push=network.push, pull=network.pull, **kind),
+        inverse=LinearMap(shape=(n, m), push=network.inverse_push, pull=network.inverse_pull, **kind),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _LinearConvolution:
+    """v -> weight * (gain v), where nothing may come before the convolution; of inputs of that height and width."""
+
+    gain: Tensor | None
+    weight: Tensor
+    stride: int
+    padding: int
+    input_size: tuple[int, int]
+
+    def push(self, v: Tensor) -> Tensor:
+        return conv2d(v if self.gain is None else self.gain * v, self.weight, stride=self.stride, padding=self.padding)
+
+    def pull(self, u: Tensor) -> Tensor:
+        # A convolution with a stride may leave out the last rows and columns: their derivatives are zero.
+        kernel, overlap = self.weight.shape[2], 2 * self.padding
+        reached = [(size - 1) * self.stride + kernel - overlap for size in u.shape[2:]]
+        left_out = [size - end for size, end in zip(self.input_size, reached)]
+        v = conv_transpose2d(u, self.weight, stride=self.stride, padding=self.padding, output_padding=left_out)
+        return v if self.gain is None else self.gain * v
+
+
+@dataclass(frozen=True, eq=False)
+class _LinearBlock:
+    """A coupling and the derivative of its bottleneck at a point."""
+
+    coupling: Coupling
+    convolutions: Sequence[_LinearConvolution]
+
+    @classmethod
+    def at(cls, coupling: Coupling, x_tilde: Tensor) -> "_LinearBlock":
+        assert isinstance(coupling.bottleneck, Bottleneck)
+        convolutions: list[_LinearConvolution] = []
+        gain: Tensor | None = None
+        x = x_tilde
+        for layer in coupling.bottleneck:
+            match layer:
+                case nn.BatchNorm2d():
+                    assert layer.running_var is not None
+                    scale = layer.weight / (layer.running_var + layer.eps).sqrt()
+                    x = layer(x)
+                    gain = (x > 0) * scale.reshape(-1, 1, 1)  # of it and the ReLU that always follows
+                case nn.Conv2d():
+                    size, padding = (x.shape[2], x.shape[3]), int(layer.padding[0])
+                    weight = layer.weight.clone()  # the network may be trained or converted later
+                    convolutions.append(_LinearConvolution(gain, weight, layer.stride[0], padding, size))
+                    x = layer(x)
+                case _:
+                    x = layer(x)
+        return cls(coupling, convolutions)
+
+    def bottleneck(self, v: Tensor) -> Tensor:
+        """F' v."""
+        for convolution in self.convolutions:
+            v = convolution.push(v)
+        return v
+
+    def bottleneck_transposed(self, u: Tensor) -> Tensor:
+        """F'^T u."""
+        for convolution in reversed(self.convolutions):
+            u = convolution.pull(u)
+        return u
+
+
+@dataclass(frozen=True, eq=False)
+class _LinearNetwork:
+    """The four products. S~, which splits the image, is orthogonal but for the zeros that it may append."""
+
+    model: IRevNet
+    image_shape: tuple[int, ...]
+    feature_shape: tuple[int, ...]
+    blocks: Sequence[_LinearBlock]
+
+    def push(self, vectors: Tensor) -> Tensor:
+        x, x_tilde = self._split(vectors)
+        for block in self.blocks:
+            squeeze = block.coupling.squeeze
+            x, x_tilde = squeeze(x_tilde), squeeze(x) + block.bottleneck(x_tilde)
+        return torch.cat((x, x_tilde), dim=1).flatten(1)
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        y, y_tilde = self._streams(vectors)
+        for block in reversed(self.blocks):
+            unsqueeze = block.coupling.unsqueeze
+            y, y_tilde = unsqueeze(y_tilde), unsqueeze(y) + block.bottleneck_transposed(y_tilde)
+        return self._merge(y, y_tilde)
+
+    def inverse_push(self, vectors: Tensor) -> Tensor:
+        y, y_tilde = self._streams(vectors)
+        for block in reversed(self.blocks):
+            unsqueeze = block.coupling.unsqueeze
+            x_tilde = unsqueeze(y)
+            y, y_tilde = unsqueeze(y_tilde - block.bottleneck(x_tilde)), x_tilde
+        return self._merge(y, y_tilde)
+
+    def inverse_pull(self, vectors: Tensor) -> Tensor:
+        x, x_tilde = self._split(vectors)
+        for block in self.blocks:
+            squeeze = block.coupling.squeeze
+            y_tilde = squeeze(x)
+            x, x_tilde = squeeze(x_tilde - block.bottleneck_transposed(y_tilde)), y_tilde
+        return torch.cat((x, x_tilde), dim=1).flatten(1)
+
+    def _split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """S~."""
+        x, x_tilde = self.model.features(vectors.reshape(-1, *self.image_shape), 0).chunk(2, dim=1)
+        return x, x_tilde
+
+    def _merge(self, x: Tensor, x_tilde: Tensor) -> Tensor:
+        """S~^T, which is its inverse, or its left inverse, as well."""
+        return self.model.inverse(torch.cat((x, x_tilde), dim=1), 0).flatten(1)
+
+    def _streams(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        y, y_tilde = vectors.reshape(-1, *self.feature_shape).chunk(2, dim=1)
+        return y, y_tilde

@@ -1,0 +1,149 @@
+"""Products with the Jacobian, against automatic differentiation of the whole network and against the dense matrix."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from analysis.jacobian import differentiate, layer_function, linearise
+from irevnet import IRevNet, IRevNetConfig, build_model
+from irevnet.baselines import ResNet, ResNetConfig, RevNet, RevNetConfig
+
+ADJOINT = {torch.float64: 1e-14, torch.float32: 1e-6}
+
+
+def dense(function, point: torch.Tensor) -> torch.Tensor:
+    return torch.func.jacrev(function)(point).reshape(-1, point.numel())
+
+
+def adjointness(linear_map, generator) -> float:
+    """|<J v, u> - <v, J^T u>| over the product of all lengths."""
+    m, n = linear_map.shape
+    v = torch.randn(3, n, generator=generator, dtype=torch.float64)
+    u = torch.randn(3, m, generator=generator, dtype=torch.float64)
+    forward, backward = linear_map.matvec(v).double(), linear_map.rmatvec(u).double()
+    return ((forward * u).sum() - (v * backward).sum()).abs().item() / (forward.norm() * u.norm()).item()
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_linearised_products_are_those_of_the_dense_jacobian(data, architectures, trained_looking):
+    fields, size = data.draw(architectures)
+    depth = data.draw(st.integers(0, sum(fields["blocks"])))
+    torch.manual_seed(0)
+    model = trained_looking(IRevNet(IRevNetConfig(**fields)).double())
+    x = torch.randn(fields["input_shape"][0], *size, dtype=torch.float64)
+    jacobian = linearise(model, x, depth=depth)
+    expected = dense(lambda image: model.features(image[None], depth)[0], x)
+    torch.testing.assert_close(jacobian.forward.dense(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(jacobian.forward.transposed.dense(), expected.T, rtol=1e-12, atol=1e-12)
+    phi = model.features(x[None], depth)[0].detach()
+    expected = dense(lambda features: model.inverse(features[None], depth)[0], phi)
+    torch.testing.assert_close(jacobian.inverse.dense(), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(jacobian.inverse.transposed.dense(), expected.T, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", ["bijective", "injective"])
+def test_both_paths_agree_and_are_adjoint(kind, dtype, request, generator):
+    model = request.getfixturevalue(kind).to(dtype)
+    x = torch.randn(3, 8, 8, generator=generator, dtype=dtype)
+    quick = linearise(model, x, depth=3)
+    slow = differentiate(lambda image: model.features(image[None], 3)[0], x, width=2)
+    assert quick.forward.shape == slow.shape
+    for each in (quick.forward, quick.inverse, slow):
+        assert each.dtype == dtype
+        assert adjointness(each, generator) < ADJOINT[dtype]
+    vectors = torch.randn(5, quick.forward.shape[1], generator=generator, dtype=dtype)
+    others = torch.randn(5, quick.forward.shape[0], generator=generator, dtype=dtype)
+    close = {"rtol": 0, "atol": {torch.float64: 1e-12, torch.float32: 1e-4}[dtype]}
+    torch.testing.assert_close(quick.forward.matvec(vectors), slow.matvec(vectors), **close)
+    torch.testing.assert_close(quick.forward.rmatvec(others), slow.rmatvec(others), **close)
+
+
+@pytest.mark.parametrize("kind", ["bijective", "injective"])
+def test_the_inverse_undoes_the_jacobian_as_far_as_its_condition_allows(kind, request, generator):
+    model = request.getfixturevalue(kind)
+    x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
+    jacobian = linearise(model, x)
+    singular = torch.linalg.svdvals(jacobian.forward.dense())
+    tolerance = 10 * torch.finfo(torch.float64).eps * (singular[0] / singular[-1]).item()
+    vectors = torch.randn(4, 192, generator=generator, dtype=torch.float64)
+    again = jacobian.inverse.matvec(jacobian.forward.matvec(vectors))
+    assert ((again - vectors).norm() / vectors.norm()).item() < tolerance
+    again = jacobian.forward.rmatvec(jacobian.inverse.rmatvec(vectors))
+    assert ((again - vectors).norm() / vectors.norm()).item() < tolerance
+    there = jacobian.forward.matvec(jacobian.inverse.matvec(jacobian.forward.matvec(vectors)))
+    torch.testing.assert_close(there, jacobian.forward.matvec(vectors))
+    square = jacobian.forward.shape[0] == jacobian.forward.shape[1]
+    assert square == (kind == "bijective")
+
+
+def test_the_products_stay_what_they_are_when_the_network_moves_on(bijective, generator):
+    x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
+    jacobian = linearise(bijective, x)
+    before = jacobian.forward.dense()
+    with torch.no_grad():
+        for parameter in bijective.parameters():
+            parameter += 1
+    bijective.float()
+    torch.testing.assert_close(jacobian.forward.dense(), before)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ResNet(ResNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(4, 8), stem="cifar")),
+        RevNet(RevNetConfig(input_shape=(3, 32, 32), num_classes=3, blocks=(1, 1), widths=(16, 32), strides=(1, 2))),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_any_network_is_differentiated_at_any_layer(model, trained_looking, generator):
+    model = trained_looking(copy.deepcopy(model).double())
+    x = torch.randn(model.config.input_shape, generator=generator, dtype=torch.float64)
+    for layer in model.blocks:
+        function = layer_function(model, layer)
+        linear_map = differentiate(function, x, width=7)
+        output = function(x)
+        torch.testing.assert_close(linear_map.transposed.dense().T, dense(function, x).detach())
+        assert linear_map.shape == (output.numel(), x.numel())
+        assert adjointness(linear_map, generator) < ADJOINT[torch.float64]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_streams_are_the_features_side_by_side(bijective, generator):
+    x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
+    for depth, block in enumerate(bijective.blocks, start=1):
+        torch.testing.assert_close(layer_function(bijective, block)(x), bijective.features(x[None], depth)[0])
+
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return x.argmax(dim=1)
+
+
+def test_a_layer_without_a_derivative_is_refused(generator):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Rounded())
+    with pytest.raises(ValueError, match="the layer is not differentiable with respect to the image"):
+        differentiate(layer_function(model, model[1]), torch.randn(3, 4, 4, generator=generator))
+
+
+def test_what_has_no_jacobian_says_so(bijective, generator):
+    x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
+    with pytest.raises(ValueError, match="exact arithmetic rounds, and has no derivative"):
+        linearise(bijective.exact(), x)
+    with pytest.raises(ValueError, match=r"images of shape \(1, 3, 9, 9\) do not fit"):
+        linearise(bijective, torch.randn(3, 9, 9, dtype=torch.float64))
+    with pytest.raises(ValueError, match="depth 5 does not exist"):
+        linearise(bijective, x, depth=5)
+    with pytest.raises(RuntimeError, match="needs eval mode"):
+        linearise(bijective.train(), x)
+
+
+def test_of_a_network_by_name(generator):
+    model = build_model("irevnet-small", image_size=8, in_channels=1, num_classes=10).eval()
+    x = torch.randn(1, 8, 8, generator=generator)
+    assert linearise(model, x).forward.shape == (64, 64)
