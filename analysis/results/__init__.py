@@ -4,6 +4,7 @@ from analysis.results.base import Result, check_folder
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
+from analysis.results.spectrum import Spectrum, SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "PCASweepResult",
     "ProbeResult",
     "Result",
+    "Spectrum",
+    "SpectrumResult",
     "TrainingCurvesResult",
     "check_folder",
 ]
