@@ -103,7 +103,7 @@ codec_options = _group(ckpt_option, device_option, json_option)
 study_options = _group(ckpt_option, data_options, out_option, seed_option, pass_options)
 """Of the studies of one network."""
 
-network_options = _group(
+compared_options = _group(
     click.option(
         "--ckpt",
         metavar="PATH|torchvision:NAME",
@@ -114,6 +114,11 @@ network_options = _group(
     ),
     click.option("--model", metavar="torchvision:NAME", help="The network of torchvision whose weights --ckpt has."),
     click.option("--image-size", type=click.IntRange(min=1), help="Images for one of torchvision are N x N."),
+)
+"""Which networks, for the studies of several."""
+
+network_options = _group(
+    compared_options,
     exact_options,
     click.option(
         "--features",
@@ -124,7 +129,7 @@ network_options = _group(
     data_options,
     pass_options,
 )
-"""Which networks, and which of their layers' features, for the studies of several."""
+"""Which networks, and what their features are of, for the probes."""
 
 config_options = _group(
     click.option("--epochs", type=int, help="Passes over the training set."),

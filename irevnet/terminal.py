@@ -97,6 +97,17 @@ def track(loop: Iterable, description: str) -> Iterable:
     return rich_track(loop, description, console=console, transient=True, disable=not console.is_terminal)
 
 
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """A line on standard error that each call replaces, if that is a terminal, and nothing otherwise."""
+    console = standard_error()
+    if not console.is_terminal:
+        yield lambda line: None
+        return
+    with console.status("") as status:
+        yield status.update
+
+
 def print_json(content: dict[str, Any]) -> None:
     click.echo(json.dumps(content))
 

@@ -10,7 +10,14 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis.results import DepthProbeResult, InterpolationResult, InversionResult, PCASweepResult
+from analysis.results import (
+    DepthProbeResult,
+    InterpolationResult,
+    InversionResult,
+    PCASweepResult,
+    Spectrum,
+    SpectrumResult,
+)
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.recipes import RECIPES
 from irevnet.runs import new_run
@@ -192,6 +199,66 @@ def interpolation() -> InterpolationResult:
         residual=np.full((2, 2, 3), 0.2),
         middle_distance=np.array([[0.1, np.nan], [0.3, np.nan]]),
         middle_feature_distance=np.array([[0.4, np.nan], [0.3, np.nan]]),
+    )
+
+
+@pytest.fixture(scope="session")
+def geometric() -> Callable[..., Spectrum]:
+    """A spectrum of 150 values from 10 on, each the same part of the one before: the first 10 and the last 3 are known,
+    the others a density, or without an inverse the last are not; or all are known, by the matrix."""
+
+    def make(last: float = 0.1, method: str = "lanczos", *, inverse: bool = True) -> Spectrum:
+        values = np.geomspace(10, last, 150)
+        k, l = (10, 3 if inverse else 0) if method == "lanczos" else (150, 0)  # noqa: E741
+        middle = values[k : 150 - l]
+        volume = np.log(values).sum() + np.array([0.5, -0.5])
+        return Spectrum(
+            num_outputs=150,
+            num_inputs=150,
+            method=method,
+            largest=values[:k],
+            largest_residuals=np.full(k, 1e-4 if method == "lanczos" else np.nan),
+            smallest=values[::-1][:l],
+            smallest_residuals=np.full(l, 1e-4),
+            num_converged=k,
+            squared_norm=float((values**2).sum()),
+            squared_norm_error=float((values**2).sum() / 100) if method == "lanczos" else 0.0,
+            nodes=middle if method == "lanczos" else np.empty(0),
+            weights=np.ones((2, len(middle))) if method == "lanczos" else np.empty((1, 0)),
+            log_volume=volume if inverse else np.full(2, np.nan),
+            log_volume_error=2.0 if inverse else np.nan,
+            num_products=100,
+            loss_of_orthogonality=1e-7,
+        )
+
+    return make
+
+
+@pytest.fixture
+def spectrum_result(geometric) -> SpectrumResult:
+    """Of an i-RevNet at two images, and of a ResNet, which has no inverse, at the same."""
+    return SpectrumResult.of(
+        [geometric(), geometric(0.01), geometric(inverse=False), geometric(0.001, inverse=False)],
+        networks=["irevnet-b", "resnet-50"],
+        images=["cat", "dog"],
+        network=[0, 0, 1, 1],
+        layer=["block-100"] * 2 + ["block-16"] * 2,
+        depth=[100, 100, 16, 16],
+        image=[0, 1, 0, 1],
+    )
+
+
+@pytest.fixture
+def spectra_by_depth(geometric) -> SpectrumResult:
+    """Of three blocks of one network, at one image, by the matrix."""
+    return SpectrumResult.of(
+        [geometric(last, "dense") for last in (5, 1, 0.1)],
+        networks=["irevnet-b"],
+        images=["cat"],
+        network=[0, 0, 0],
+        layer=["block-1", "block-2", "block-5"],
+        depth=[1, 2, 5],
+        image=[0, 0, 0],
     )
 
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cli
+from analysis.lanczos import GolubKahan
 from analysis.results import DepthProbeResult
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, read_checkpoint, save_checkpoint, terminal
 from irevnet.recipes import RECIPES, TrainConfig
@@ -285,6 +286,54 @@ def test_paths_are_walked_between_test_images_files_and_along_directions(run):
     assert line["name"] == "large"
 
 
+def test_the_jacobians_singular_values_are_found_at_test_images_files_and_depths(run):
+    drawn = analyze("spectrum")
+    assert drawn.exit_code == 0, drawn.output
+    assert "block-12: " not in drawn.stdout
+    assert re.search(r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; it should be 0", drawn.stdout)
+    files = drawn.stdout.splitlines()[-5:]
+    assert [Path(file).suffix for file in files] == [".npz", ".csv", ".json", ".png", ".pdf"]
+    assert all(Path(file).is_file() for file in files)
+    assert sorted(path.name for path in (run / "analysis/spectrum").iterdir()) == [
+        "classes.txt",
+        *(f"spectrum.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png")),
+    ]
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("ramp.png")
+    options = ("--method", "lanczos", "--num-values", "3", "--block-width", "4", "--precision", "float64", "--json")
+    result = analyze("spectrum", "ramp.png", "--depths", "1,12", *options)
+    assert result.exit_code == 0, result.output
+    first, last = json.loads(result.stdout)["layers"]
+    assert (first["depth"], last["depth"]) == (1, 12)
+    assert last["each"][0]["image"] == "ramp"
+    assert (last["each"][0]["num_values"], last["each"][0]["num_converged"]) == (3, 3)
+    (by_matrix,) = json.loads(analyze("spectrum", "ramp.png", "--json").stdout)["layers"]
+    assert last["largest"]["median"] == pytest.approx(by_matrix["largest"]["median"], rel=1e-6)
+    assert last["condition"]["median"] == pytest.approx(by_matrix["condition"]["median"], rel=1e-6)
+
+
+def test_a_spectrum_that_was_interrupted_is_gone_on_with(run, monkeypatch):
+    options = ("spectrum", "--method", "lanczos", "--num-images", "1", "--num-values", "3", "--block-width", "2")
+    expected = json.loads(analyze(*options, "--json").stdout)["layers"]
+    extend, steps = GolubKahan.extend, iter(range(4))
+
+    def interrupt(process: GolubKahan) -> None:
+        extend(process)
+        if next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GolubKahan, "extend", interrupt)
+        stopped = analyze(*options)
+    assert stopped.exit_code == 1
+    assert stopped.stdout == ""
+    assert "stopped; go on with the same command and --resume" in stopped.stderr.splitlines()[-1]
+    refused = analyze(*options)
+    assert refused.exit_code == 2
+    assert "keeps the work of an interrupted call; go on with --resume, or remove it" in refused.stderr
+    assert json.loads(analyze(*options, "--resume", "--json").stdout)["layers"] == expected
+    assert analyze(*options, "--json").exit_code == 0
+
+
 BAD_INPUT = {
     "unknown model": (cli.main, "train --model irevnet-smal", "did you mean irevnet-small"),
     "unknown data": (cli.main, "train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
@@ -416,6 +465,19 @@ BAD_INPUT = {
         "interpolate --ckpt resnet.pt",
         "a ResNet has no inverse; give the checkpoint of",
     ),
+    "too many values": (
+        cli.analyze,
+        "spectrum --num-values 65",
+        "65 singular values were asked for; a Jacobian of 64 x 64 has 1 to 64",
+    ),
+    "depth of a spectrum": (cli.analyze, "spectrum --depths 13", "the depths asked for go from 13 to 13; this network"),
+    "broken products": (cli.analyze, "spectrum --ckpt broken.pt", "a product A v is not finite, in float"),
+    "image of a spectrum": (cli.analyze, "spectrum thesis.tex", "thesis.tex cannot be read as an image"),
+    "nothing to go on with": (
+        cli.analyze,
+        "spectrum --resume",
+        "keeps no work of an interrupted call; leave --resume out to begin",
+    ),
     "other results": (cli.analyze, "invert --out full", "full holds other files; name a folder that is new"),
     "results in a file": (cli.analyze, "depth-probe --out thesis.tex", "thesis.tex is a file; name a folder"),
     "studied data": (
@@ -450,6 +512,8 @@ def snapshot(run, residual) -> dict[Path, bytes]:
     assert main("encode", "grey.png", "-o", "grey.npz").exit_code == 0
     few.model.blocks[0].bottleneck[0].weight.data += 1
     save_checkpoint(Path("other.pt"), few)
+    few.model.blocks[0].bottleneck[0].weight.data *= torch.nan
+    save_checkpoint(Path("broken.pt"), few)
     return contents()
 
 
