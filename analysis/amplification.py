@@ -1,83 +1,52 @@
-"""How much a map magnifies small changes of its input: in random directions, and in the one it magnifies most."""
+"""How much a linear map magnifies vectors: in random directions, and in the one it magnifies most."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.func import vjp
 
-Map = Callable[[Tensor], Tensor]
+from analysis.lanczos import GolubKahan
+from analysis.linear_map import LinearMap
+from analysis.search import Keeper, Search, no_report
+
+WIDTH = 8
+"""Vectors a block: for a single value a small one will do."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Amplification:
-    """Of each point, the relative change of the output over the relative change of the input, where both are small.
+    """||A v|| over ||v||.
 
     Attributes:
-        random: root mean square over directions that are drawn evenly, `(points,)`.
-        largest: in the direction found by power iteration, `(points,)`; from below.
-        last_change: relative change of `largest` in the last iteration, `(points,)`.
+        random: root mean square over directions that are drawn evenly, ||A||_F / sqrt(n), by Hutchinson's method.
+        largest: the largest singular value of A.
+        residual: so far from that, at most, is a singular value, relatively; the largest itself is no less.
     """
 
-    random: Float[Tensor, " points"]
-    largest: Float[Tensor, " points"]
-    last_change: Float[Tensor, " points"]
+    random: float
+    largest: float
+    residual: float
 
 
-@torch.no_grad()
 def amplification(
-    function: Map,
-    points: Float[Tensor, "points ..."],
-    *,
-    generator: torch.Generator,
-    num_random: int = 16,
-    max_iterations: int = 100,
-    tolerance: float = 1e-3,
+    linear_map: LinearMap, *, generator: torch.Generator, num_random: int = 16, tolerance: float = 1e-3
 ) -> Amplification:
-    """Singular values of J, the Jacobian of a map at each of several points, times ||input|| / ||output||.
-
-    In random directions the root mean square of ||J v|| / ||v|| is ||J||_F / sqrt(n) for n numbers of input, estimated
-    by Hutchinson's method. The largest singular value is found by power iteration on J^T J, which comes from below.
+    """How much a map A magnifies.
 
     Args:
-        function: maps each of a batch of points for itself, `(points, ...)` to `(points, ...)`.
-        points: where to look.
+        linear_map: A, n numbers to m.
         generator: draws directions, on the CPU.
-        num_random: random directions a point.
-        max_iterations: of the power iteration.
-        tolerance: it ends when no estimate has changed by more than this, relatively.
+        num_random: random directions.
+        tolerance: of the residual.
 
-    >>> doubled = amplification(lambda x: 2 * x, torch.ones(1, 3), generator=torch.Generator().manual_seed(0))
-    >>> round(doubled.largest.item(), 4)  # an image twice as large changes twice as much: relatively, it does not
-    1.0
+    >>> from analysis.linear_map import of_matrix
+    >>> round(amplification(of_matrix(2 * torch.eye(3)), generator=torch.Generator()).largest, 4)
+    2.0
     """
-    outputs, pull_back, *_ = vjp(function, points)
-    # J is the transpose of J^T, which is linear.
-    _, push_forward, *_ = vjp(lambda cotangent: pull_back(cotangent)[0], torch.zeros_like(outputs))
-    scale = _norms(points) / _norms(outputs)
-
-    def draw() -> Tensor:
-        drawn = torch.randn(points.shape, generator=generator, dtype=points.dtype).to(points.device)
-        return _normalised(drawn)
-
-    squares = torch.stack([_norms(push_forward(draw())[0]) ** 2 for _ in range(num_random)])
-    direction, largest = draw(), torch.zeros_like(scale)
-    change = torch.full_like(scale, torch.inf)
-    for _ in range(max_iterations):
-        (image,) = push_forward(direction)
-        before, largest = largest, _norms(image)
-        change = (largest - before).abs() / largest
-        if change.max() < tolerance:
-            break
-        direction = _normalised(pull_back(image)[0])
-    return Amplification(random=squares.mean(dim=0).sqrt() * scale, largest=largest * scale, last_change=change)
-
-
-def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
-
-
-def _normalised(x: Tensor) -> Tensor:
-    return x / _norms(x).reshape(-1, *[1] * (x.ndim - 1))
+    directions = torch.randn(num_random, linear_map.shape[1], generator=generator, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(directions).to(linear_map.device)
+    squares = linear_map.matvec(directions).double().square().sum(dim=1)
+    process = GolubKahan(linear_map, width=min(WIDTH, *linear_map.shape), generator=generator)
+    search = Search("largest", process, wanted=1, tolerance=tolerance, keeper=Keeper(), report=no_report)
+    largest, residual = search.values.item(), search.residuals.item()
+    return Amplification(random=math.sqrt(squares.mean().item()), largest=largest, residual=residual / largest)

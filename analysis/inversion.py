@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from analysis.amplification import Amplification, amplification
+from analysis.jacobian import linearise
 from analysis.products import tensor_float32, true_float32
 from analysis.results import InversionResult
 from irevnet.data import batches
@@ -107,7 +108,9 @@ def invert(
         noise_errors, noise = _round_trips(network, noise_inputs, depth, num_shown)
     sample = _sample(data, num_images, generator)
     arithmetics, errors = _errors_by_depth(model, sample, depths, bits=bits, track=track)
-    magnified = _amplification_by_depth(model, sample[:AMPLIFIED], depths, generator=generator, track=track)
+    few = sample[:AMPLIFIED]
+    magnified = _amplification_by_depth(model, few, depths, generator=generator, track=track)
+    scale = _feature_norms(model, few, depths)
     return InversionResult(
         arithmetic=np.array(arithmetic),
         depth=np.array(depth),
@@ -120,9 +123,9 @@ def invert(
         depths=np.array(depths),
         arithmetics=np.array(arithmetics),
         depth_errors=errors,
-        amplification_random=np.stack([each.random.cpu().numpy() for each in magnified]),
-        amplification_largest=np.stack([each.largest.cpu().numpy() for each in magnified]),
-        amplification_change=np.stack([each.last_change.cpu().numpy() for each in magnified]),
+        amplification_random=scale * [[each.random for each in images] for images in magnified],
+        amplification_largest=scale * [[each.largest for each in images] for images in magnified],
+        amplification_residual=np.array([[each.residual for each in images] for images in magnified]),
     )
 
 
@@ -214,10 +217,17 @@ def _errors_by_depth(
 
 def _amplification_by_depth(
     model: IRevNet, sample: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
-) -> list[Amplification]:
-    found = []
-    with true_float32():
-        for depth in track(depths, "depths, changes of features"):
-            phi = model.features(sample.to(next(model.parameters()).device), depth)
-            found.append(amplification(lambda x: model.inverse(x, depth), phi, generator=generator))  # noqa: B023
-    return found
+) -> list[list[Amplification]]:
+    """Of each depth and image, by the Jacobian of the inverse network at its features."""
+    images = sample.to(next(model.parameters()).device)
+    return [
+        [amplification(linearise(model, image, depth=depth).inverse, generator=generator) for image in images]
+        for depth in track(depths, "depths, changes of features")
+    ]
+
+
+def _feature_norms(model: IRevNet, sample: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
+    """||phi|| / ||x||, by which a change relative to the features is larger than one relative to the image."""
+    images = sample.to(next(model.parameters()).device)
+    norms = [torch.linalg.vector_norm(model.features(images, depth).flatten(1), dim=1) for depth in depths]
+    return (torch.stack(norms) / torch.linalg.vector_norm(images.flatten(1), dim=1)).double().cpu().numpy()

@@ -56,6 +56,13 @@ class Basis:
             self._count += len(fitting)
             vectors = vectors[len(fitting) :]
 
+    def fork(self) -> "Basis":
+        """Another basis that begins with the same vectors, which take no more room for it."""
+        other = Basis(self.size, **self._kind)
+        other._count = self._count
+        other._segments = [*self._segments[:-1], *(last.clone() for last in self._segments[-1:])]
+        return other
+
     def parts(self, start: int = 0) -> "list[Float[Tensor, '_ n']]":
         """The vectors from one on, in order."""
         return [
@@ -124,8 +131,7 @@ class GolubKahan:
         linear_map: A.
         width: of a block; one finds at most so many copies of a singular value at a time.
         generator: draws the first block and what takes the place of missing vectors, on the CPU.
-        locked: orthonormal vectors that all others are to be orthogonal to, `(locked, n)`: the process then sees A on
-            their complement alone.
+        locked: vectors that all others are to be orthogonal to: the process then sees A on their complement alone.
     """
 
     def __init__(
@@ -134,13 +140,12 @@ class GolubKahan:
         *,
         width: int,
         generator: torch.Generator,
-        locked: Float[Tensor, "locked n"] | None = None,
+        locked: Basis | None = None,
     ):
         self.map = linear_map
         self.generator = generator
-        self.basis = Basis(linear_map.shape[1], dtype=linear_map.dtype, device=linear_map.device)
-        if locked is not None:
-            self.basis.append(locked)
+        empty = Basis(linear_map.shape[1], dtype=linear_map.dtype, device=linear_map.device)
+        self.basis = empty if locked is None else locked.fork()
         self.num_locked = len(self.basis)
         self.captured = 0.0
         """||A V||_F^2, the squared norm of A on the subspace."""

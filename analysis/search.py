@@ -160,7 +160,7 @@ class Quadrature:
 
     Args:
         maps: from the same space.
-        locked: orthonormal vectors of that space, `(locked, n)`.
+        locked: vectors of that space.
         num_probes: how many.
         steps: of a Lanczos process on each map, with a block of as many vectors.
         generator: draws the probes, on the CPU; it stays as it is.
@@ -174,7 +174,7 @@ class Quadrature:
     def __init__(
         self,
         maps: Sequence[LinearMap],
-        locked: Float[Tensor, "locked n"],
+        locked: Basis,
         *,
         num_probes: int,
         steps: int,
@@ -182,7 +182,7 @@ class Quadrature:
         keeper: Keeper,
     ):
         self._start = len(locked)
-        self._room = locked.shape[1] - len(locked)
+        self._room = locked.size - len(locked)
         self._keeper = keeper
         self._maps = maps
         self.num_products = 0

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ def spectra(
         "seed": studies[0].seed,
         "weights": [weights_sha256(study.checkpoint.model) for study in studies],
         "places": [place.name for place in places],
+        "inputs": [hashlib.sha256(place.x.numpy().tobytes()).hexdigest() for place in places],
     }
     folder = studies[0].folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
     found = []

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
 from analysis.lanczos import Basis, GolubKahan, orthonormalise
 from analysis.linear_map import LinearMap
@@ -51,8 +50,9 @@ def spectrum(
     method: str = "auto",
     width: int = 16,
     tolerance: float = 1e-3,
-    num_probes: int = 16,
-    quadrature_steps: int = 12,
+    num_probes: int = 64,
+    density_probes: int = 16,
+    density_steps: int = 12,
     keeper: Keeper | None = None,
     report: Report = no_report,
 ) -> Spectrum:
@@ -69,8 +69,9 @@ def spectrum(
         width: vectors a block, which are multiplied at once.
         tolerance: a value s has converged if ||A^T u - s v|| <= tolerance s. Its relative error is then about the
             square of that, unless values lie closer together.
-        num_probes: random vectors for the sum of squares, and for the density.
-        quadrature_steps: of the processes that the density comes from, each with a block of as many vectors.
+        num_probes: random vectors for the sum of squares.
+        density_probes: random vectors for the density.
+        density_steps: of the processes that it comes from, each with a block of as many vectors.
         keeper: keeps the Lanczos vectors on the disk.
         report: is told how far it is.
 
@@ -89,10 +90,10 @@ def spectrum(
     if not 1 <= k <= count:
         m, n = linear_map.shape
         raise ValueError(f"{k} singular values were asked for; a Jacobian of {m} x {n} has 1 to {count}")
-    if width < 1 or num_probes < 2 or not 0 < tolerance < 1:
+    if width < 1 or min(num_probes, density_probes) < 2 or not 0 < tolerance < 1:
         raise ValueError(
-            f"width={width}, num_probes={num_probes}, tolerance={tolerance}; expected at least 1, at least 2, and a "
-            "number between 0 and 1"
+            f"width={width}, num_probes={num_probes}, density_probes={density_probes}, tolerance={tolerance}; expected "
+            "at least 1, at least 2, at least 2, and a number between 0 and 1"
         )
     if choose_method(method, linear_map.shape) == "dense":
         return _by_matrix(linear_map, square=inverse is not None)
@@ -109,9 +110,9 @@ def spectrum(
     while not searches[0].process.exhausted:
         report("the density of the others")
         maps = [each.process.map for each in searches]
-        locked = _side_by_side([each.vectors() for each in searches])
+        locked = _locked(searches)
         quadrature = Quadrature(
-            maps, locked, num_probes=num_probes, steps=quadrature_steps, generator=generator, keeper=keeper
+            maps, locked, num_probes=density_probes, steps=density_steps, generator=generator, keeper=keeper
         )
         densities = [quadrature.density(number) for number in range(len(maps))]
         missed = [each for each, others in zip(searches, densities) if _larger(others, each)]
@@ -239,14 +240,14 @@ def _squared_norms_beyond(process: GolubKahan, count: int, generator: torch.Gene
     return images.square().sum(dim=1).cpu().numpy()
 
 
-def _side_by_side(vectors: Sequence[Tensor]) -> Tensor:
-    """Orthonormal vectors that span all of these, of which those of one block are orthonormal already."""
-    first, *others = vectors
-    basis = Basis(first.shape[1], dtype=first.dtype, device=first.device)
-    basis.append(first)
-    for block in others:
-        rest = block.double()
-        for _ in range(2):
-            rest, _ = orthonormalise(basis.project_off(rest), floor=0.0)
-        basis.append(rest)
-    return torch.cat(basis.parts())
+def _locked(searches: Sequence[Search]) -> Basis:
+    """The right singular vectors found, of both ends, which are orthonormal among themselves up to their errors."""
+    linear_map = searches[0].process.map
+    basis = Basis(linear_map.shape[1], dtype=linear_map.dtype, device=linear_map.device)
+    for each in searches:
+        vectors = each.vectors()
+        if len(basis):
+            for _ in range(2):
+                vectors, _ = orthonormalise(basis.project_off(vectors.double()), floor=0.0)
+        basis.append(vectors)
+    return basis

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from analysis.results import Spectrum, SpectrumResult
-from analysis.results.spectrum import SHARES
+from analysis.results.spectra import SHARES
 from figures.style import CYCLE, PAGE, new_figure, style
 from figures.table import TextTable
 

@@ -176,7 +176,7 @@ def inversion() -> InversionResult:
         depth_errors=np.array([[[1e-7] * 4, [2e-7, 4e-7, 3e-7, np.nan]], [[1e-3] * 4, [np.inf] * 4], np.zeros((2, 4))]),
         amplification_random=np.array([[2.0, 4.0], [5.0, 7.0]]),
         amplification_largest=np.array([[20.0, 40.0], [50.0, 70.0]]),
-        amplification_change=np.full((2, 2), 1e-4),
+        amplification_residual=np.full((2, 2), 1e-4),
     )
 
 

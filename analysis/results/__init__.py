@@ -4,7 +4,8 @@ from analysis.results.base import Result, check_folder
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
-from analysis.results.spectrum import Spectrum, SpectrumResult
+from analysis.results.spectra import SpectrumResult
+from analysis.results.spectrum import Spectrum
 from analysis.results.training_curves import TrainingCurvesResult
 
 __all__ = [

@@ -31,9 +31,9 @@ class InversionResult(Result):
         depth_errors: of the sample, `(arithmetics, depths, sample)`.
         amplification_random: ||dx|| / ||x|| over ||dphi|| / ||phi|| for small changes of the features in random
             directions, root mean square, of some images of the sample, `(depths, amplified)`.
-        amplification_largest: the same in the direction that the inverse magnifies most, a lower bound found by power
-            iteration, `(depths, amplified)`.
-        amplification_change: by which part the last step of that iteration raised it, `(depths, amplified)`.
+        amplification_largest: the same in the direction that the inverse magnifies most, its largest singular value,
+            `(depths, amplified)`.
+        amplification_residual: how far from that, relatively, a singular value is at most, `(depths, amplified)`.
     """
 
     STUDY: ClassVar[str] = "invert"
@@ -51,7 +51,7 @@ class InversionResult(Result):
     depth_errors: Float[ndarray, "arithmetics depths sample"]
     amplification_random: Float[ndarray, "depths amplified"]
     amplification_largest: Float[ndarray, "depths amplified"]
-    amplification_change: Float[ndarray, "depths amplified"]
+    amplification_residual: Float[ndarray, "depths amplified"]
 
     @property
     def shown_errors(self) -> Float[ndarray, " shown"]:

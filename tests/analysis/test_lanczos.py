@@ -116,10 +116,25 @@ def test_without_reorthogonalisation_there_are_ghosts_and_the_loss_tells(generat
 def test_locked_vectors_are_left_out(generator):
     values = np.linspace(5, 1, 40)
     matrix = with_singular_values(values, (40, 40), generator)
-    locked = torch.linalg.svd(matrix).Vh[:10]
+    locked = Basis(40, dtype=torch.float64, device=torch.device("cpu"))
+    locked.append(torch.linalg.svd(matrix).Vh[:10])
     process = extended(GolubKahan(of_matrix(matrix), width=6, generator=generator, locked=locked), 100)
     assert process.columns == 30
     np.testing.assert_allclose(process.ritz().values, values[10:], rtol=1e-12)
+    assert len(locked) == 10
+
+
+@pytest.mark.parametrize("count", [0, 4, 6])
+def test_a_fork_of_a_basis_grows_by_itself(count, monkeypatch):
+    monkeypatch.setattr("analysis.lanczos.SEGMENT", 4)
+    vectors = torch.eye(9, dtype=torch.float64)
+    basis = Basis(9, dtype=torch.float64, device=torch.device("cpu"))
+    basis.append(vectors[:count])
+    other = basis.fork()
+    basis.append(vectors[count : count + 2])
+    other.append(vectors[7:])
+    assert torch.equal(torch.cat([vectors[:0], *basis.parts()]), vectors[: count + 2])
+    assert torch.equal(torch.cat([vectors[:0], *other.parts()]), torch.cat((vectors[:count], vectors[7:])))
 
 
 @pytest.mark.parametrize("steps", [1, 4, 9])

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binomtest
 
 from analysis.jacobian import linearise
+from analysis.lanczos import Basis
 from analysis.linear_map import of_matrix
 from analysis.results.spectrum import Spectrum, half_width
 from analysis.search import Interrupted, Keeper, Quadrature
@@ -107,7 +108,12 @@ def test_the_energy_lies_within_its_interval_as_often_as_it_says(generator):
     hits = np.zeros(2, dtype=int)
     for seed in range(100):
         found = both_ends(
-            matrix, generator=torch.Generator().manual_seed(seed), num_values=8, num_smallest=1, quadrature_steps=1
+            matrix,
+            generator=torch.Generator().manual_seed(seed),
+            num_values=8,
+            num_smallest=1,
+            num_probes=4,
+            density_steps=1,
         )
         energy, low, high = found.energy(dims).T
         assert (low <= energy).all()
@@ -137,7 +143,7 @@ def test_beyond_the_values_that_are_known_the_density_goes_on(network, image, tr
         generator=torch.Generator().manual_seed(2),
         num_values=20,
         method="lanczos",
-        quadrature_steps=8,
+        density_steps=8,
     )
     dims = np.array([40, 100, 300, 600])
     energy, low, high = found.energy(dims).T
@@ -173,7 +179,8 @@ def test_sums_of_logarithms_are_bracketed_for_the_same_random_vectors(steps, gen
     matrix = matrix_with(values, generator)
     right = torch.linalg.svd(matrix).Vh
     maps = of_matrix(matrix), of_matrix(torch.linalg.inv(matrix)).transposed
-    locked = torch.cat((right[:5], right[-5:]))
+    locked = Basis(150, dtype=torch.float64, device=torch.device("cpu"))
+    locked.append(torch.cat((right[:5], right[-5:])))
     quadrature = Quadrature(maps, locked, num_probes=4, steps=steps, generator=generator, keeper=Keeper())
     high, low = quadrature.density(0).log_sums(), -quadrature.density(1).log_sums()
     probes = torch.cat(quadrature.basis.parts(10))[:4]
@@ -198,7 +205,7 @@ def test_the_volume_of_a_network_is_one_within_its_error(network, image):
 def test_clusters_and_repeated_values_beyond_the_width_are_found(generator):
     values = np.concatenate((np.full(40, 2.0), np.full(3, 1.5), np.geomspace(1.4, 0.1, 500), np.full(30, 0.05)))
     matrix = matrix_with(values, generator)
-    found = both_ends(matrix, num_values=50, num_smallest=31, width=8, num_probes=4)
+    found = both_ends(matrix, num_values=50, num_smallest=31, width=8, density_probes=4)
     np.testing.assert_allclose(found.largest, values[:50], rtol=1e-6)
     np.testing.assert_allclose(found.smallest, values[::-1][:31], rtol=1e-6)
 
@@ -318,7 +325,9 @@ def test_what_does_not_fit_is_refused(generator):
         spectrum(linear_map, generator=generator, num_values=6)
     with pytest.raises(ValueError, match="method is 'svd'; expected one of"):
         spectrum(linear_map, generator=generator, method="svd")
-    with pytest.raises(ValueError, match=r"width=0, num_probes=16, tolerance=0\.001; expected at least 1"):
+    with pytest.raises(
+        ValueError, match=r"width=0, num_probes=64, density_probes=16, tolerance=0\.001; expected at least 1"
+    ):
         spectrum(linear_map, generator=generator, width=0)
 
 

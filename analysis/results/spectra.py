@@ -1,0 +1,219 @@
+"""Singular values of the Jacobians of several networks, at several layers and images (section 4.1, Fig. 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+from numpy import ndarray
+
+from analysis.results.base import Result
+from analysis.results.spectrum import CONFIDENCE, Spectrum
+
+SHARES = (0.80, 0.97)
+"""Of the energy, held by the first 10^3 and 10^4 singular values in the paper."""
+
+PAPER_COUNTS = (1_000, 10_000)
+PAPER_DIVISORS = (150, 15)
+"""The paper's counts, of 150,528 singular values: as they are, and as parts of the dimension."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumResult(Result):
+    """Spectra of several networks, at several layers and images: one row for each.
+
+    Where rows differ in length, they are filled up with NaN.
+
+    Attributes:
+        networks: their names, `(networks,)`.
+        images: names of the images, `(images,)`.
+        network: to which network a row belongs, `(rows,)`.
+        layer: name of the layer in its network, `(rows,)`.
+        depth: its number among the blocks, `(rows,)`.
+        image: which image, `(rows,)`.
+        num_outputs: m, as all that follows of `Spectrum`, `(rows,)`.
+        num_inputs: n, `(rows,)`.
+        method: `(rows,)`.
+        largest: `(rows, k)`.
+        largest_residuals: `(rows, k)`.
+        smallest: `(rows, l)`.
+        smallest_residuals: `(rows, l)`.
+        num_converged: `(rows,)`.
+        squared_norm: `(rows,)`.
+        squared_norm_error: `(rows,)`.
+        nodes: `(rows, nodes)`.
+        weights: `(rows, probes, nodes)`.
+        log_volume: `(rows, 2)`.
+        log_volume_error: `(rows,)`.
+        num_products: `(rows,)`.
+        loss_of_orthogonality: `(rows,)`.
+    """
+
+    STUDY: ClassVar[str] = "spectrum"
+
+    networks: Shaped[ndarray, " networks"]
+    images: Shaped[ndarray, " images"]
+    network: Int[ndarray, " rows"]
+    layer: Shaped[ndarray, " rows"]
+    depth: Int[ndarray, " rows"]
+    image: Int[ndarray, " rows"]
+    num_outputs: Int[ndarray, " rows"]
+    num_inputs: Int[ndarray, " rows"]
+    method: Shaped[ndarray, " rows"]
+    largest: Float[ndarray, "rows k"]
+    largest_residuals: Float[ndarray, "rows k"]
+    smallest: Float[ndarray, "rows l"]
+    smallest_residuals: Float[ndarray, "rows l"]
+    num_converged: Int[ndarray, " rows"]
+    squared_norm: Float[ndarray, " rows"]
+    squared_norm_error: Float[ndarray, " rows"]
+    nodes: Float[ndarray, "rows nodes"]
+    weights: Float[ndarray, "rows probes nodes"]
+    log_volume: Float[ndarray, "rows 2"]
+    log_volume_error: Float[ndarray, " rows"]
+    num_products: Int[ndarray, " rows"]
+    loss_of_orthogonality: Float[ndarray, " rows"]
+
+    @classmethod
+    def of(
+        cls,
+        spectra: Sequence[Spectrum],
+        *,
+        networks: Sequence[str],
+        images: Sequence[str],
+        network: Sequence[int],
+        layer: Sequence[str],
+        depth: Sequence[int],
+        image: Sequence[int],
+    ):
+        """Spectra side by side, each with the names of what it is of."""
+        columns = {
+            field.name: _stacked([np.asarray(getattr(each, field.name)) for each in spectra])
+            for field in fields(Spectrum)
+        }
+        return cls(
+            networks=np.array(networks),
+            images=np.array(images),
+            network=np.array(network),
+            layer=np.array(layer),
+            depth=np.array(depth),
+            image=np.array(image),
+            **columns,
+        )
+
+    def spectrum(self, row: int) -> Spectrum:
+        """That of a row."""
+        columns = {field.name: getattr(self, field.name)[row] for field in fields(Spectrum)}
+        for length, padded in _LENGTHS.items():
+            count = int((~np.isnan(columns[length])).sum())
+            columns |= {name: columns[name][..., :count] for name in padded}
+        return Spectrum(**{name: value.item() if value.ndim == 0 else value for name, value in columns.items()})
+
+    def groups(self) -> list[Int[ndarray, " group_rows"]]:
+        """The rows of each network and layer: one for each image."""
+        keys = list(zip(self.network.tolist(), self.layer.tolist()))
+        return [np.array([row for row, other in enumerate(keys) if other == key]) for key in dict.fromkeys(keys)]
+
+    def table(self) -> pd.DataFrame:
+        """A row for each singular value that is known by itself."""
+        return pd.concat([self._table(row) for row in range(len(self.network))], ignore_index=True)
+
+    def _table(self, row: int) -> pd.DataFrame:
+        spectrum = self.spectrum(row)
+        k, l = len(spectrum.largest), len(spectrum.smallest)  # noqa: E741
+        energy, low, high = np.concatenate((spectrum.energy(np.arange(1, k + 1)), np.full((l, 3), np.nan))).T
+        smallest = spectrum.smallest[::-1]
+        return pd.DataFrame(
+            {
+                "network": self.networks[self.network[row]],
+                "layer": self.layer[row],
+                "depth": self.depth[row],
+                "image": self.images[self.image[row]],
+                "rank": np.concatenate((np.arange(1, k + 1), spectrum.count - l + np.arange(1, l + 1))),
+                "singular_value": np.concatenate((spectrum.largest, smallest)),
+                "residual": np.concatenate((spectrum.largest_residuals, spectrum.smallest_residuals[::-1] * smallest)),
+                "energy": energy,
+                "energy_low": low,
+                "energy_high": high,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        return {"confidence": CONFIDENCE, "layers": [self._summary(rows) for rows in self.groups()]}
+
+    def _summary(self, rows: Int[ndarray, " group_rows"]) -> dict[str, Any]:
+        spectra = [self.spectrum(row) for row in rows.tolist()]
+        first = spectra[0]
+        counts = {str(d): d for d in PAPER_COUNTS if d <= first.count}
+        counts |= {f"n/{divisor}": max(1, round(first.count / divisor)) for divisor in PAPER_DIVISORS}
+        return {
+            "network": str(self.networks[self.network[rows[0]]]),
+            "layer": str(self.layer[rows[0]]),
+            "depth": int(self.depth[rows[0]]),
+            "inputs": first.num_inputs,
+            "outputs": first.num_outputs,
+            "images": len(rows),
+            "method": first.method,
+            "largest": _quantiles([float(each.largest[0]) for each in spectra]),
+            "condition": _quantiles([each.condition for each in spectra]),
+            "dims": {
+                f"{share:.0%}": _quantiles([float(each.dims_holding(share)[0]) for each in spectra]) for share in SHARES
+            },
+            "energy": {
+                name: {"d": d, **_quantiles([float(each.energy(np.array([d]))[0, 0]) for each in spectra])}
+                for name, d in counts.items()
+            },
+            "each": [_numbers(each, str(self.images[self.image[row]])) for each, row in zip(spectra, rows)],
+        }
+
+
+_LENGTHS = {
+    "largest": ("largest", "largest_residuals"),
+    "smallest": ("smallest", "smallest_residuals"),
+    "nodes": ("nodes", "weights"),
+}
+"""Fields by whose length others were filled up."""
+
+
+def _stacked(arrays: Sequence[ndarray]) -> ndarray:
+    """Arrays in one, filled up with NaN where they differ in size."""
+    if arrays[0].dtype.kind != "f":
+        return np.stack(arrays)
+    sizes = np.max([array.shape for array in arrays], axis=0).astype(int)
+    stacked = np.full((len(arrays), *sizes), np.nan)
+    for row, array in enumerate(arrays):
+        stacked[(row, *map(slice, array.shape))] = array
+    return stacked
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    """The median and the 10% and 90% quantiles; `None` if one is not known or infinite."""
+    if not np.isfinite(values).all():
+        return {"median": None, "q10": None, "q90": None}
+    return {name: float(np.quantile(values, q)) for name, q in {"median": 0.5, "q10": 0.1, "q90": 0.9}.items()}
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _numbers(spectrum: Spectrum, image: str) -> dict[str, Any]:
+    """Of one image, with what tells how far they are to be trusted."""
+    return {
+        "image": image,
+        "num_values": len(spectrum.largest),
+        "num_converged": spectrum.num_converged,
+        "worst_residual": _plain(np.max(spectrum.largest_residuals) / spectrum.largest[0]),
+        "loss_of_orthogonality": spectrum.loss_of_orthogonality,
+        "num_products": spectrum.num_products,
+        "squared_norm": spectrum.squared_norm,
+        "squared_norm_error": spectrum.squared_norm_error,
+        "largest": float(spectrum.largest[0]),
+        "smallest": _plain(spectrum.largest[0] / spectrum.condition),
+        "condition": _plain(spectrum.condition),
+        "log_volume": [_plain(each) for each in spectrum.log_volume],
+        "log_volume_error": _plain(spectrum.log_volume_error),
+        "dims": {f"{share:.0%}": dict(zip(("d", "low", "high"), spectrum.dims_holding(share))) for share in SHARES},
+    }
