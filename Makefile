@@ -17,10 +17,11 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## Train on handwritten digits, invert and probe what was learned
+demo: $(READY)  ## Train on handwritten digits, invert and probe what was learned, find what is contracted
 	$(BIN)/irevnet train
 	$(BIN)/irevnet-analyze invert
 	$(BIN)/irevnet-analyze depth-probe
+	$(BIN)/irevnet-analyze spectrum
 
 test: $(READY)  ## Run the tests, with coverage
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=95

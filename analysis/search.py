@@ -85,8 +85,7 @@ class Search:
         self.keeper = keeper
         self.report = report
         self._due = wanted + process.width
-        while self._due <= process.columns - process.width:  # it has been looked at then, before it was interrupted
-            self._due = math.ceil(1.1 * self._due)
+        self._skip_until(process.columns - process.width)  # what was looked at before it was interrupted
         self.converge()
 
     def converge(self) -> None:
@@ -96,6 +95,11 @@ class Search:
                 self._step()
             if self._look() or self.process.exhausted:
                 return
+            self._skip_until(self.process.columns)
+
+    def _skip_until(self, columns: int) -> None:
+        """The next look, of a sequence that does not depend on where the work was interrupted."""
+        while self._due <= columns:
             self._due = math.ceil(1.1 * self._due)
 
     def _step(self) -> None:

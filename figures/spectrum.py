@@ -106,6 +106,7 @@ def _draw_by_depth(figure: Figure, axes: Axes, spectra: Sequence[Sequence[Spectr
         ranks = np.linspace(1, count, 500)
         values = np.median(_curves(images, ranks), axis=0)
         axes.plot(ranks / count, values, color=colours(scale(depth)), linewidth=0.8)
+    axes.set_xlim(-0.03, 1.03)
     axes.set_yscale("log")
     axes.set_ylabel("singular value")
     axes.set_xlabel("rank / number of singular values")

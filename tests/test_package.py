@@ -61,5 +61,5 @@ def test_the_library_says_what_it_has_and_imports_it_when_asked():
 
 def test_the_readmes_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     exec("".join(blocks), {})
