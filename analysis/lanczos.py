@@ -249,7 +249,10 @@ class GolubKahan:
             np.savez(temporary, **numbers, **{name: value.cpu().numpy() for name, value in arrays.items()})
 
     def restore(self, folder: Path) -> None:
-        """Goes on from a state that was saved of the same process; without one, stays at the beginning."""
+        """Goes on from a state that was saved of the same process; without one, stays at the beginning.
+
+        Raises `ValueError` if it is damaged.
+        """
         if not (folder / "state.npz").is_file():
             return
         kind = {"dtype": torch.float64, "device": self.map.device}
@@ -266,6 +269,8 @@ class GolubKahan:
             file.seek(len(self.basis) * self.basis.size * kept.itemsize)
             while (missing := self._saved - len(self.basis)) > 0:
                 rows = np.fromfile(file, kept, min(missing, SEGMENT) * self.basis.size)
+                if rows.size == 0 or rows.size % self.basis.size:
+                    raise ValueError(f"{file.name} is cut short; remove the folder that it is in, to begin anew")
                 self.basis.append(torch.tensor(rows.reshape(-1, self.basis.size), device=self.map.device))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 from scipy.stats import t as students_t
 
@@ -80,7 +80,8 @@ class Spectrum:
     def energy(self, dims: Shaped[ndarray, " dims"]) -> Float[ndarray, "dims 3"]:
         """E(d), the share of the d largest in the sum of all squares, and the lower and upper end of its 95% interval.
 
-        As far as values are known one by one, the interval is that of the sum of all; beyond, of the density as well.
+        As far as values are known one by one, the interval is that of the sum of all. Beyond, it is that of the density
+        too, and of how its nodes are joined: by steps, as E(d) is, or by a smooth curve.
         """
         d, k = np.asarray(dims, dtype=float), len(self.largest)
         sums = np.concatenate(([0.0], np.cumsum(self.largest**2)))
@@ -88,14 +89,17 @@ class Spectrum:
         total, error = self.squared_norm, self.squared_norm_error
         shares = known[:, None] / np.array([total, total + error, max(total - error, sums[-1])])
         if len(self.nodes):
-            rest = self._shares_of_the_rest(d - k)
-            width = half_width(rest)
-            steps = np.stack((rest.mean(axis=0), rest.mean(axis=0) - width, rest.mean(axis=0) + width), axis=1)
-            shares = shares + (1 - shares) * np.where(d[:, None] > k, steps, 0)
+            steps = self._steps(d - k)
+            mean, width = steps.mean(axis=0), half_width(steps)
+            smooth, ended = self._smooth(d - k)
+            width = width + np.abs(smooth - mean)
+            rest = np.stack((mean, mean - width, np.where(ended, 1.0, mean + width)), axis=1)
+            shares = shares + (1 - shares) * np.where(d[:, None] > k, rest, 0)
         return np.clip(shares, 0, 1)
 
-    def _shares_of_the_rest(self, dims: Float[ndarray, " dims"]) -> Float[ndarray, "probes dims"]:
-        """The share of so many values that follow those known in the squares of all that follow, by each probe."""
+    def _steps(self, dims: Float[ndarray, " dims"]) -> Float[ndarray, "probes dims"]:
+        """The share that so many values which follow those known have in the squares of all that follow, by each probe:
+        as many values as a node stands for are equal to it."""
         values = np.concatenate((self.nodes, self.smallest[::-1]))
         shares = []
         for weights in self.weights:
@@ -103,6 +107,17 @@ class Spectrum:
             sums = np.cumsum(counts * values**2)
             shares.append(np.interp(dims, [0, *np.cumsum(counts)], [0, *sums / sums[-1]]))
         return np.array(shares)
+
+    def _smooth(self, dims: Float[ndarray, " dims"]) -> tuple[Float[ndarray, " dims"], Bool[ndarray, " dims"]]:
+        """The same of the values on the curve, and whether that has ended, as nothing is known of the smallest: beyond,
+        the share is no less than on a straight line to 1, as it is concave, and may be 1."""
+        ranks, values = self.curve()
+        following = np.arange(len(self.largest) + 1, int(ranks[-1]) + 1)
+        sums = np.cumsum(np.exp(2 * np.interp(following, ranks, np.log(values))))
+        total = sums[-1] if len(self.smallest) else self.weights.mean(axis=0) @ self.nodes**2
+        end = self.count - len(self.largest)
+        shares = np.interp(dims, [*range(len(sums) + 1), end], [0, *sums / total, 1])
+        return shares, (dims > len(sums)) & (dims < end)
 
     def dims_holding(self, share: float) -> tuple[int, int, int]:
         """The smallest d with E(d) of that share, and the ends of its interval."""

@@ -137,29 +137,45 @@ def test_a_fork_of_a_basis_grows_by_itself(count, monkeypatch):
     assert torch.equal(torch.cat([vectors[:0], *other.parts()]), torch.cat((vectors[:count], vectors[7:])))
 
 
-@pytest.mark.parametrize("steps", [1, 4, 9])
+@pytest.mark.parametrize("steps", [1, 5, 9])
 def test_a_process_that_was_saved_goes_on_as_if_nothing_had_happened(steps, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.lanczos.SEGMENT", 7)  # as if the basis were large
-    matrix = with_singular_values(np.logspace(1, -1, 60), (60, 60), torch.Generator().manual_seed(1)).float()
+    matrix = with_singular_values(np.logspace(1, -1, 90), (90, 90), torch.Generator().manual_seed(1)).float()
 
     def begin() -> GolubKahan:
         return GolubKahan(of_matrix(matrix), width=4, generator=torch.Generator().manual_seed(2))
 
+    def advance(process: GolubKahan, start: int, stop: int) -> None:
+        for step in range(start, stop):
+            process.extend()
+            if step in (3, 10):
+                process.widen()
+
     whole, first, second = begin(), begin(), begin()
-    extended(whole, 12).widen()
-    extended(first, steps).save(tmp_path)
-    if steps == 4:  # a basis that is there already grows
-        extended(first, 2).save(tmp_path)
+    advance(whole, 0, 12)
+    advance(first, 0, steps)
+    first.save(tmp_path)
+    advance(first, steps, steps + 1)
+    if steps == 5:
+        first.save(tmp_path)  # the basis that is there already grows
+        steps = 6
     second.restore(tmp_path)
-    assert second.columns == first.columns
-    extended(second, 12 - (6 if steps == 4 else steps)).widen()
-    for process in (whole, second):
-        extended(process, 2)
-    for one, other in ((a.ritz(), b.ritz()) for a, b in [(whole, second)]):
-        assert torch.equal(one.values, other.values)
-        assert torch.equal(one.residuals, other.residuals)
+    advance(second, steps, 12)
+    assert torch.equal(whole.ritz().values, second.ritz().values)
+    assert torch.equal(whole.ritz().residuals, second.ritz().residuals)
     assert whole.captured == second.captured
     assert all(map(torch.equal, whole.basis.parts(), second.basis.parts()))
+    assert whole.columns == second.columns > 48
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_state_that_was_cut_short_is_refused(left, tmp_path, generator):
+    process = extended(GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator), 4)
+    process.save(tmp_path)
+    with open(tmp_path / "basis.bin", "r+b") as file:
+        file.truncate(left)
+    with pytest.raises(ValueError, match=r"basis\.bin is cut short; remove the folder that it is in, to begin anew"):
+        GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator).restore(tmp_path)
 
 
 def test_without_a_saved_state_it_begins(tmp_path, generator):

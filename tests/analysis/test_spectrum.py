@@ -161,6 +161,29 @@ def test_beyond_the_values_that_are_known_the_density_goes_on(network, image, tr
     np.testing.assert_allclose(np.log(values), np.log(np.interp(ranks, np.arange(1, 769), truth)), atol=0.15)
 
 
+@pytest.mark.parametrize("inverse", [True, False])
+def test_beyond_them_intervals_hold_what_is_true_as_well(network, image, truth, inverse):
+    """Of the density's nodes no sampling error tells how far from the values between them they are."""
+    jacobian = linearise(network, image)
+    dims = np.array([25, 50, 100, 200, 300, 400, 500, 600, 700, 768])
+    expected = _energy(truth)[dims - 1]
+    hits = 0
+    for seed in range(4):
+        found = spectrum(
+            jacobian.forward,
+            jacobian.inverse if inverse else None,
+            generator=torch.Generator().manual_seed(seed),
+            num_values=20,
+            method="lanczos",
+            density_steps=5,
+        )
+        energy, low, high = found.energy(dims).T
+        assert (np.diff(energy) >= 0).all()
+        assert energy[-1] == pytest.approx(1)
+        hits += ((low <= expected + 1e-12) & (expected <= high + 1e-12)).sum()
+    assert hits >= 38
+
+
 def test_the_density_counts_all_values_that_are_not_known(network, image):
     jacobian = linearise(network, image)
     found = spectrum(
