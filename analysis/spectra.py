@@ -93,21 +93,25 @@ def spectra(
         "inputs": [hashlib.sha256(place.x.numpy().tobytes()).hexdigest() for place in places],
     }
     folder = studies[0].folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
-    found = []
+
+    def measure(number: int, place: _Place, state: _State) -> Spectrum:
+        described = f"{number + 1} of {len(places)}: {place.name}"
+        report(described)
+        # Random numbers of its own, so that those of spectra which are kept need not be drawn again.
+        seed = np.random.SeedSequence([studies[0].seed, number]).generate_state(1, np.uint64)[0]
+        return spectrum(
+            *place.jacobian(precision, method, width),
+            generator=torch.Generator().manual_seed(int(seed)),
+            keeper=state.keeper(number, stop),
+            report=lambda line: report(f"{described}, {line}"),
+            **options,
+        )
+
     with _State(folder, settings, resume=resume) as state:
-        for number, place in enumerate(places):
-            described = f"{number + 1} of {len(places)}: {place.name}"
-            report(described)
-            # Random numbers of its own, so that those kept need not be drawn again.
-            seed = np.random.SeedSequence([studies[0].seed, number]).generate_state(1, np.uint64)[0]
-            compute = functools.partial(
-                spectrum,
-                generator=torch.Generator().manual_seed(int(seed)),
-                keeper=state.keeper(number, stop),
-                report=lambda line: report(f"{described}, {line}"),  # noqa: B023
-                **options,
-            )
-            found.append(state.recall(number, lambda: compute(*place.jacobian(precision, method, width))))  # noqa: B023
+        found = [
+            state.recall(number, functools.partial(measure, number, place, state))
+            for number, place in enumerate(places)
+        ]
     return SpectrumResult.of(
         found,
         networks=names,

@@ -22,8 +22,9 @@ from numpy import ndarray
 
 from analysis.lanczos import Basis, GolubKahan, orthonormalise
 from analysis.linear_map import LinearMap
+from analysis.quadrature import Density, Quadrature
 from analysis.results.spectrum import Spectrum, half_width
-from analysis.search import Density, Keeper, Quadrature, Report, Search, no_report
+from analysis.search import Keeper, Report, Search, no_report
 
 Method = Literal["auto", "dense", "lanczos"]
 

@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 from analysis.jacobian import linearise
 from analysis.lanczos import Basis
 from analysis.linear_map import of_matrix
+from analysis.quadrature import Quadrature
 from analysis.results.spectrum import Spectrum, half_width
-from analysis.search import Interrupted, Keeper, Quadrature
+from analysis.search import Interrupted, Keeper
 from analysis.spectrum import choose_method, spectrum
 from irevnet import IRevNet, IRevNetConfig
 
