@@ -11,13 +11,15 @@ orthogonal):
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from analysis.linear_map import LinearMap
@@ -46,14 +48,14 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
                 "the layer is not differentiable with respect to the image: its output is an index, a constant, or "
                 "cut off from the graph; name another layer"
             )
-    with torch.no_grad():
+    with torch.no_grad(), _plain_attention():
         output, pull_back, *_ = vjp(function, point)
 
     def push(vectors: Tensor) -> Tensor:
         def one(vector: Tensor) -> Tensor:
             return jvp(function, (point,), (vector.reshape(point.shape),))[1].flatten()
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _plain_attention():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, when it loads its forward-mode rules
             return vmap(one, chunk_size=width)(vectors)
 
@@ -62,6 +64,18 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
 
     shape = output.numel(), point.numel()
     return LinearMap(shape=shape, push=push, pull=pull, dtype=point.dtype, device=point.device)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by operations that have derivatives in forward mode as well, which the fused ones have not."""
+    earlier = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(earlier)
 
 
 def layer_function(model: nn.Module, module: nn.Module) -> Function:

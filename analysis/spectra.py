@@ -89,8 +89,7 @@ def spectra(
         "precision": precision,
         "seed": studies[0].seed,
         "weights": [weights_sha256(study.checkpoint.model) for study in studies],
-        "places": [place.name for place in places],
-        "inputs": [hashlib.sha256(place.x.numpy().tobytes()).hexdigest() for place in places],
+        "layers and images": [[place.name, hashlib.sha256(place.x.numpy().tobytes()).hexdigest()] for place in places],
     }
     folder = studies[0].folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
 

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
 import cli
 from analysis.lanczos import GolubKahan
@@ -639,6 +641,15 @@ def test_work_that_fails_ends_with_1_and_debug_shows_where(run, monkeypatch):
     shown = main("evaluate", "--debug")
     assert isinstance(shown.exception, RuntimeError)
     assert shown.exc_info[2] is not None
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_status_line_is_for_terminals(monkeypatch, is_terminal):
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "standard_error", lambda: Console(file=shown, force_terminal=is_terminal))
+    with terminal.status_line() as report:
+        report("half of it")
+    assert ("half of it" in shown.getvalue()) == is_terminal
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):

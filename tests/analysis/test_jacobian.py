@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from analysis.jacobian import differentiate, layer_function, linearise
 from irevnet import IRevNet, IRevNetConfig, build_model
@@ -112,6 +113,20 @@ def test_any_network_is_differentiated_at_any_layer(model, trained_looking, gene
         assert linear_map.shape == (output.numel(), x.numel())
         assert adjointness(linear_map, generator) < ADJOINT[torch.float64]
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_attention_is_differentiated_too(generator):
+    transformer = VisionTransformer(
+        image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12, num_classes=3
+    )
+    model = transformer.double().eval()
+    x = torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
+    function = layer_function(model, model.encoder.layers[1])
+    linear_map = differentiate(function, x)
+    expected = torch.autograd.functional.jacobian(function, x).reshape(linear_map.shape)
+    torch.testing.assert_close(linear_map.dense(), expected)
+    assert adjointness(linear_map, generator) < ADJOINT[torch.float64]
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_streams_are_the_features_side_by_side(bijective, generator):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.results import DepthProbeResult
+from analysis.results import DepthProbeResult, SpectrumResult
 
 
 @pytest.fixture
@@ -130,3 +130,22 @@ def test_the_knees_of_a_sweep_are_in_its_summary(sweeps):
     for network in sweeps.summary()["networks"]:
         assert (network["svm_knee"], network["nn_knee"]) == (10, 10)
         assert [row["explained_variance"] for row in network["rows"]] == [0.3, 0.8, 1.0]
+
+
+def test_spectra_of_different_lengths_come_back_one_by_one(tmp_path, geometric):
+    spectra = [geometric(), geometric(0.01, "dense"), geometric(inverse=False)]
+    rows = {"network": [0, 0, 0], "layer": ["block-1"] * 3, "depth": [1] * 3, "image": [0, 1, 2]}
+    SpectrumResult.of(spectra, networks=["one"], images=["a", "b", "c"], **rows).save(tmp_path, {})
+    again = SpectrumResult.load(tmp_path)
+    for row, spectrum in enumerate(spectra):
+        found = again.spectrum(row)
+        for field in dataclasses.fields(spectrum):
+            expected = getattr(spectrum, field.name)
+            np.testing.assert_array_equal(np.ravel(getattr(found, field.name))[: np.size(expected)], np.ravel(expected))
+            assert np.shape(getattr(found, field.name))[-1:] == np.shape(expected)[-1:]
+    assert pd.read_csv(tmp_path / "spectrum.csv")["rank"].tolist() == [
+        *range(1, 11),
+        *range(148, 151),
+        *range(1, 151),
+        *range(1, 11),
+    ]
