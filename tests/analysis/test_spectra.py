@@ -1,5 +1,6 @@
 """The study: which networks, layers and images, and that it goes on where it was interrupted."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.results import SpectrumResult
 from analysis.search import Interrupted
 from analysis.spectra import spectra
 from analysis.study import Study
+from irevnet import IRevNet, IRevNetConfig
 
 
 @pytest.fixture
@@ -66,6 +68,20 @@ def test_layers_by_name_are_differentiated_in_general(study):
     np.testing.assert_allclose(by_name.largest, by_block.largest, rtol=1e-10)
     assert np.isnan(by_name.log_volume).all()
     assert by_name.layer.tolist() == ["blocks.4"]
+
+
+def test_an_injective_network_has_no_inverse(study):
+    torch.manual_seed(1)
+    config = IRevNetConfig(
+        input_shape=(1, 8, 8), num_classes=10, blocks=(2,), strides=(2,), initial_squeeze=1, channels=2
+    )
+    checkpoint = dataclasses.replace(study.checkpoint, model=IRevNet(config).eval())
+    injective = dataclasses.replace(study, checkpoint=checkpoint)
+    for method in ("dense", "lanczos"):
+        found = spectra([injective], num_images=1, num_values=5, method=method).spectrum(0)
+        assert (found.num_outputs, found.num_inputs) == (256, 64)
+        assert len(found.smallest) == 0
+        assert np.isnan(found.log_volume).all()
 
 
 def test_images_may_be_files(study, tmp_path):
