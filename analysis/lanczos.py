@@ -115,7 +115,8 @@ class RitzValues:
     Attributes:
         values: in decreasing order, `(count,)`, none larger than that of A in the same place.
         residuals: ||A^T u - s v|| of each value s and its vectors, `(count,)`; A has a singular value no farther
-            from s than that, and where it is small next to the gaps between values, far nearer.
+            from s than that, up to the rounding of the products, and far nearer where it is small next to the gaps
+            between values.
         right: the right singular vectors of T, `(count, count)`, a row each.
     """
 

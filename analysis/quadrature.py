@@ -98,8 +98,6 @@ class Quadrature:
             for block in part.split(MANY):
                 images.append(self._maps[number].matvec(block).double())
                 self._keeper.step_done()
-        if not images:
-            return Density(np.empty(0), np.empty((self._probes, 0)))
         r = torch.linalg.qr(torch.cat(images).T, mode="r").R
         self.num_products += r.shape[1]
         _, values, right = torch.linalg.svd(r, full_matrices=False)

@@ -63,7 +63,8 @@ def spectrum(
         linear_map: A, m x n.
         inverse: A^-1, if there is one.
         generator: draws the random vectors, on the CPU.
-        num_values: k, how many of the largest; a fifteenth of them by default, as the paper's 10^4 of 150,528.
+        num_values: k, how many of the largest; a fifteenth of them by default, as the paper's 10^4 of 150,528; all of
+            them where too few would be left to be sampled.
         num_smallest: how many of the smallest, from the inverse.
         method: `"dense"` decomposes the matrix, `"lanczos"` needs only products; `"auto"` is dense if m or n is no
             more than 1,000.
@@ -99,6 +100,9 @@ def spectrum(
     if choose_method(method, linear_map.shape) == "dense":
         return _by_matrix(linear_map, square=inverse is not None)
     keeper = keeper or Keeper()
+    l = 0 if inverse is None else num_smallest  # noqa: E741
+    if count - k - l < density_probes:  # too few are left to be sampled
+        k = count
 
     def search(name: str, of: LinearMap, wanted: int) -> Search:
         process = keeper.open(name, GolubKahan(of, width=width, generator=generator))
@@ -107,7 +111,7 @@ def spectrum(
     searches = [search("largest", linear_map, k)]
     if inverse is not None and k < count:
         # Of A^-T, so that its right singular vectors are those of A, in the same space.
-        searches.append(search("smallest", inverse.transposed, min(num_smallest, count - k)))
+        searches.append(search("smallest", inverse.transposed, l))
     while not searches[0].process.exhausted:
         report("the density of the others")
         maps = [each.process.map for each in searches]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -115,7 +116,12 @@ def finished_run(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     settings = RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
     run = new_run(tmp_path_factory.mktemp("runs") / "digits", settings)
-    assert len(list(run.epochs())) == 20
+    # 36,000 times an image is loaded; tests of data and training check the types of the same calls.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        assert len(list(run.epochs())) == 20
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
     return run.folder
 
 

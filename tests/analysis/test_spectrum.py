@@ -234,6 +234,16 @@ def test_clusters_and_repeated_values_beyond_the_width_are_found(generator):
     np.testing.assert_allclose(found.smallest, values[::-1][:31], rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_smallest", [26, 20, 1])
+def test_where_too_few_are_left_between_the_ends_all_are_found(num_smallest, generator):
+    values = np.geomspace(10, 0.1, 30)
+    found = both_ends(matrix_with(values, generator), num_values=14, num_smallest=num_smallest, width=4)
+    np.testing.assert_allclose(found.largest, values, rtol=1e-6)
+    assert len(found.smallest) == len(found.nodes) == 0
+    np.testing.assert_allclose(found.log_volume, np.log(values).sum(), atol=1e-6)
+    assert found.dims_holding(0.97)[0] == np.searchsorted(_energy(values), 0.97) + 1
+
+
 def test_of_an_isometry_nothing_is_contracted():
     found = both_ends(torch.eye(100, dtype=torch.float64), num_values=7)
     np.testing.assert_allclose(found.largest, 1, rtol=1e-12)
