@@ -70,4 +70,5 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     for path in paths:
         with atomic_write(path) as temporary, style():
             figure.savefig(temporary)
+        figure.set_layout_engine("none")  # it is laid out, for both alike; that takes as long as drawing it
     return paths
