@@ -108,7 +108,7 @@ def invert(
         noise_errors, noise = _round_trips(network, noise_inputs, depth, num_shown)
     sample = _sample(data, num_images, generator)
     arithmetics, errors = _errors_by_depth(model, sample, depths, bits=bits, track=track)
-    few = sample[:AMPLIFIED]
+    few = sample[:AMPLIFIED].to(next(model.parameters()).device)
     magnified = _amplification_by_depth(model, few, depths, generator=generator, track=track)
     scale = _feature_norms(model, few, depths)
     return InversionResult(
@@ -216,18 +216,17 @@ def _errors_by_depth(
 
 
 def _amplification_by_depth(
-    model: IRevNet, sample: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
+    model: IRevNet, images: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
 ) -> list[list[Amplification]]:
     """Of each depth and image, by the Jacobian of the inverse network at its features."""
-    images = sample.to(next(model.parameters()).device)
     return [
         [amplification(linearise(model, image, depth=depth).inverse, generator=generator) for image in images]
         for depth in track(depths, "depths, changes of features")
     ]
 
 
-def _feature_norms(model: IRevNet, sample: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
+@true_float32()
+def _feature_norms(model: IRevNet, images: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
     """||phi|| / ||x||, by which a change relative to the features is larger than one relative to the image."""
-    images = sample.to(next(model.parameters()).device)
     norms = [torch.linalg.vector_norm(model.features(images, depth).flatten(1), dim=1) for depth in depths]
     return (torch.stack(norms) / torch.linalg.vector_norm(images.flatten(1), dim=1)).double().cpu().numpy()

@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from analysis.linear_map import LinearMap
+from analysis.products import true_float32
 from irevnet.coupling import Bottleneck, Coupling
 from irevnet.model import IRevNet
 
@@ -48,7 +49,7 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
                 "the layer is not differentiable with respect to the image: its output is an index, a constant, or "
                 "cut off from the graph; name another layer"
             )
-    with torch.no_grad(), _plain_attention():
+    with torch.no_grad(), true_float32(), _plain_attention():
         output, pull_back, *_ = vjp(function, point)
 
     def push(vectors: Tensor) -> Tensor:
@@ -112,6 +113,7 @@ class NetworkJacobian:
 
 
 @torch.no_grad()
+@true_float32()
 def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> NetworkJacobian:
     """The Jacobian of Phi_depth at an image, as chains of convolutions.
 

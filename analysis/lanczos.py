@@ -77,6 +77,17 @@ class Basis:
             vectors = vectors - ((vectors.to(part.dtype) @ part.T) @ part).double()
         return vectors
 
+    def beyond(self, vectors: Float[Tensor, "vectors n"], *, floor: float) -> tuple[Tensor, Tensor]:
+        """Orthonormal rows Q, orthogonal to the basis, and a matrix C, with C Q what vectors have beyond the basis.
+
+        What is below the floor is left out. The basis is projected off twice, the second time from unit vectors: one
+        that then loses most of itself was rounding.
+        """
+        once, first = orthonormalise(self.project_off(vectors), floor=floor)
+        twice, second = orthonormalise(self.project_off(once), floor=0.5)
+        new = twice.square().sum(dim=1) > 0.5
+        return twice[new], (first @ second)[:, new]
+
     def combine(self, coefficients: Float[Tensor, "vectors count"]) -> Float[Tensor, "vectors n"]:
         """Sums of the basis vectors with these coefficients."""
         total = torch.zeros(len(coefficients), self.size, **self._kind)
@@ -184,16 +195,19 @@ class GolubKahan:
         self.basis.append(block)
         self._diagonal.append(coefficients.T)
         pulled = self.map.rmatvec(self._left).double() - coefficients.T @ block
-        once, first = orthonormalise(self.basis.project_off(pulled), floor=floor)
-        twice, second = orthonormalise(self.basis.project_off(once), floor=0.5)  # far less than 1: it was rounding
-        found = twice[twice.square().sum(dim=1) > 0.5][: self._room]
-        self._pending = torch.cat((found, self._random(len(twice) - len(found), found)))
-        self._coupling.append((first @ second)[:, : len(self._pending)])
+        found, coupling = self.basis.beyond(pulled, floor=floor)
+        self._pending = found[: self._room]
+        self._coupling.append(coupling[:, : self._room])
+        self._join_random(len(self._left) - len(self._pending))
 
     def widen(self) -> None:
-        """Random vectors join the next block: where the subspace misses something, such as another copy of a value,
-        they are not orthogonal to it."""
-        more = self._random(self.width, self._pending)
+        """Makes the next block wider by random vectors: where the subspace misses something, such as another copy of a
+        value, they are not orthogonal to it."""
+        self._join_random(self.width)
+
+    def _join_random(self, count: int) -> None:
+        """Random vectors join the next block; the coupling to them is zero."""
+        more = self._random(count, self._pending)
         self._pending = torch.cat((self._pending, more))
         coupling = self._coupling[-1]
         self._coupling[-1] = torch.cat((coupling, coupling.new_zeros(len(coupling), len(more))), dim=1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from analysis.lanczos import Basis, GolubKahan, orthonormalise
+from analysis.lanczos import Basis, GolubKahan
 from analysis.linear_map import LinearMap
 from analysis.search import Keeper
 
@@ -87,9 +87,8 @@ class Quadrature:
         """Adds what the vectors of another basis, from one on, have beyond this one."""
         for part in other.parts(start):
             for block in part.split(MANY):
-                once, _ = orthonormalise(self.basis.project_off(block.double()), floor=1e-3)
-                twice, _ = orthonormalise(self.basis.project_off(once), floor=0.5)
-                self.basis.append(twice[twice.square().sum(dim=1) > 0.5])
+                new, _ = self.basis.beyond(block.double(), floor=1e-3)
+                self.basis.append(new)
 
     def density(self, number: int) -> Density:
         """Of the map of that number."""

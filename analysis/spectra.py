@@ -27,7 +27,7 @@ from analysis.spectrum import choose_method, spectrum
 from analysis.study import Study
 from irevnet.checkpoint import weights_sha256
 from irevnet.files import write_json
-from irevnet.lookup import names_apart
+from irevnet.lookup import find, names_apart
 from irevnet.model import IRevNet
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -158,7 +158,7 @@ class _Place:
         return self._jacobian("float64", width) if dense else found
 
     def _jacobian(self, precision: str, width: int) -> tuple[LinearMap, LinearMap | None]:
-        dtype = PRECISIONS[precision]
+        dtype = find("precision", precision, PRECISIONS)
         x = self.x.to(self.study.device, dtype)
         # The module goes along, so that the copy is of the network and of its layer.
         model, module = copy.deepcopy((self.study.checkpoint.model, self.layer.module))

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from analysis.lanczos import Basis, GolubKahan, orthonormalise
+from analysis.lanczos import Basis, GolubKahan
 from analysis.linear_map import LinearMap
 from analysis.quadrature import Density, Quadrature
 from analysis.results.spectrum import Spectrum, half_width
@@ -252,7 +252,6 @@ def _locked(searches: Sequence[Search]) -> Basis:
     for each in searches:
         vectors = each.vectors()
         if len(basis):
-            for _ in range(2):
-                vectors, _ = orthonormalise(basis.project_off(vectors.double()), floor=0.0)
+            vectors, _ = basis.beyond(vectors.double(), floor=0.0)
         basis.append(vectors)
     return basis

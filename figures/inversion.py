@@ -6,7 +6,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.results import InversionResult
-from figures.style import CYCLE, GREY, PAGE, new_figure, show_image, strip, style
+from figures.style import CYCLE, GREY, PAGE, new_figure, shade, show_image, strip, style
 from figures.table import TextTable
 
 
@@ -66,7 +66,7 @@ def _draw_amplification(axes: Axes, result: InversionResult) -> None:
     }
     for (label, values), (colour, line, marker) in zip(kinds.items(), CYCLE):
         axes.plot(result.depths, np.median(values, axis=1), color=colour, linestyle=line, marker=marker, label=label)
-        axes.fill_between(result.depths, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+        shade(axes, result.depths, values.min(axis=1), values.max(axis=1), colour)
     axes.axhline(1, color=GREY, linewidth=0.6)
     axes.set_yscale("log")
     axes.set_ylabel("relative change of the image over\nrelative change of its features")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from analysis.results import ProbeResult
-from figures.style import CYCLE, GREY
+from figures.style import CYCLE, GREY, shade
 from figures.table import percent
 
 
@@ -25,7 +25,7 @@ def draw_accuracies(axes: Axes, result: ProbeResult, x: ndarray) -> None:
             colour, _, marker = CYCLE[look % len(CYCLE)]
             accuracy, interval = getattr(result, f"{probe}_accuracy")[rows], getattr(result, f"{probe}_interval")[rows]
             axes.plot(x[rows], 100 * accuracy, line, color=colour, marker=marker, label=label)
-            axes.fill_between(x[rows], *(100 * interval.T), color=colour, alpha=0.15, linewidth=0)
+            shade(axes, x[rows], 100 * interval[:, 0], 100 * interval[:, 1], colour)
         if not np.isnan(result.network_accuracy[number]):
             colour = CYCLE[number % len(CYCLE)][0] if many else GREY
             own = 100 * float(result.network_accuracy[number])

@@ -13,14 +13,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from analysis.results import Spectrum, SpectrumResult
-from analysis.results.spectra import SHARES
-from figures.style import CYCLE, PAGE, new_figure, style
+from analysis.results.spectra import PAPER_COUNTS, SHARES
+from figures.style import CYCLE, PAGE, new_figure, shade, style
 from figures.table import TextTable
 
 FLOOR = 1e-8
 """Smaller values, relative to the largest, are not drawn: of a map that has no inverse they are rounding."""
 
-PAPER = {1 / 150.528: 0.80, 1 / 15.0528: 0.97}
+PAPER = {count / 150_528: share for count, share in zip(PAPER_COUNTS, SHARES)}
 """Shares of the energy that the paper says certain shares of the singular values hold."""
 
 
@@ -72,7 +72,7 @@ def _draw_values(axes: Axes, spectra: Sequence[Spectrum], number: int, name: str
     curves = _curves(spectra, ranks)
     curves /= curves[:, :1]
     axes.plot(ranks / count, np.median(curves, axis=0), color=colour, linestyle=line, label=name)
-    axes.fill_between(ranks / count, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    shade(axes, ranks / count, curves.min(axis=0), curves.max(axis=0), colour)
 
 
 def _draw_energy(axes: Axes, spectra: Sequence[Spectrum], number: int, name: str) -> None:
@@ -82,7 +82,7 @@ def _draw_energy(axes: Axes, spectra: Sequence[Spectrum], number: int, name: str
     energy = np.array([spectrum.energy(dims) for spectrum in spectra])
     axes.plot(dims / count, 100 * np.median(energy[:, :, 0], axis=0), color=colour, linestyle=line, label=name)
     low, high = energy[:, :, 1].min(axis=0), energy[:, :, 2].max(axis=0)
-    axes.fill_between(dims / count, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+    shade(axes, dims / count, 100 * low, 100 * high, colour)
 
 
 def _finish(left: Axes, right: Axes) -> None:
@@ -118,7 +118,7 @@ def _draw_dims(axes: Axes, spectra: Sequence[Sequence[Spectrum]], depths: Sequen
     for (colour, line, marker), share in zip(CYCLE, SHARES):
         held = np.array([[each.dims_holding(share)[0] / each.count for each in images] for images in spectra])
         axes.plot(depths, 100 * np.median(held, axis=1), line, color=colour, marker=marker, label=f"{share:.0%}")
-        axes.fill_between(depths, 100 * held.min(axis=1), 100 * held.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+        shade(axes, np.array(depths), 100 * held.min(axis=1), 100 * held.max(axis=1), colour)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("singular values (%) that\nhold a share of the energy")
     axes.set_xlabel("depth (block)")

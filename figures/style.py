@@ -57,6 +57,11 @@ def show_image(axes: Axes, pixels: np.ndarray) -> None:
     strip(axes)
 
 
+def shade(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+    """Draws the band between two curves, behind the line of that colour."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
 def strip(axes: Axes) -> None:
     """Takes ticks and frame away."""
     axes.set_xticks([])

@@ -62,6 +62,11 @@ class Result(ABC):
             raise ValueError(f"{path} is damaged, or not a result of {cls.STUDY}: {error}") from error
 
 
+def finite_or_none(value: float) -> float | None:
+    """For JSON, which has neither NaN nor infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
 def check_folder(folder: Path, study: str) -> None:
     """Raises `FileExistsError` unless results of that study can be written to the folder without mixing with others."""
     if folder.exists() and not folder.is_dir():

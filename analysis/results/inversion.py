@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result
+from analysis.results.base import Result, finite_or_none
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class InversionResult(Result):
             "by_depth": [
                 {
                     "depth": depth,
-                    "mean_error": dict(zip(self.arithmetics.tolist(), map(_plain, means))),
+                    "mean_error": dict(zip(self.arithmetics.tolist(), map(finite_or_none, means))),
                     "amplification_random": float(np.median(self.amplification_random[row])),
                     "amplification_largest": float(np.median(self.amplification_largest[row])),
                 }
@@ -123,11 +123,6 @@ def _statistics(errors: Shaped[ndarray, " n"]) -> dict[str, float | int | None]:
     return {
         "count": len(defined),
         "undefined": len(errors) - len(defined),
-        "mean": _plain(defined.mean()),
-        **{name: _plain(np.quantile(defined, q)) for name, q in quantiles.items()},
+        "mean": finite_or_none(defined.mean()),
+        **{name: finite_or_none(np.quantile(defined, q)) for name, q in quantiles.items()},
     }
-
-
-def _plain(value: float) -> float | None:
-    """For JSON, which has no infinity."""
-    return float(value) if np.isfinite(value) else None

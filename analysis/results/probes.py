@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result
+from analysis.results.base import Result, finite_or_none
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,10 @@ class ProbeResult(Result):
         networks = [
             {
                 "name": str(name),
-                "accuracy": _or_none(self.network_accuracy[number]),
-                "accuracy_interval": [_or_none(end) for end in self.network_interval[number]],
-                "restricted_accuracy": _or_none(self.restricted_accuracy[number]),
-                "restricted_accuracy_interval": [_or_none(end) for end in self.restricted_interval[number]],
+                "accuracy": finite_or_none(self.network_accuracy[number]),
+                "accuracy_interval": [finite_or_none(end) for end in self.network_interval[number]],
+                "restricted_accuracy": finite_or_none(self.restricted_accuracy[number]),
+                "restricted_accuracy_interval": [finite_or_none(end) for end in self.restricted_interval[number]],
                 **self._headline(number),
                 "rows": [
                     {key: None if value != value else value for key, value in row.items() if key != "network"}
@@ -165,7 +165,3 @@ class PCASweepResult(ProbeResult):
         accuracy = getattr(self, f"{probe}_accuracy")[rows]
         below = np.flatnonzero(accuracy < accuracy[-1] - 0.01)
         return int(self.dims[rows][below[-1] + 1 if len(below) else 0])
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result
+from analysis.results.base import Result, finite_or_none
 from analysis.results.spectrum import CONFIDENCE, Spectrum
 
 SHARES = (0.80, 0.97)
@@ -148,6 +148,8 @@ class SpectrumResult(Result):
         first = spectra[0]
         counts = {str(d): d for d in PAPER_COUNTS if d <= first.count}
         counts |= {f"n/{divisor}": max(1, round(first.count / divisor)) for divisor in PAPER_DIVISORS}
+        each = [_numbers(spectrum, str(self.images[self.image[row]])) for spectrum, row in zip(spectra, rows)]
+        dims = {name: [float(numbers["dims"][name]["d"]) for numbers in each] for name in each[0]["dims"]}
         return {
             "network": str(self.networks[self.network[rows[0]]]),
             "layer": str(self.layer[rows[0]]),
@@ -156,16 +158,14 @@ class SpectrumResult(Result):
             "outputs": first.num_outputs,
             "images": len(rows),
             "method": first.method,
-            "largest": _quantiles([float(each.largest[0]) for each in spectra]),
-            "condition": _quantiles([each.condition for each in spectra]),
-            "dims": {
-                f"{share:.0%}": _quantiles([float(each.dims_holding(share)[0]) for each in spectra]) for share in SHARES
-            },
+            "largest": _quantiles([float(spectrum.largest[0]) for spectrum in spectra]),
+            "condition": _quantiles([spectrum.condition for spectrum in spectra]),
+            "dims": {name: _quantiles(values) for name, values in dims.items()},
             "energy": {
-                name: {"d": d, **_quantiles([float(each.energy(np.array([d]))[0, 0]) for each in spectra])}
+                name: {"d": d, **_quantiles([float(spectrum.energy(np.array([d]))[0, 0]) for spectrum in spectra])}
                 for name, d in counts.items()
             },
-            "each": [_numbers(each, str(self.images[self.image[row]])) for each, row in zip(spectra, rows)],
+            "each": each,
         }
 
 
@@ -195,25 +195,21 @@ def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
     return {name: float(np.quantile(values, q)) for name, q in {"median": 0.5, "q10": 0.1, "q90": 0.9}.items()}
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def _numbers(spectrum: Spectrum, image: str) -> dict[str, Any]:
     """Of one image, with what tells how far they are to be trusted."""
     return {
         "image": image,
         "num_values": len(spectrum.largest),
         "num_converged": spectrum.num_converged,
-        "worst_residual": _plain(np.max(spectrum.largest_residuals) / spectrum.largest[0]),
+        "worst_residual": finite_or_none(np.max(spectrum.largest_residuals) / spectrum.largest[0]),
         "loss_of_orthogonality": spectrum.loss_of_orthogonality,
         "num_products": spectrum.num_products,
         "squared_norm": spectrum.squared_norm,
         "squared_norm_error": spectrum.squared_norm_error,
         "largest": float(spectrum.largest[0]),
-        "smallest": _plain(spectrum.largest[0] / spectrum.condition),
-        "condition": _plain(spectrum.condition),
-        "log_volume": [_plain(each) for each in spectrum.log_volume],
-        "log_volume_error": _plain(spectrum.log_volume_error),
+        "smallest": finite_or_none(spectrum.largest[0] / spectrum.condition),
+        "condition": finite_or_none(spectrum.condition),
+        "log_volume": [finite_or_none(each) for each in spectrum.log_volume],
+        "log_volume_error": finite_or_none(spectrum.log_volume_error),
         "dims": {f"{share:.0%}": dict(zip(("d", "low", "high"), spectrum.dims_holding(share))) for share in SHARES},
     }
