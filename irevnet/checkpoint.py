@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from irevnet.baselines import ResNetConfig, RevNetConfig
 from irevnet.files import atomic_write
 from irevnet.model import IRevNet, IRevNetConfig
-from irevnet.presets import Config, Network, build_network
+from irevnet.presets import Config, Network, build_network, num_parameters
 from irevnet.released import read_released
 from irevnet.transforms import InputTransform
 
@@ -126,6 +126,7 @@ def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint": str(path) if path else None,
         "checkpoint_sha256": digest,
         "weights_sha256": weights_sha256(checkpoint.model),
+        "parameters": num_parameters(checkpoint.model),
         **plain(checkpoint),
     }
 

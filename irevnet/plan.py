@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from irevnet.model import IRevNet, IRevNetConfig
-from irevnet.presets import Config, build_network, count_multiply_adds
+from irevnet.presets import Config, build_network, count_multiply_adds, num_parameters
 from irevnet.recipes import TrainConfig
 from irevnet.reversible import Memory
 from irevnet.train import Track, Training, no_progress
@@ -87,7 +87,7 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
     invertible = isinstance(network, IRevNetConfig)
     kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
     return Plan(
-        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
+        parameters=num_parameters(training.model),
         multiply_adds=count_multiply_adds(training.model, network.input_shape),
         input_shape=network.input_shape,
         num_classes=network.num_classes,

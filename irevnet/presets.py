@@ -201,13 +201,18 @@ def list_models() -> list[ModelInfo]:
                 injective=isinstance(config, IRevNetConfig),
                 bijective=isinstance(config, IRevNetConfig) and config.bijective,
                 blocks=config.num_blocks,
-                parameters=sum(p.numel() for p in model.parameters()),
+                parameters=num_parameters(model),
                 multiply_adds=count_multiply_adds(model, config.input_shape),
                 input_shape=config.input_shape,
                 source=source,
             )
         )
     return rows
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Numbers that training can change."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> int:

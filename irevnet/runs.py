@@ -22,7 +22,7 @@ import torch
 from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
 from irevnet.data import DataSource, choose_classes, open_data
 from irevnet.files import atomic_write, write_json, write_text
-from irevnet.presets import build_model, preset_config
+from irevnet.presets import build_model, num_parameters, preset_config
 from irevnet.provenance import provenance
 from irevnet.settings import RunSettings
 from irevnet.train import EpochMetrics, Track, Training, no_progress
@@ -128,7 +128,12 @@ def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str
     training, checkpoint = prepare(settings, **options)
     folder.mkdir(parents=True, exist_ok=True)
     environment = {"device": str(training.device), "threads": torch.get_num_threads()}
-    content = {**dataclasses.asdict(settings), **plain(checkpoint), "provenance": provenance(command) | environment}
+    content = {
+        **dataclasses.asdict(settings),
+        **plain(checkpoint),
+        "parameters": num_parameters(checkpoint.model),
+        "provenance": provenance(command) | environment,
+    }
     write_json(folder / "config.json", content)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
     return Run(folder=folder, training=training, checkpoint=checkpoint)

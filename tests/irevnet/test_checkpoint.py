@@ -152,6 +152,7 @@ def test_weights_are_identified_whichever_file_they_are_in(tmp_path):
 def test_a_network_from_no_file_is_described_without_one():
     made = checkpoint()
     record = describe(None, made)
+    assert record["parameters"] == sum(tensor.numel() for tensor in made.model.parameters())
     assert record["checkpoint"] is record["checkpoint_sha256"] is None
     assert record["weights_sha256"] == weights_sha256(made.model)
 
