@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from irevnet.checkpoint import load_checkpoint as load_checkpoint
     from irevnet.checkpoint import read_checkpoint as read_checkpoint
     from irevnet.checkpoint import save_checkpoint as save_checkpoint
+    from irevnet.config import IRevNetConfig as IRevNetConfig
     from irevnet.model import IRevNet as IRevNet
-    from irevnet.model import IRevNetConfig as IRevNetConfig
     from irevnet.presets import build_model as build_model
     from irevnet.presets import list_models as list_models
 
@@ -33,7 +33,7 @@ __all__ = [
 _HOMES = {
     "Checkpoint": "checkpoint",
     "IRevNet": "model",
-    "IRevNetConfig": "model",
+    "IRevNetConfig": "config",
     "build_model": "presets",
     "list_models": "presets",
     "load_checkpoint": "checkpoint",

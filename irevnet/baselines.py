@@ -1,47 +1,14 @@
 """The networks that the paper compares with: RevNet-56 (Gomez et al., 2017) and ResNet (He et al., 2016)."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from irevnet.config import ResNetConfig, RevNetConfig
 from irevnet.coupling import Bottleneck
 
 Maps = Float[Tensor, "batch channels height width"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RevNetConfig:
-    """Defaults: the 56 layers and 28M parameters of Gomez et al. (2017), Table 1 of the paper.
-
-    Attributes:
-        input_shape: channels, height and width of the images it is meant for; other sizes are accepted.
-        num_classes: outputs of the final linear projection.
-        blocks: residual units in each stage.
-        widths: channels of both streams together after each stage; a bottleneck's middle has an eighth of them.
-        strides: down-sampling at the first unit of each stage.
-    """
-
-    input_shape: tuple[int, int, int] = (3, 224, 224)
-    num_classes: int = 1000
-    blocks: tuple[int, ...] = (2, 2, 3, 2)
-    widths: tuple[int, ...] = (512, 1024, 2048, 3328)
-    strides: tuple[int, ...] = (1, 2, 2, 2)
-
-    def __post_init__(self):
-        _check_sizes(self.input_shape, self.num_classes)
-        if not len(self.blocks) == len(self.widths) == len(self.strides) > 0:
-            raise ValueError(
-                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected one of each a stage"
-            )
-
-    @property
-    def num_blocks(self) -> int:
-        """Number of residual units, the largest depth."""
-        return sum(self.blocks)
 
 
 class RevNetUnit(nn.Module):
@@ -90,37 +57,6 @@ class RevNet(nn.Module):
         return self.classifier(self.norm(phi).relu().mean(dim=(2, 3)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetConfig:
-    """Defaults: ResNet-50 with 26M parameters, Table 1 of the paper.
-
-    Attributes:
-        input_shape: channels, height and width of the images it is meant for; other sizes are accepted.
-        num_classes: outputs of the final linear projection.
-        blocks: residual blocks in each stage; each stage but the first halves the resolution.
-        widths: convolution channels in each stage; a bottleneck block puts out four times as many.
-        block: `"bottleneck"` (1, 3, 1 kernels) or `"basic"` (3, 3).
-        stem: `"imagenet"`, a 7 x 7 convolution and a pooling, each by 2, or `"cifar"`, a 3 x 3 convolution.
-    """
-
-    input_shape: tuple[int, int, int] = (3, 224, 224)
-    num_classes: int = 1000
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    block: Literal["bottleneck", "basic"] = "bottleneck"
-    stem: Literal["imagenet", "cifar"] = "imagenet"
-
-    def __post_init__(self):
-        _check_sizes(self.input_shape, self.num_classes)
-        if not len(self.blocks) == len(self.widths) > 0:
-            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of each a stage")
-
-    @property
-    def num_blocks(self) -> int:
-        """Number of residual blocks, the largest depth."""
-        return sum(self.blocks)
-
-
 class ResNet(nn.Module):
     """A residual network of torchvision's blocks, in one list, with the stem that the image size asks for."""
 
@@ -167,11 +103,6 @@ def _conv_norm_relu(in_channels: int, out_channels: int, *, kernel: int, stride:
 
 def _imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*_conv_norm_relu(in_channels, out_channels, kernel=7, stride=2), nn.MaxPool2d(3, 2, padding=1))
-
-
-def _check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
-    if min(*input_shape, num_classes) < 1:
-        raise ValueError(f"input_shape={input_shape}, num_classes={num_classes}; expected integers from 1 on")
 
 
 def _check_channels(images: Tensor, channels: int) -> None:

@@ -16,20 +16,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from irevnet.baselines import ResNetConfig, RevNetConfig
+from irevnet.config import ARCHITECTURES, Config
 from irevnet.files import atomic_write
-from irevnet.model import IRevNet, IRevNetConfig
-from irevnet.presets import Config, Network, build_network, num_parameters
+from irevnet.model import IRevNet
+from irevnet.presets import Network, build_network, num_parameters
 from irevnet.released import read_released
 from irevnet.transforms import InputTransform
 
 _FORMAT = "irevnet-toolkit checkpoint"
 _VERSION = 1
-_CONFIGS: dict[str, type[Config]] = {
-    "IRevNet": IRevNetConfig,
-    "RevNet": RevNetConfig,
-    "ResNet": ResNetConfig,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +192,7 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
             "read it with the one that wrote it"
         )
     try:
-        config = _CONFIGS[content["architecture"]](**content["config"])
+        config = ARCHITECTURES[content["architecture"]](**content["config"])
         transform = InputTransform(**content["transform"])
         data, classes, metrics = content["data"], tuple(content["classes"]), content["metrics"]
         weights = content["state_dict"]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from irevnet.squeeze import SqueezeOrder, squeeze, unsqueeze
+from irevnet.config import SqueezeOrder
+from irevnet.squeeze import squeeze, unsqueeze
 
 
 class Bottleneck(nn.Sequential):

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
-from irevnet.model import IRevNet, IRevNetConfig
-from irevnet.presets import Config, build_network, count_multiply_adds, num_parameters
+from irevnet.config import Config, IRevNetConfig
+from irevnet.model import IRevNet
+from irevnet.presets import build_network, count_multiply_adds, num_parameters
 from irevnet.recipes import TrainConfig
 from irevnet.reversible import Memory
 from irevnet.train import Track, Training, no_progress

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from irevnet.baselines import ResNet, ResNetConfig, RevNet, RevNetConfig
+from irevnet.baselines import ResNet, RevNet
+from irevnet.config import Config, IRevNetConfig, ResNetConfig, RevNetConfig
 from irevnet.lookup import find
-from irevnet.model import IRevNet, IRevNetConfig
+from irevnet.model import IRevNet
 
-Config = IRevNetConfig | RevNetConfig | ResNetConfig
 Network = IRevNet | RevNet | ResNet
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from irevnet.model import IRevNetConfig
+from irevnet.config import IRevNetConfig
 from irevnet.presets import preset_config
 from irevnet.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_TRANSFORM, InputTransform
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irevnet.model import IRevNetConfig
+from irevnet.config import IRevNetConfig
 from irevnet.presets import preset_config
 from irevnet.recipes import TrainConfig, recipe
 

@@ -11,19 +11,10 @@ so S_j is a permutation: orthogonal, with |det S_j| = 1.
 True
 """
 
-from typing import Literal
-
 from jaxtyping import Shaped
 from torch import Tensor
 
-SqueezeOrder = Literal["block", "channel"]
-"""How the r^2 sub-pixels of c channels are laid out in the c r^2 output channels.
-
-- `"block"`: sub-pixel first, index `(dy * r + dx) * c + channel`. The order of the authors' release, and our default:
-  the initial split of an image then sends its even rows to one stream and its odd rows to the other (r = 2).
-- `"channel"`: channel first, index `channel * r^2 + dy * r + dx`. The order of `torch.nn.functional.pixel_unshuffle`
-  and of Shi et al. (2016), whom the paper cites.
-"""
+from irevnet.config import SqueezeOrder
 
 
 def squeeze(

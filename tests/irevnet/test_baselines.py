@@ -3,7 +3,8 @@ import torch
 import torchvision
 
 from irevnet import build_model
-from irevnet.baselines import ResNet, ResNetConfig, RevNet, RevNetConfig
+from irevnet.baselines import ResNet, RevNet
+from irevnet.config import ResNetConfig, RevNetConfig
 
 
 def test_resnet_50_is_torchvisions(trained_looking):
