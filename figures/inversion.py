@@ -1,27 +1,33 @@
 """Originals beside their reconstructions, and what the inverse magnifies, at each depth (section 4.2)."""
 
+from typing import Any
+
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
 
 from analysis.results import InversionResult
-from figures.style import CYCLE, GREY, PAGE, new_figure, shade, show_image, strip, style
+from figures.chart import GUIDE, Chart, Curve, Panel, Rule, draw_panels
+from figures.style import PAGE, look, new_figure, show_image, strip, style
 from figures.table import TextTable
 
 
 def plot_inversion(result: InversionResult) -> Figure:
     """The images that came back worst, their reconstructions, and their differences, magnified to be seen at all; below
-    them the error from each depth in each arithmetic, and how much the inverse magnifies changes of the features."""
+    them the chart."""
+    chart = chart_inversion(result)
     with style():
         pictures = 3 * (PAGE - 1) / len(result.originals) + 0.5
-        figure = new_figure(PAGE, pictures + 2.4)
-        above, below = figure.subfigures(2, 1, height_ratios=(pictures, 2.4), squeeze=False)[:, 0]
+        figure = new_figure(PAGE, pictures + chart.height)
+        heights = (pictures, chart.height)
+        above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
         _draw_pictures(above, result)
-        left, right = below.subplots(1, 2)
-        _draw_errors(left, result)
-        _draw_amplification(right, result)
+        draw_panels(below, chart)
     return figure
+
+
+def chart_inversion(result: InversionResult) -> Chart:
+    """The error from each depth in each arithmetic, and how much the inverse magnifies changes of the features."""
+    return Chart(panels=[_errors(result), _amplification(result)], height=2.4)
 
 
 def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
@@ -45,40 +51,40 @@ def _draw_pictures(figure: SubFigure, result: InversionResult) -> None:
         strip(axes)
 
 
-def _draw_errors(axes: Axes, result: InversionResult) -> None:
-    for row, name in enumerate(result.arithmetics):
-        colour, line, marker = CYCLE[row % len(CYCLE)]
+_AXIS: dict[str, Any] = {"x_label": "depth $j$ inverted from (block)", "whole_x": True, "log_y": True}
+
+
+def _errors(result: InversionResult) -> Panel:
+    curves = []
+    for row, name in enumerate(result.arithmetics.tolist()):
         errors = result.mean_depth_errors[row]
-        if not errors.any():  # which a logarithm cannot show
-            axes.plot([], [], linestyle="none", label=f"{name}: 0 at every depth")
-            continue
-        errors = np.where(np.isfinite(errors), errors, np.nan)
-        axes.plot(result.depths, errors, color=colour, linestyle=line, marker=marker, label=str(name))
-    axes.set_yscale("log")
-    axes.set_ylabel("mean relative error")
-    _finish(axes, legend_columns=2)
+        if errors.any():
+            errors = np.where(np.isfinite(errors), errors, np.nan)
+            curves.append(Curve(name=name, x=result.depths, y=errors, look=look(row)))
+        else:  # which a logarithm cannot show
+            nothing = look(row, line="none", marker="")
+            curves.append(Curve(name=f"{name}: 0 at every depth", x=np.empty(0), y=np.empty(0), look=nothing))
+    return Panel(y_label="mean relative error", curves=curves, **_AXIS)
 
 
-def _draw_amplification(axes: Axes, result: InversionResult) -> None:
+def _amplification(result: InversionResult) -> Panel:
     kinds = {
         "the most magnified direction": result.amplification_largest,
         "random directions": result.amplification_random,
     }
-    for (label, values), (colour, line, marker) in zip(kinds.items(), CYCLE):
-        axes.plot(result.depths, np.median(values, axis=1), color=colour, linestyle=line, marker=marker, label=label)
-        shade(axes, result.depths, values.min(axis=1), values.max(axis=1), colour)
-    axes.axhline(1, color=GREY, linewidth=0.6)
-    axes.set_yscale("log")
-    axes.set_ylabel("relative change of the image over\nrelative change of its features")
-    _finish(axes, legend_columns=1)
-
-
-def _finish(axes: Axes, *, legend_columns: int) -> None:
-    axes.set_xlabel("depth $j$ inverted from (block)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend, on a logarithmic axis
-    axes.legend(loc="upper left", ncols=legend_columns, handlelength=1.8)
+    curves = [
+        Curve(
+            name=name,
+            x=result.depths,
+            y=np.median(values, axis=1),
+            low=values.min(axis=1),
+            high=values.max(axis=1),
+            look=look(number),
+        )
+        for number, (name, values) in enumerate(kinds.items())
+    ]
+    label = "relative change of the image over\nrelative change of its features"
+    return Panel(y_label=label, curves=curves, rules=[Rule(y=1.0, look=GUIDE)], **_AXIS)
 
 
 def _power_of_ten(value: float) -> str:

@@ -1,45 +1,44 @@
 """Accuracy against the number of principal components: Fig. 7 of the paper."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from analysis.results import PCASweepResult
+from figures.chart import Chart, Rule, draw
 from figures.probes import (
     ACCURACY_HEADINGS,
+    accuracies,
     accuracy_cells,
-    add_legend,
-    draw_accuracies,
+    by_network,
+    chart_probes,
     network_notes,
     rows_by_network,
 )
-from figures.style import COLUMN, CYCLE, new_figure, style
+from figures.style import look
 from figures.table import TextTable, percent
 
 
-def plot_pca_sweep(result: PCASweepResult) -> Figure:
+def chart_pca_sweep(result: PCASweepResult) -> Chart:
     """Linear SVM and 1-NN accuracy on the first d principal components, with 95% intervals, and below them the share
     of the variance that these hold. A thin line marks the SVM's knee: from there on it is within one point."""
-    many = len(result.networks) > 1
-    with style():
-        figure = new_figure(1.5 * COLUMN if many else COLUMN, 3.8 if many else 3.4)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-        draw_accuracies(above, result, result.dims)
-        for number, rows in rows_by_network(result):
-            colour, _, marker = CYCLE[number % len(CYCLE)]
-            below.plot(result.dims[rows], 100 * result.explained[rows], color=colour, marker=marker)
-            knee = result.knee(number, "svm")
-            label = f"knee, $d = {knee}$" if not many else None
-            above.axvline(knee, color=colour, linewidth=0.5, alpha=0.8, zorder=0, label=label)
-        below.set_xscale("log")
-        ticks = [d for power in range(5) for d in (10**power, 3 * 10**power) if d <= result.dims.max()]
-        below.set_xticks(ticks)
-        below.xaxis.set_major_formatter(ScalarFormatter())
-        below.xaxis.set_minor_locator(NullLocator())
-        below.set_ylim(0, 103)
-        below.set_xlabel("principal components $d$")
-        below.set_ylabel("variance\nheld (%)")
-        add_legend(figure, above, result)
-    return figure
+    knees = []
+    for number in range(len(result.networks)):
+        knee = result.knee(number, "svm")
+        name = f"knee, $d = {knee}$" if len(result.networks) == 1 else ""
+        knees.append(Rule(x=float(knee), look=look(number, line="-", marker=""), name=name))
+    axis: dict[str, Any] = {"x_label": "principal components $d$", "log_x": True, "whole_x": True}
+    held: dict[str, Any] = {"y_label": "variance\nheld (%)", "low_y": 0.0, "high_y": 103.0}
+    return chart_probes(
+        result,
+        accuracies(result, result.dims, rules=knees, **axis),
+        by_network(result, result.dims, 100 * result.explained, **held, **axis),
+    )
+
+
+def plot_pca_sweep(result: PCASweepResult) -> Figure:
+    """The chart on paper."""
+    return draw(chart_pca_sweep(result))
 
 
 def tabulate_pca_sweep(result: PCASweepResult) -> TextTable:

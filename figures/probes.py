@@ -1,52 +1,63 @@
 """What the figures and tables of the probes share."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from analysis.results import ProbeResult
-from figures.style import CYCLE, GREY, shade
+from figures.chart import Chart, Curve, Key, Panel, Rule
+from figures.style import COLUMN, GREY, Look, look
 from figures.table import percent
 
+OWN = "the network itself"
 
-def draw_accuracies(axes: Axes, result: ProbeResult, x: ndarray) -> None:
+
+def chart_probes(result: ProbeResult, above: Panel, below: Panel) -> Chart:
+    """Two panels, as wide as a column of a paper; of several networks wider, with a legend of their own, a colour for
+    each and a line for each probe."""
+    many = len(result.networks) > 1
+    size: dict[str, Any] = {"width": 1.5 * COLUMN if many else COLUMN, "height": 3.8 if many else 3.4}
+    return Chart(panels=[above, below], stacked=True, keys=_keys(result) if many else (), **size)
+
+
+def accuracies(result: ProbeResult, x: ndarray, **options: Any) -> Panel:
     """Accuracy of the SVM (solid) and of 1-NN (dashed) against x in percent, with their 95% intervals, and that of the
     network itself (dotted). Colours tell networks apart or, where there is but one, the probes."""
     many = len(result.networks) > 1
+    curves, rules = [], list(options.pop("rules", ()))
     for number, rows in rows_by_network(result):
-        for probe, label, line in (("svm", "linear SVM", "-"), ("nn", "1-NN", "--")):
-            look = number if many else (0 if probe == "svm" else 1)
-            colour, _, marker = CYCLE[look % len(CYCLE)]
-            accuracy, interval = getattr(result, f"{probe}_accuracy")[rows], getattr(result, f"{probe}_interval")[rows]
-            axes.plot(x[rows], 100 * accuracy, line, color=colour, marker=marker, label=label)
-            shade(axes, x[rows], 100 * interval[:, 0], 100 * interval[:, 1], colour)
+        of = f"{result.networks[number]}, " if many else ""
+        for probe, name, line in (("svm", "linear SVM", "-"), ("nn", "1-NN", "--")):
+            low, high = 100 * getattr(result, f"{probe}_interval")[rows].T
+            y = 100 * getattr(result, f"{probe}_accuracy")[rows]
+            drawn = look(number if many else int(probe == "nn"), line=line)
+            curves.append(Curve(name=f"{of}{name}", x=x[rows], y=y, low=low, high=high, look=drawn))
         if not np.isnan(result.network_accuracy[number]):
-            colour = CYCLE[number % len(CYCLE)][0] if many else GREY
+            colour = look(number).colour if many else GREY
             own = 100 * float(result.network_accuracy[number])
-            axes.axhline(own, color=colour, linestyle=":", label="the network itself")
-    axes.set_ylabel("test accuracy (%)")
+            rules.insert(0, Rule(y=own, name=f"{of}{OWN}", look=Look(colour, ":", "")))
+    return Panel(y_label="test accuracy (%)", curves=curves, rules=rules, height=2.2, **options)
 
 
-def add_legend(figure: Figure, axes: Axes, result: ProbeResult) -> None:
-    """Within the axes; of several networks above them, a colour for each and a line for each probe."""
-    if len(result.networks) == 1:
-        axes.legend(loc="lower right")
-        return
-    handles = [
-        Line2D([], [], color=colour, marker=marker, label=str(name))
-        for name, (colour, _, marker) in zip(result.networks, itertools.cycle(CYCLE))
+def by_network(result: ProbeResult, x: ndarray, y: ndarray, **options: Any) -> Panel:
+    """A curve for each network."""
+    curves = [
+        Curve(name=str(result.networks[number]), x=x[rows], y=y[rows], look=look(number, line="-"))
+        for number, rows in rows_by_network(result)
     ]
-    lines: dict[str, Any] = {"linear SVM": "-", "1-NN": "--"}
+    return Panel(curves=curves, **options)
+
+
+def _keys(result: ProbeResult) -> list[Key]:
+    lines = {"linear SVM": "-", "1-NN": "--"}
     if not np.isnan(result.network_accuracy).all():
-        lines["the network itself"] = ":"
-    handles += [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in lines.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        lines[OWN] = ":"
+    return [
+        *(Key(name=str(name), look=look(number, line="none")) for number, name in enumerate(result.networks)),
+        *(Key(name=name, look=Look(GREY, line, "")) for name, line in lines.items()),
+    ]
 
 
 def rows_by_network(result: ProbeResult) -> Iterator[tuple[int, ndarray]]:

@@ -5,16 +5,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from analysis.results import Spectrum, SpectrumResult
 from analysis.results.spectra import PAPER_COUNTS, SHARES
-from figures.style import CYCLE, PAGE, new_figure, shade, style
+from figures.chart import Chart, Curve, Panel, draw
+from figures.style import INK, Look, look
 from figures.table import TextTable
 
 FLOOR = 1e-8
@@ -24,7 +22,7 @@ PAPER = {count / 150_528: share for count, share in zip(PAPER_COUNTS, SHARES)}
 """Shares of the energy that the paper says certain shares of the singular values hold."""
 
 
-def plot_spectrum(result: SpectrumResult) -> Figure:
+def chart_spectrum(result: SpectrumResult) -> Chart:
     """Sorted singular values over the largest, against their rank over their number, and the energy E(d) of the d
     largest: medians over the images, with the range of all of them and of their intervals. Crosses are the paper's.
 
@@ -33,26 +31,41 @@ def plot_spectrum(result: SpectrumResult) -> Figure:
     """
     groups = result.groups()
     by_network = [[rows for rows in groups if result.network[rows[0]] == n] for n in range(len(result.networks))]
-    with style():
-        if max(map(len, by_network)) == 1:
-            figure = new_figure(PAGE, 2.6)
-            left, right = figure.subplots(1, 2)
-            for number, (rows,) in enumerate(by_network):
-                spectra = [result.spectrum(row) for row in rows.tolist()]
-                _draw_values(left, spectra, number, str(result.networks[number]))
-                _draw_energy(right, spectra, number, str(result.networks[number]))
-            _finish(left, right)
-            return figure
-        figure = new_figure(PAGE, 2.6 * len(by_network))
-        panels = figure.subplots(len(by_network), 2, squeeze=False)
-        for number, (left, right) in enumerate(panels):
-            spectra = [[result.spectrum(row) for row in rows.tolist()] for rows in by_network[number]]
-            depths = [int(result.depth[rows[0]]) for rows in by_network[number]]
-            _draw_by_depth(figure, left, spectra, depths)
-            _draw_dims(right, spectra, depths)
-            if len(by_network) > 1:
-                left.set_title(str(result.networks[number]), loc="left")
-    return figure
+    if max(map(len, by_network)) == 1:
+        each = [
+            (number, str(result.networks[number]), [result.spectrum(row) for row in rows.tolist()])
+            for number, (rows,) in enumerate(by_network)
+        ]
+        rank: dict[str, Any] = {"x_label": "rank / number of singular values"}
+        values = [_values(spectra, number, name) for number, name, spectra in each]
+        energy = [_energy(spectra, number, name) for number, name, spectra in each]
+        shares = np.array(list(PAPER.items())).T
+        paper = Curve(name="the paper's two", x=shares[0], y=100 * shares[1], look=Look(INK, "none", "x"))
+        return Chart(
+            panels=[
+                Panel(y_label="singular value / largest", curves=values, log_y=True, **rank),
+                Panel(
+                    y_label="energy held (%)",
+                    curves=[*energy, paper],
+                    log_x=True,
+                    low_y=0.0,
+                    high_y=102.0,
+                    **rank,
+                ),
+            ]
+        )
+    panels = []
+    for number, groups in enumerate(by_network):
+        spectra = [[result.spectrum(row) for row in rows.tolist()] for rows in groups]
+        depths = [int(result.depth[rows[0]]) for rows in groups]
+        title = str(result.networks[number]) if len(by_network) > 1 else ""
+        panels += [_by_depth(spectra, depths, title), _dims(spectra, depths)]
+    return Chart(panels=panels, height=2.6 * len(by_network))
+
+
+def plot_spectrum(result: SpectrumResult) -> Figure:
+    """The chart on paper."""
+    return draw(chart_spectrum(result))
 
 
 def _curves(spectra: Sequence[Spectrum], ranks: ndarray) -> ndarray:
@@ -65,65 +78,66 @@ def _curves(spectra: Sequence[Spectrum], ranks: ndarray) -> ndarray:
     return np.array(rows)
 
 
-def _draw_values(axes: Axes, spectra: Sequence[Spectrum], number: int, name: str) -> None:
-    colour, line, _ = CYCLE[number % len(CYCLE)]
+def _values(spectra: Sequence[Spectrum], number: int, name: str) -> Curve:
     count = spectra[0].count
     ranks = np.unique(np.concatenate((np.arange(1, len(spectra[0].largest) + 1), np.linspace(1, count, 500))))
     curves = _curves(spectra, ranks)
     curves /= curves[:, :1]
-    axes.plot(ranks / count, np.median(curves, axis=0), color=colour, linestyle=line, label=name)
-    shade(axes, ranks / count, curves.min(axis=0), curves.max(axis=0), colour)
+    return Curve(
+        name=name,
+        x=ranks / count,
+        y=np.median(curves, axis=0),
+        low=curves.min(axis=0),
+        high=curves.max(axis=0),
+        look=look(number, marker=""),
+    )
 
 
-def _draw_energy(axes: Axes, spectra: Sequence[Spectrum], number: int, name: str) -> None:
-    colour, line, _ = CYCLE[number % len(CYCLE)]
+def _energy(spectra: Sequence[Spectrum], number: int, name: str) -> Curve:
     count = spectra[0].count
     dims = np.unique(np.geomspace(1, count, 200).round())
-    energy = np.array([spectrum.energy(dims) for spectrum in spectra])
-    axes.plot(dims / count, 100 * np.median(energy[:, :, 0], axis=0), color=colour, linestyle=line, label=name)
-    low, high = energy[:, :, 1].min(axis=0), energy[:, :, 2].max(axis=0)
-    shade(axes, dims / count, 100 * low, 100 * high, colour)
+    energy = 100 * np.array([spectrum.energy(dims) for spectrum in spectra])
+    return Curve(
+        name=name,
+        x=dims / count,
+        y=np.median(energy[:, :, 0], axis=0),
+        low=energy[:, :, 1].min(axis=0),
+        high=energy[:, :, 2].max(axis=0),
+        look=look(number, marker=""),
+    )
 
 
-def _finish(left: Axes, right: Axes) -> None:
-    left.set_yscale("log")
-    left.set_ylabel("singular value / largest")
-    left.set_xlabel("rank / number of singular values")
-    right.set_xscale("log")
-    right.set_ylim(0, 102)
-    right.set_ylabel("energy held (%)")
-    right.set_xlabel("rank / number of singular values")
-    shares = np.array(list(PAPER.items())).T
-    right.plot(shares[0], 100 * shares[1], "x", color="black", label="the paper's two", zorder=3)
-    right.legend(loc="lower right")
-
-
-def _draw_by_depth(figure: Figure, axes: Axes, spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int]) -> None:
-    colours = matplotlib.colormaps["viridis_r"]
-    scale = Normalize(min(depths), max(depths))
-    for depth, images in zip(depths, spectra):
+def _by_depth(spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int], title: str) -> Panel:
+    """Colours go from light to dark with depth; the legend has a few."""
+    colours = matplotlib.colormaps["viridis_r"](np.linspace(0, 1, len(depths)))
+    listed = set(np.linspace(0, len(depths) - 1, min(len(depths), 6)).round().astype(int).tolist())
+    curves = []
+    for place, (depth, images) in enumerate(zip(depths, spectra)):
         count = images[0].count
         ranks = np.linspace(1, count, 500)
         values = np.median(_curves(images, ranks), axis=0)
-        axes.plot(ranks / count, values, color=colours(scale(depth)), linewidth=0.8)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_yscale("log")
-    axes.set_ylabel("singular value")
-    axes.set_xlabel("rank / number of singular values")
-    mapped = ScalarMappable(scale, colours)
-    figure.colorbar(mapped, ax=axes, label="depth (block)", pad=0.02)
+        drawn = Look(to_hex(colours[place]), "-", "")
+        curves.append(Curve(name=f"block {depth}", x=ranks / count, y=values, look=drawn, listed=place in listed))
+    label = "rank / number of singular values"
+    return Panel(x_label=label, y_label="singular value", curves=curves, log_y=True, title=title)
 
 
-def _draw_dims(axes: Axes, spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int]) -> None:
-    for (colour, line, marker), share in zip(CYCLE, SHARES):
-        held = np.array([[each.dims_holding(share)[0] / each.count for each in images] for images in spectra])
-        axes.plot(depths, 100 * np.median(held, axis=1), line, color=colour, marker=marker, label=f"{share:.0%}")
-        shade(axes, np.array(depths), 100 * held.min(axis=1), 100 * held.max(axis=1), colour)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("singular values (%) that\nhold a share of the energy")
-    axes.set_xlabel("depth (block)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(title="share")
+def _dims(spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int]) -> Panel:
+    curves = []
+    for number, share in enumerate(SHARES):
+        held = 100 * np.array([[each.dims_holding(share)[0] / each.count for each in images] for images in spectra])
+        curves.append(
+            Curve(
+                name=f"{share:.0%} of the energy",
+                x=np.array(depths),
+                y=np.median(held, axis=1),
+                low=held.min(axis=1),
+                high=held.max(axis=1),
+                look=look(number),
+            )
+        )
+    label = "singular values (%) that\nhold a share of the energy"
+    return Panel(x_label="depth (block)", y_label=label, curves=curves, whole_x=True, low_y=0.0)
 
 
 def tabulate_spectrum(result: SpectrumResult) -> TextTable:

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -19,8 +19,30 @@ PAGE = 6.9
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"  # Okabe and Ito's palette, and a neutral
 
-CYCLE = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "D"), ("#CC79A7", ":", "^"), (GREY, "-", "v")]
-"""Colour, line and marker of things that are compared: told apart without colour too."""
+INK = "#000000"
+
+
+class Look(NamedTuple):
+    """Colour, line and marker of a curve, as matplotlib names them; `""` for no marker, `"none"` for no line."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+_CYCLE = [
+    Look(BLUE, "-", "o"),
+    Look(ORANGE, "--", "s"),
+    Look(GREEN, "-.", "D"),
+    Look("#CC79A7", ":", "^"),
+    Look(GREY, "-", "v"),
+]
+
+
+def look(number: int, **changed: str) -> Look:
+    """Of the things compared that of this number: told apart without colour too. What is given is otherwise."""
+    return _CYCLE[number % len(_CYCLE)]._replace(**changed)
+
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,

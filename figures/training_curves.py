@@ -1,39 +1,37 @@
 """Training loss against iterations: Fig. 3 of the paper."""
 
-import numpy as np
+from typing import Any
+
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.results import TrainingCurvesResult
-from figures.style import CYCLE, PAGE, new_figure, style
+from figures.chart import Chart, Curve, Key, Panel, draw
+from figures.style import look
 from figures.table import TextTable
 
 
-def plot_training_curves(result: TrainingCurvesResult) -> Figure:
+def chart_training_curves(result: TrainingCurvesResult) -> Chart:
     """Left the training loss of each run (moving average, log scale), right its test accuracy after each epoch."""
-    with style():
-        figure = new_figure(PAGE, 2.4)
-        losses, accuracies = figure.subplots(1, 2)
-        for run, name in enumerate(result.names):
-            colour, line, marker = CYCLE[run % len(CYCLE)]
-            points, epochs = result.curve_run == run, result.epoch_run == run
-            losses.plot(
-                result.iteration[points], result.loss[points], line, color=colour, label=str(name), linewidth=0.9
-            )
-            accuracies.plot(
-                result.epoch_iteration[epochs], 100 * result.test_accuracy[epochs], line, marker=marker, color=colour
-            )
-        losses.set_yscale("log")
-        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        losses.yaxis.set_major_formatter("{x:.2g}")
-        losses.yaxis.set_minor_formatter(NullFormatter())
-        losses.set_ylabel(f"training loss (nats), mean of {result.window}")
-        accuracies.set_ylabel("test accuracy (%)")
-        for axes in (losses, accuracies):
-            axes.set_xlabel("iterations")
-            axes.set_xlim(0, 1.02 * int(np.max(result.iteration)))
-        figure.legend(loc="outside upper center", ncols=3)
-    return figure
+    axis: dict[str, Any] = {"x_label": "iterations", "whole_x": True}
+    losses, tested = [], []
+    for run, name in enumerate(result.names.tolist()):
+        points, epochs = result.curve_run == run, result.epoch_run == run
+        x, y = result.epoch_iteration[epochs], 100 * result.test_accuracy[epochs]
+        losses.append(Curve(name=name, x=result.iteration[points], y=result.loss[points], look=look(run, marker="")))
+        tested.append(Curve(name=name, x=x, y=y, look=look(run)))
+    return Chart(
+        panels=[
+            Panel(y_label=f"training loss (nats), mean of {result.window}", curves=losses, log_y=True, **axis),
+            Panel(y_label="test accuracy (%)", curves=tested, **axis),
+        ],
+        keys=[Key(name=name, look=look(run)) for run, name in enumerate(result.names.tolist())],
+        height=2.4,
+    )
+
+
+def plot_training_curves(result: TrainingCurvesResult) -> Figure:
+    """The chart on paper."""
+    return draw(chart_training_curves(result))
 
 
 def tabulate_training_curves(result: TrainingCurvesResult) -> TextTable:

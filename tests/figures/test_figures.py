@@ -62,7 +62,7 @@ def test_the_depth_probe_figure_shows_both_probes_in_percent_and_the_contraction
     np.testing.assert_allclose(lines["1-NN"].get_ydata(), [40, 65, 80])
     np.testing.assert_allclose(lines["the network itself"].get_ydata(), [77, 77])
     np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 2, 5], [0.9, 0.8, 0.5]])
-    assert [text.get_text() for text in above.texts] == ["4 channels", "16"]
+    assert [text.get_text() for text in above.texts] == ["4 ch.", "16"]
     assert below.get_xlabel() == "depth $j$ (block)"
     low, high = (
         above.collections[0].get_paths()[0].vertices[:, 1].min(),
@@ -86,7 +86,8 @@ def test_networks_are_compared_against_relative_depth_where_they_differ_in_block
 
 def test_the_networks_line_is_left_out_where_it_has_other_classes(probe, probes):
     axes = plot_depth_probe(dataclasses.replace(probe, network_accuracy=np.array([np.nan]))).axes[0]
-    assert "the network itself" not in {line.get_label() for line in axes.lines}
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["linear SVM", "1-NN"]
     many = plot_depth_probe(dataclasses.replace(probes, network_accuracy=np.array([np.nan, np.nan])))
     assert "the network itself" not in {text.get_text() for text in many.legends[0].get_texts()}
 
@@ -190,10 +191,11 @@ def test_the_spectrum_figure_shows_values_and_energy_of_each_network(spectrum_re
 
 
 def test_spectra_at_several_depths_show_how_they_form(spectra_by_depth):
-    values, dims, bar = plot_spectrum(spectra_by_depth).axes
+    values, dims = plot_spectrum(spectra_by_depth).axes
     assert [line.get_ydata()[-1] for line in values.lines] == pytest.approx([5, 1, 0.1])
-    assert bar.get_ylabel() == "depth (block)"
-    assert [line.get_label() for line in dims.lines] == ["80%", "97%"]
+    blocks = ["block 1", "block 2", "block 5"]
+    assert [text.get_text() for text in values.get_legend().get_texts()] == blocks
+    assert [line.get_label() for line in dims.lines] == ["80% of the energy", "97% of the energy"]
     held = [
         100 / 150 * (np.searchsorted(np.cumsum(v**2) / (v**2).sum(), 0.8) + 1)
         for v in (np.geomspace(10, last, 150) for last in (5, 1, 0.1))
@@ -206,8 +208,8 @@ def test_of_several_networks_at_several_depths_each_has_its_panels(spectra_by_de
     fields = {name: np.concatenate((value, value)) for name, value in fields.items()}
     fields |= {"networks": np.array(["one", "other"]), "images": spectra_by_depth.images}
     figure = plot_spectrum(SpectrumResult(**{**fields, "network": np.repeat([0, 1], 3)}))
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title for title in titles if title] == ["one", "other"]
+    titles = [axes.get_legend().get_title().get_text() for axes in figure.axes]
+    assert titles == ["one", "", "other", ""]
 
 
 def test_the_spectrum_table_has_medians_quantiles_and_what_they_are_worth(spectrum_result, spectra_by_depth):
