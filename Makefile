@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow lint format docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,20 @@ lint: $(READY)  ## Check format, style, types and the direction of imports
 format: $(READY)  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# irevnet imports its names when they are first used, and lists no modules: pdoc has to be shown both.
+define BUILD_API
+import pkgutil, sys, pdoc.__main__, irevnet
+vars(irevnet).update({name: getattr(irevnet, name) for name in irevnet.__all__})
+irevnet.__all__ += [module.name for module in pkgutil.iter_modules(irevnet.__path__)]
+pdoc.__main__.cli(sys.argv[1:])
+endef
+export BUILD_API
+
+API := docs/api
+
+docs: $(READY)  ## Write the API reference, from the docstrings, to docs/api/
+	$(BIN)/python -c "$$BUILD_API" irevnet analysis figures --docformat google --no-show-source --output-directory $(API)
 
 clean:  ## Remove .venv and caches, but no runs
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist *.egg-info
