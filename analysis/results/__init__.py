@@ -1,6 +1,6 @@
 """Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
 
-from analysis.results.base import Result, check_folder
+from analysis.results.base import Comparison, Result, check_folder
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
@@ -10,6 +10,7 @@ from analysis.results.training_curves import TrainingCurvesResult
 
 __all__ = [
     "PATHS",
+    "Comparison",
     "DepthProbeResult",
     "InterpolationResult",
     "InversionResult",

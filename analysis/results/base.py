@@ -3,7 +3,7 @@
 import dataclasses
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +60,41 @@ class Result(ABC):
                 return cls(**{name: arrays[name] for name in names})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is damaged, or not a result of {cls.STUDY}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(Result):
+    """A result of several networks or runs, which results of one each can be joined to."""
+
+    NAMES: ClassVar[str] = "networks"
+    """The field with their names."""
+    NUMBERS: ClassVar[tuple[str, ...]] = ("network",)
+    """Fields that say to which of them a row belongs."""
+    SHARED: ClassVar[tuple[str, ...]] = ()
+    """Fields that are the same for all of them."""
+
+    @property
+    def subjects(self) -> list[str]:
+        """Their names."""
+        return getattr(self, self.NAMES).tolist()
+
+    @classmethod
+    def join(cls, results: Sequence[Any], names: Sequence[str]):
+        """One result of all that these are of, under other names.
+
+        Raises `ValueError` where they differ in what has to be the same.
+        """
+        first = results[0]
+        for name in cls.SHARED:
+            if not all(np.array_equal(getattr(each, name), getattr(first, name)) for each in results):
+                raise ValueError(f"results that differ in {name} cannot be joined")
+        own = [field.name for field in dataclasses.fields(cls) if field.name not in cls.SHARED]
+        joined = {name: np.concatenate([getattr(each, name) for each in results]) for name in own}
+        starts = np.cumsum([0, *(len(each.subjects) for each in results[:-1])])
+        for name in cls.NUMBERS:
+            joined[name] = np.concatenate([getattr(each, name) + start for each, start in zip(results, starts)])
+        shared = {name: getattr(first, name) for name in cls.SHARED}
+        return cls(**{**joined, cls.NAMES: np.array(names)}, **shared)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -120,9 +120,11 @@ def _statistics(errors: Shaped[ndarray, " n"]) -> dict[str, float | int | None]:
     if len(defined) == 0:
         return {"count": 0, "undefined": len(errors)}
     quantiles = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
+    with np.errstate(invalid="ignore"):  # between two infinite ones
+        found = {name: finite_or_none(np.quantile(defined, q)) for name, q in quantiles.items()}
     return {
         "count": len(defined),
         "undefined": len(errors) - len(defined),
         "mean": finite_or_none(defined.mean()),
-        **{name: finite_or_none(np.quantile(defined, q)) for name, q in quantiles.items()},
+        **found,
     }

@@ -8,11 +8,11 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result, finite_or_none
+from analysis.results.base import Comparison, finite_or_none
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeResult(Result):
+class ProbeResult(Comparison):
     """Test accuracies of a linear SVM and of 1-NN on features of several networks: one row for each set of features.
 
     Attributes:
@@ -40,6 +40,8 @@ class ProbeResult(Result):
         num_train: training images, `()`.
         num_test: test images, `()`.
     """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("cost_grid", "num_train", "num_test")
 
     networks: Shaped[ndarray, " networks"]
     network_accuracy: Float[ndarray, " networks"]

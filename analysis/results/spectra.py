@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result, finite_or_none
+from analysis.results.base import Comparison, finite_or_none
 from analysis.results.spectrum import CONFIDENCE, Spectrum
 
 SHARES = (0.80, 0.97)
@@ -21,7 +21,7 @@ PAPER_DIVISORS = (150, 15)
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumResult(Result):
+class SpectrumResult(Comparison):
     """Spectra of several networks, at several layers and images: one row for each.
 
     Where rows differ in length, they are filled up with NaN.
@@ -101,6 +101,22 @@ class SpectrumResult(Result):
             depth=np.array(depth),
             image=np.array(image),
             **columns,
+        )
+
+    @classmethod
+    def join(cls, results: Sequence["SpectrumResult"], names: Sequence[str]):
+        """See `Comparison.join`; rows of different lengths are filled up anew."""
+        images = list(dict.fromkeys(str(image) for each in results for image in each.images))
+        starts = np.cumsum([0, *(len(each.networks) for each in results[:-1])]).tolist()
+        rows = [(each, start, row) for each, start in zip(results, starts) for row in range(len(each.network))]
+        return cls.of(
+            [each.spectrum(row) for each, _, row in rows],
+            networks=names,
+            images=images,
+            network=[start + int(each.network[row]) for each, start, row in rows],
+            layer=[str(each.layer[row]) for each, _, row in rows],
+            depth=[int(each.depth[row]) for each, _, row in rows],
+            image=[images.index(str(each.images[each.image[row]])) for each, _, row in rows],
         )
 
     def spectrum(self, row: int) -> Spectrum:

@@ -7,11 +7,11 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Result
+from analysis.results.base import Comparison
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingCurvesResult(Result):
+class TrainingCurvesResult(Comparison):
     """Training loss against iterations, and test accuracy after each epoch, of several runs on the same data (Fig. 3).
 
     Attributes:
@@ -26,6 +26,9 @@ class TrainingCurvesResult(Result):
     """
 
     STUDY: ClassVar[str] = "training-curves"
+    NAMES: ClassVar[str] = "names"
+    NUMBERS: ClassVar[tuple[str, ...]] = ("curve_run", "epoch_run")
+    SHARED: ClassVar[tuple[str, ...]] = ("window",)
 
     names: Shaped[ndarray, " runs"]
     curve_run: Int[ndarray, " points"]

@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.reproduction import check_page, read_reproduction, reproduction, script
+from analysis.results import DepthProbeResult, InversionResult
+from analysis.saved import STUDIES, read_run
+
+NETWORK = {
+    "architecture": "IRevNet",
+    "config": {"channels": None},
+    "data": "digits",
+    "classes": ["0", "1"],
+    "transform": {"image_size": [8, 8]},
+}
+RECORD = {
+    **NETWORK,
+    "command": ["irevnet-analyze", "depth-probe"],
+    "versions": {"torch": "2.11"},
+    "python": "3.12.1",
+    "commit": "0123456789abcdef",
+    "device": "cpu",
+    "checkpoint": "some where/net.pt",
+}
+
+
+@pytest.fixture
+def run(tmp_path, probe, inversion) -> Path:
+    """A run with two studies, in a folder whose name a shell would take apart."""
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    config = {**NETWORK, "model": "irevnet-b", "provenance": {"command": ["irevnet", "train", "--epochs", "2"]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    probe.save(folder / "analysis" / "depth-probe", {**RECORD, "seed": 3})
+    command = ["irevnet-analyze", "invert", "--ckpt=other"]
+    inversion.save(folder / "analysis" / "invert", {**RECORD, "command": command})
+    return folder
+
+
+def test_a_run_is_read_with_its_studies(run):
+    saved = read_run(run)
+    assert saved.name == "a run"
+    assert list(saved.studies) == ["invert", "depth-probe"]  # in the order of the paper
+    assert isinstance(saved.studies["depth-probe"].result, DepthProbeResult)
+    assert saved.studies["depth-probe"].provenance["seed"] == 3
+    assert saved.network["data"] == "digits"
+    assert saved.invertible
+    assert saved.checkpoint == str(run)
+
+
+def test_results_of_a_checkpoint_are_read_without_a_run(tmp_path, inversion):
+    inversion.save(tmp_path / "net-analysis" / "invert", RECORD)
+    saved = read_run(tmp_path / "net-analysis")
+    assert saved.name == "net"
+    assert isinstance(saved.studies["invert"].result, InversionResult)
+    assert saved.checkpoint == "some where/net.pt"
+
+
+def test_of_a_comparison_every_network_is_kept(tmp_path, probes):
+    records = [RECORD, {**RECORD, "architecture": "ResNet"}]
+    probes.save(tmp_path / "x" / "depth-probe", {"networks": records})
+    study = read_run(tmp_path / "x").studies["depth-probe"]
+    assert [each["architecture"] for each in study.provenances] == ["IRevNet", "ResNet"]
+    assert study.provenance["architecture"] == "IRevNet"
+
+
+def test_what_cannot_be_read_is_named(tmp_path, run):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere; give that of a run"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty holds neither a run nor results of one; train one"):
+        read_run(tmp_path / "empty")
+    mark = run / "analysis" / "invert" / "invert.json"
+    mark.write_text("{")
+    with pytest.raises(ValueError, match=r"invert\.json is damaged"):
+        read_run(run)
+    mark.write_text("[]")
+    with pytest.raises(ValueError, match=r"invert\.json is damaged: expected an object, found list"):
+        read_run(run)
+    mark.unlink()  # as in a save that was killed
+    assert list(read_run(run).studies) == ["depth-probe"]
+
+
+def test_every_study_is_known_by_the_name_of_its_command():
+    assert list(STUDIES) == ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca"]
+
+
+def test_reading_runs_needs_no_torch():
+    code = "import sys, analysis.saved, analysis.findings, analysis.reproduction; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def page(folder: Path, content: str) -> Path:
+    path = folder / "page.html"
+    path.write_text(f'<p>x</p><script type="application/json" id="reproduction">{content}</script>')
+    return path
+
+
+def test_the_commands_of_a_report_name_what_they_are_of(run, tmp_path):
+    content = reproduction([read_run(run)], tmp_path / "page.html")
+    read = read_reproduction(page(tmp_path, json.dumps(content)))
+    assert read == content
+    lines = script(read).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        f"irevnet train --epochs 2 --out '{run}'",
+        "irevnet-analyze invert --ckpt=other",
+        f"irevnet-analyze depth-probe --ckpt '{run}'",
+        f"irevnet-analyze report '{run}' --out {tmp_path / 'page.html'}",
+    ]
+    assert [line for line in lines if line.startswith("#")] == [
+        "# torch 2.11, Python 3.12.1, commit 0123456789ab, on cpu"  # once for both
+    ]
+
+
+def test_a_run_without_a_record_of_its_command_says_so(run):
+    (run / "config.json").write_text(json.dumps(NETWORK))
+    lines = script(reproduction([read_run(run)], run / "page.html")).splitlines()
+    assert lines[0] == f"# how {run} was trained is not recorded; see its config.json"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"made_by": "irevnet-analyze report", "steps": [1]}'])
+def test_other_pages_are_no_report(tmp_path, content):
+    with pytest.raises(ValueError, match=r"page\.html is no report of 'irevnet-analyze report', or is damaged"):
+        read_reproduction(page(tmp_path, content))
+    with pytest.raises(FileExistsError, match=r"page\.html is there and is no report; name another file with --out"):
+        check_page(tmp_path / "page.html")
+
+
+def test_a_report_may_be_written_where_nothing_or_a_report_is(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no report .*none\.html; make one with"):
+        read_reproduction(tmp_path / "none.html")
+    check_page(tmp_path / "none.html")
+    check_page(page(tmp_path, json.dumps(reproduction([read_run(run)], tmp_path / "page.html"))))
