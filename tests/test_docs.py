@@ -1,0 +1,395 @@
+"""Every command and every block of Python that the documentation shows is run, and its links lead somewhere.
+
+Commands are run as they stand, in a folder where small stand-ins lie under the names that they use: runs of thin
+networks, few images. Numbers that only make them long are lowered (`SHORT`), or given (`ADDED`).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+import torchvision
+from click.testing import CliRunner
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import cli
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, presets, released, save_checkpoint
+from irevnet.config import Config, ResNetConfig, RevNetConfig
+from irevnet.recipes import TrainConfig
+from irevnet.runs import new_run
+from irevnet.settings import RunSettings
+from irevnet.transforms import InputTransform
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/results/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+GROUPS = {"irevnet": cli.main, "irevnet-analyze": cli.analyze}
+
+CLASSES = ("cat", "dog", "ship")
+NEWEST = Path("runs/irevnet-small")
+"""What commands without --ckpt take."""
+
+SHORT = {
+    "-j": 0,
+    "--classes": 3,
+    "--depths": 2,
+    "--num-images": 1,
+    "--num-noise": 5,
+    "--num-pairs": 1,
+    "--num-values": 5,
+    "--steps": 3,
+}
+"""Options whose numbers are lowered to these."""
+
+ADDED = {
+    "train": ["-b", "4", "--max-steps", "1"],
+    "invert": ["--num-noise", "5", "--num-images", "1"],
+    "interpolate": ["--num-pairs", "1"],
+    "spectrum": ["--num-images", "1"],
+    "pca": ["--dims", "2"],
+}
+"""Options that a command gets where it does not have them."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command as a page shows it.
+
+    Attributes:
+        place: page and line.
+        folder: where the page has changed to.
+        words: of the command.
+    """
+
+    place: str
+    folder: str
+    words: tuple[str, ...]
+
+    def values(self, *options: str) -> list[str]:
+        """What stands after these options."""
+        return [value for option, value in zip(self.words, self.words[1:]) if option in options]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Files and folders that are no options."""
+        flags = {"--even", "--exact", "--json", "--resume", "--dry-run", "--download"}
+        pairs = zip(self.words[1:], self.words[2:])
+        return [word for before, word in pairs if word[0] != "-" and (before[0] != "-" or before in flags)]
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The command up to its paths, of which is said what they are: files of a kind, or runs of an architecture."""
+        paths = {*self.values("--ckpt", "--out", "-o", "--resume"), *self.arguments} - {*self.words[:2]}
+        return tuple(_kind_of(Path(word)) if word in paths else word for word in self.words)
+
+
+def _fences(page: Path, language: str) -> list[tuple[int, str]]:
+    """The fenced blocks of a language, each with the number of its first line."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(text[: block.start(2)].count("\n") + 1, block[2]) for block in blocks if block[1] == language]
+
+
+def _commands() -> list[Shown]:
+    """All commands that are shown; of those that differ in paths alone, the first."""
+    found: dict[tuple[str, ...], Shown] = {}
+    for page in PAGES:
+        for start, block in _fences(page, ""):
+            folder = "."
+            for number, line in enumerate(block.splitlines(), start=start):
+                if line.startswith("cd "):
+                    folder = line.removeprefix("cd ")
+                command = re.sub(r"^([A-Z_]+=\S+ )+", "", line)
+                if command.split(" ")[0] not in GROUPS:
+                    continue
+                place = f"{page.relative_to(ROOT)}:{number}"
+                shown = Shown(place, folder, tuple(shlex.split(command, comments=True)))
+                found.setdefault(shown.kind, shown)
+    return list(found.values())
+
+
+def _kind_of(path: Path) -> str:
+    if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz"):
+        return path.suffix
+    return type(presets.preset_config(_model_of(path))).__name__
+
+
+def _model_of(path: Path) -> str:
+    """The network whose name is in that of a run."""
+    names = sorted((name for name in presets._PRESETS if name in path.name), key=len)
+    return names[-1] if names else "resnet-cifar" if "resnet" in path.name else "irevnet-small"
+
+
+COMMANDS = _commands()
+
+LARGE = {name for name, (config, _) in presets._PRESETS.items() if config.input_shape[1] > 32}
+"""Networks for ImageNet."""
+
+
+def _thin(config: Config) -> Config:
+    """Two blocks, few channels, and images of 8 x 8."""
+    kinds = {"input_shape": (3, 8, 8), "blocks": (1, 1)}
+    match config:
+        case IRevNetConfig():
+            channels = None if config.bijective else 8
+            return IRevNetConfig(**kinds, num_classes=3, strides=(1, 1), channels=channels)
+        case ResNetConfig():
+            return ResNetConfig(**kinds, widths=(4, 4), block="basic", stem="cifar")
+        case RevNetConfig():
+            return RevNetConfig(**kinds, widths=(16, 16), strides=(1, 1))
+
+
+def _small(input_shape: tuple[int, int, int], num_classes: int) -> IRevNetConfig:
+    return IRevNetConfig(input_shape=input_shape, num_classes=num_classes, blocks=(1, 1), strides=(1, 1))
+
+
+def _write_cifar(root: Path) -> None:
+    """Digits in colour in the layout of both CIFAR sets: of each class five to train on and two to test on."""
+    digits = load_digits()
+    rows = np.stack([np.flatnonzero(digits.target == label)[:7] for label in range(len(CLASSES))], axis=1)
+    pixels = np.kron(digits.images * 15, np.ones((1, 4, 4))).astype(np.uint8)
+    flat = np.repeat(pixels.reshape(len(pixels), 1, -1), 3, axis=1).reshape(len(pixels), -1)
+
+    def part(chosen: np.ndarray, labels: str) -> dict:
+        return {"data": flat[chosen], labels: digits.target[chosen].tolist()}
+
+    ten, hundred = root / "cifar-10-batches-py", root / "cifar-100-python"
+    files = {ten / f"data_batch_{i + 1}": part(rows[i], "labels") for i in range(5)}
+    files |= {
+        ten / "test_batch": part(rows[5:].ravel(), "labels"),
+        ten / "batches.meta": {"label_names": list(CLASSES)},
+    }
+    files |= {hundred / "train": part(rows[:5].ravel(), "fine_labels")}
+    files |= {hundred / "test": part(rows[5:].ravel(), "fine_labels")}
+    files |= {hundred / "meta": {"fine_label_names": list(CLASSES)}}
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(content))
+
+
+def _write_image(path: Path, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _write_folder(folder: Path) -> None:
+    """A data set of files."""
+    for number, name in enumerate(CLASSES):
+        for split, count in (("train", 4), ("val", 2)):
+            for n in range(count):
+                _write_image(folder / split / name / f"{n}.png", seed=number)
+
+
+def _write_run(folder: Path, root: Path, *, finished: bool = True) -> None:
+    """A run of the network that the folder is named for, after an epoch of three steps, or one step."""
+    torch.manual_seed(0)
+    model = _model_of(folder)
+    data = str(root / "imagenet") if model in LARGE else "cifar100" if "cifar100" in folder.name else "cifar10"
+    settings = RunSettings(model=model, data=data, training=TrainConfig(epochs=1, batch_size=4), image_size=8)
+    run = new_run(folder, settings, data_root=root / "data")
+    list(run.epochs(max_steps=None if finished else 1))
+    losses = "".join(f"{step},{1 / step}\n" for step in range(1, 121))  # of a longer one
+    (folder / "losses.csv").write_text(f"step,loss\n{losses}")
+
+
+def _write_checkpoint(path: Path) -> None:
+    model, transform = presets.build_model("irevnet-small"), InputTransform(channels=1, image_size=(8, 8))
+    save_checkpoint(path, Checkpoint(model=model, transform=transform, data="digits", classes=(), metrics={}))
+
+
+def _write_released(path: Path) -> None:
+    """Weights in the layout of the authors' release."""
+    config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), strides=(2, 2), kernel_sizes=(3, 3, 3))
+    names = {"blocks.": "stack.", ".bottleneck.": ".bottleneck_block.", "head.norm.": "bn1."}
+    names |= {"head.classifier.": "linear."}
+    state = {}
+    for key, tensor in IRevNet(config).state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        state[f"module.{key}"] = tensor
+    torch.save({"epoch": 1, "arch": "i-revnet", "state_dict": state, "best_prec1": 74.0, "optimizer": {}}, path)
+
+
+def _save_blank(figure: Figure, save: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """In place of a figure: other tests look at those."""
+    save(Figure(figsize=(1, 1)), *arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with data, which fills up with stand-ins."""
+    root = tmp_path_factory.mktemp("docs")
+    _write_cifar(root / "data")
+    for name in ("imagenet", "photos"):
+        _write_folder(root / name)
+    return root
+
+
+@pytest.fixture
+def small_world(workplace, monkeypatch) -> Iterator[None]:
+    """Networks are thin, figures are blank, and nothing is fetched."""
+    thin = {name: (_thin(config), source) for name, (config, source) in presets._PRESETS.items()}
+    of_torchvision = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    released_images = dataclasses.replace(released.IMAGENET_TRANSFORM, image_size=(8, 8), resize=9)
+    monkeypatch.setattr(presets, "_PRESETS", thin)
+    monkeypatch.setattr(presets, "small_config", _small)
+    monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
+    monkeypatch.setattr("irevnet.torchvision_models.get_model", lambda *_, **__: of_torchvision)
+    monkeypatch.setattr("analysis.spectrum.DENSE", 100)  # of 192
+    monkeypatch.setattr(Figure, "savefig", functools.partialmethod(_save_blank, Figure.savefig))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
+    monkeypatch.setenv("IREVNET_DATA_ROOT", str(workplace / "data"))
+    jaxtyping.config.update("jaxtyping_disable", True)  # other tests check the types of the same calls
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def _prepare(command: Shown, root: Path) -> None:
+    """Puts what the command names where it is not yet."""
+    runs = [str(root / NEWEST), *command.values("--ckpt")]
+    if command.words[1] in ("training-curves", "report"):
+        runs += command.arguments
+    for path in map(Path, runs):
+        if str(path).startswith("torchvision:") or path.exists():
+            continue
+        if path.suffix == ".tar":
+            _write_released(path)
+        elif path.suffix == ".pt":
+            shutil.copy(root / NEWEST / "last.pt", path)
+        else:
+            _write_run(path, root)
+    if command.words[1] == "train":
+        for path in map(Path, command.values("--resume")):
+            _write_run(path, root, finished=False)
+        for name in command.values("--out"):
+            shutil.rmtree(f"{name}-trained", ignore_errors=True)
+    for path in map(Path, command.arguments):
+        if path.suffix in (".png", ".jpg"):
+            _write_image(path)
+    for path in map(Path, command.values("--pairs")):
+        images = [Path(name) for name in ("a.png", "b.png")]
+        for image in images:
+            _write_image(path.parent / image)
+        path.write_text("a,b\na.png,b.png\n")
+    os.utime(root / NEWEST / "last.pt")
+
+
+def _shortened(words: tuple[str, ...]) -> list[str]:
+    _, command, *rest = words
+    for at, (option, value) in enumerate(pairwise(rest), start=1):
+        if option in SHORT and "." not in value:  # classes may be named by a file
+            rest[at] = re.sub(r"\d+", lambda number: str(min(int(number[0]), SHORT[option])), value)  # noqa: B023
+        if (command, option) == ("train", "--out"):
+            rest[at] += "-trained"  # there may be a stand-in
+    added = ADDED.get(command, []) + (["--image-size", "32"] if any("torchvision:" in word for word in rest) else [])
+    for option, value in zip(added[::2], added[1::2]):
+        begun = option == "-b" and "--resume" in rest
+        if option not in rest and not begun and not (option == "--max-steps" and "--dry-run" in rest):
+            rest += [option, value]
+    return [command, *rest]
+
+
+def _interrupt(words: list[str]) -> None:
+    """Leaves behind what can be gone on with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "stop_on_signals", lambda: contextlib.nullcontext(lambda: True))
+        result = CliRunner().invoke(cli.analyze, words)
+    assert "stopped; go on with the same command and --resume" in result.output
+
+
+def test_the_pages_show_every_command():
+    shown = {command.words[:2] for command in COMMANDS}
+    assert {(name, command) for name, group in GROUPS.items() for command in group.commands} <= shown
+
+
+@pytest.mark.usefixtures("small_world")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {' '.join(command.words[:2])}")
+def test_a_command_of_the_pages_runs(command, workplace, monkeypatch):
+    folder = workplace / command.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+    _prepare(command, workplace)
+    words = _shortened(command.words)
+    if command.words[1] == "spectrum" and "--resume" in words:
+        _interrupt([word for word in words if word != "--resume"])
+    result = CliRunner().invoke(GROUPS[command.words[0]], words)
+    assert result.exit_code == 0, f"{' '.join(command.words)}\n{result.output}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if _fences(page, "python")],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for start, block in _fences(page, "python"):
+        for run in map(Path, re.findall(r'"(runs/[\w-]+)"', block)):
+            for folder in (run, Path("docs/results") / run.name):
+                folder.mkdir(parents=True)
+            _write_checkpoint(run / "last.pt")
+        exec(compile("\n" * (start - 1) + block, page, "exec"), names)
+
+
+@functools.cache
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_images_scripts_and_targets_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(((?!https?:)[^)]*)\)", text)
+    for path, _, anchor in (target.partition("#") for target in targets):
+        goal = page.parent / path if path else page
+        assert goal.exists(), f"{page.name} leads to {path}"
+        assert not anchor or anchor in _anchors(goal), f"{page.name} leads to {path}#{anchor}"
+    for script in re.findall(r"benchmarks/\w+\.py", text):
+        assert (ROOT / script).is_file(), f"{page.name} has {script}"
+    code = "\n".join([*(block for _, block in _fences(page, "")), *re.findall(r"`([^`\n]+)`", text)])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make ([a-z-]+)", code, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page.name} has make {target}"
+
+
+def test_the_api_reference_is_written_without_a_warning(tmp_path):
+    tools = [f"BIN={Path(sys.executable).parent}", f"API={tmp_path}"]
+    make = ["make", "-C", ROOT, "--old-file=.venv/ready", "docs", *tools]
+    done = subprocess.run(make, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warn" not in done.stdout + done.stderr
+    expected = {
+        "irevnet.html": ["build_model", "load_checkpoint", "IRevNetConfig"],
+        "irevnet/model.html": ["range_residual", "inverse"],
+        "analysis/svm.html": ["fit_one_vs_rest", "jaxtyping.Float[ndarray, "],
+        "analysis/results.html": ["PCASweepResult", "SpectrumResult"],
+        "figures/depth_probe.html": ["plot_depth_probe"],
+    }
+    for page, names in expected.items():
+        text = re.sub(r"<[^>]*>", "", (tmp_path / page).read_text(encoding="utf-8")).replace("&#39;", "'")
+        assert all(name in text for name in names), page
+        assert str(ROOT) not in text
