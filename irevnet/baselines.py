@@ -36,8 +36,8 @@ class RevNet(nn.Module):
     def __init__(self, config: RevNetConfig):
         super().__init__()
         self.config = config
-        self.stem = _imagenet_stem(config.input_shape[0], 128)
-        channels = 128 // 2
+        channels = config.stem_shape[0]
+        self.stem = _imagenet_stem(config.input_shape[0], 2 * channels)
         units = []
         for count, width, first_stride in zip(config.blocks, config.widths, config.strides):
             for stride in (first_stride,) + (1,) * (count - 1):
@@ -64,15 +64,14 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         kind = resnet.Bottleneck if config.block == "bottleneck" else resnet.BasicBlock
-        channels = config.widths[0]
+        channels = config.stem_shape[0]
         if config.stem == "imagenet":
             self.stem = _imagenet_stem(config.input_shape[0], channels)
         else:
             self.stem = nn.Sequential(*_conv_norm_relu(config.input_shape[0], channels, kernel=3, stride=1))
         blocks = []
-        for stage, (count, width) in enumerate(zip(config.blocks, config.widths)):
-            for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
+        for count, width, first_stride in zip(config.blocks, config.widths, config.strides):
+            for stride in (first_stride,) + (1,) * (count - 1):
                 shortcut = None
                 if stride > 1 or channels != width * kind.expansion:
                     shortcut = nn.Sequential(

@@ -121,6 +121,21 @@ class IRevNetConfig:
         return ratio if isinstance(ratio, tuple) else (ratio,) * len(self.blocks)
 
     @property
+    def stem_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each stream after S~."""
+        _, h, w = self.feature_shape(0)
+        return self.initial_stream_channels, h, w
+
+    @property
+    def stage_widths(self) -> tuple[tuple[int, int], ...]:
+        """Of each stage the channels of each stream, and of the middle of its bottlenecks."""
+        channels, widths = self.initial_stream_channels, []
+        for stride, ratio in zip(self.strides, self.stage_ratios):
+            channels *= stride**2
+            widths.append((channels, max(1, int(channels / ratio + 1e-6))))  # as `irevnet.coupling.Bottleneck` rounds
+        return tuple(widths)
+
+    @property
     def stages(self) -> tuple[int, ...]:
         """Stage of each block, counted from 0."""
         return tuple(stage for stage, count in enumerate(self.blocks) for _ in range(count))
@@ -168,6 +183,16 @@ class RevNetConfig:
         """Number of residual units, the largest depth."""
         return sum(self.blocks)
 
+    @property
+    def stem_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each stream after the stem."""
+        return 64, *_reduced(self.input_shape[1:], 4)
+
+    @property
+    def stage_widths(self) -> tuple[tuple[int, int], ...]:
+        """Of each stage the channels of each stream, and of the middle of its bottlenecks."""
+        return tuple((width // 2, width // 8) for width in self.widths)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
@@ -199,11 +224,65 @@ class ResNetConfig:
         """Number of residual blocks, the largest depth."""
         return sum(self.blocks)
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Down-sampling at the first block of each stage."""
+        return 1, *(2 for _ in self.blocks[1:])
+
+    @property
+    def stem_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width after the stem."""
+        return self.widths[0], *_reduced(self.input_shape[1:], 4 if self.stem == "imagenet" else 1)
+
+    @property
+    def stage_widths(self) -> tuple[tuple[int, int], ...]:
+        """Of each stage the channels that its blocks put out, and those between their convolutions."""
+        return tuple((width * (4 if self.block == "bottleneck" else 1), width) for width in self.widths)
+
 
 Config = IRevNetConfig | RevNetConfig | ResNetConfig
 
 ARCHITECTURES: dict[str, type[Config]] = {"IRevNet": IRevNetConfig, "RevNet": RevNetConfig, "ResNet": ResNetConfig}
 """The config of each class of networks, by the name that checkpoints and runs have for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Blocks of one network that work at one resolution.
+
+    Attributes:
+        first: the number of its first block, counted from 1 over the network.
+        blocks: how many there are.
+        stride: down-sampling at the first of them; 1 for none.
+        shape: channels, height and width after each of them, of one stream where there are two.
+        inner: channels between the convolutions of a block.
+    """
+
+    first: int
+    blocks: int
+    stride: int
+    shape: tuple[int, int, int]
+    inner: int
+
+
+def stages_of(config: Config) -> list[Stage]:
+    """The stages of a network, from the image on.
+
+    >>> [stage.shape for stage in stages_of(ResNetConfig())]
+    [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
+    """
+    stages, first = [], 1
+    size = config.stem_shape[1:]
+    for blocks, stride, (channels, inner) in zip(config.blocks, config.strides, config.stage_widths):
+        size = _reduced(size, stride)
+        stages.append(Stage(first=first, blocks=blocks, stride=stride, shape=(channels, *size), inner=inner))
+        first += blocks
+    return stages
+
+
+def _reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width after convolutions of that stride, which pad and so round up."""
+    return -(-size[0] // stride), -(-size[1] // stride)
 
 
 def _check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
