@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -53,6 +53,7 @@ SHORT = {
     "-j": 0,
     "--classes": 3,
     "--depths": 2,
+    "--image-size": 32,
     "--num-images": 1,
     "--num-noise": 5,
     "--num-pairs": 1,
@@ -284,15 +285,23 @@ def _prepare(command: Shown, root: Path) -> None:
             _write_run(path, root, finished=False)
         for name in command.values("--out"):
             shutil.rmtree(f"{name}-trained", ignore_errors=True)
+    os.utime(root / NEWEST / "last.pt")
     for path in map(Path, command.arguments):
         if path.suffix in (".png", ".jpg"):
             _write_image(path)
+        elif command.words[1] == "decode":
+            _write_image(Path("some.png"))
+            _run("irevnet", "encode", "some.png", "-o", path)
+        elif command.words[1] == "reproduce":
+            _run("irevnet-analyze", "report", root / NEWEST, "--out", path)
     for path in map(Path, command.values("--pairs")):
-        images = [Path(name) for name in ("a.png", "b.png")]
-        for image in images:
-            _write_image(path.parent / image)
+        for name in ("a.png", "b.png"):
+            _write_image(path.parent / name)
         path.write_text("a,b\na.png,b.png\n")
-    os.utime(root / NEWEST / "last.pt")
+
+
+def _run(group: str, *words: str | Path) -> Result:
+    return CliRunner().invoke(GROUPS[group], list(map(str, words)))
 
 
 def _shortened(words: tuple[str, ...]) -> list[str]:
@@ -314,7 +323,7 @@ def _interrupt(words: list[str]) -> None:
     """Leaves behind what can be gone on with."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "stop_on_signals", lambda: contextlib.nullcontext(lambda: True))
-        result = CliRunner().invoke(cli.analyze, words)
+        result = _run("irevnet-analyze", *words)
     assert "stopped; go on with the same command and --resume" in result.output
 
 
@@ -333,7 +342,7 @@ def test_a_command_of_the_pages_runs(command, workplace, monkeypatch):
     words = _shortened(command.words)
     if command.words[1] == "spectrum" and "--resume" in words:
         _interrupt([word for word in words if word != "--resume"])
-    result = CliRunner().invoke(GROUPS[command.words[0]], words)
+    result = _run(command.words[0], *words)
     assert result.exit_code == 0, f"{' '.join(command.words)}\n{result.output}"
 
 
