@@ -17,11 +17,9 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## Train on handwritten digits, invert and probe what was learned, find what is contracted
+demo: $(READY)  ## Train on handwritten digits, run every study, and put what was found on one page
 	$(BIN)/irevnet train
-	$(BIN)/irevnet-analyze invert
-	$(BIN)/irevnet-analyze depth-probe
-	$(BIN)/irevnet-analyze spectrum
+	$(BIN)/irevnet-analyze all
 
 test: $(READY)  ## Run the tests, with coverage
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=95

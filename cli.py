@@ -1,10 +1,13 @@
 """The two commands, `irevnet` and `irevnet-analyze`. Imports of the library are inside the commands, so that help and
 usage errors answer at once, without torch."""
 
+import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,8 @@ from irevnet.terminal import (
     Group,
     Numbers,
     Part,
+    command_line,
+    given_options,
     print_json,
     standard_error,
     status_line,
@@ -45,6 +50,7 @@ from irevnet.terminal import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.agenda import Task
     from analysis.results import Result
     from analysis.study import Study
     from figures.table import TextTable
@@ -52,6 +58,10 @@ if TYPE_CHECKING:
     from irevnet.runs import Run
     from irevnet.settings import RunSettings
     from irevnet.transforms import InputTransform
+
+
+REPORT = "report.html"
+"""The page's name in a run's folder."""
 
 
 def _print_table(content: "TextTable") -> None:
@@ -75,7 +85,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     from analysis.study import Study
 
     given = {name: value for name, value in options.items() if value is not None}
-    study = Study.open(ckpt, command=sys.argv, track=track, **given)
+    study = Study.open(ckpt, command=command_line(), track=track, **given)
     if ckpt is None and study.path is not None:
         _say_newest(study.path)
     return study
@@ -85,7 +95,7 @@ def _say_newest(path: Path) -> None:
     click.echo(f"using {path}, the newest run", err=True)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("irevnet", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="irevnet-toolkit")
 def main() -> None:
     """Train and evaluate invertible networks (i-RevNet, ICLR 2018) and the networks they are compared with.
@@ -202,7 +212,7 @@ def train(
         _show_plan(settings, places, as_json=as_json)
         return
     if resume is None:
-        run = new_run(out, settings, command=sys.argv, **places, track=track)
+        run = new_run(out, settings, command=command_line(), **places, track=track)
     else:
         run = resume_run(resume, settings, **places, track=track)
     console = standard_error()
@@ -360,7 +370,7 @@ def _finish(
             click.echo(file)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("irevnet-analyze", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="irevnet-toolkit")
 def analyze() -> None:
     """What does an invertible network keep, and what does it contract? The studies of the i-RevNet paper.
@@ -369,6 +379,9 @@ def analyze() -> None:
     provenance (.json) and a figure (.png, .pdf) into the run's folder. One that was interrupted goes on where it was.
 
     \b
+    irevnet-analyze all               every study below, then the report
+    irevnet-analyze report            one page of what was found, beside what the paper found
+    irevnet-analyze reproduce         the commands that make a report again
     irevnet-analyze invert            how exactly images come back from their features (section 4.2)
     irevnet-analyze interpolate       what lies between two images in feature space (Fig. 5)
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
@@ -686,6 +699,148 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     folder = out or folders[0] / "analysis" / TrainingCurvesResult.STUDY
     check_folder(folder, TrainingCurvesResult.STUDY)
     result = compare(histories, window=window)
-    record = {**provenance(sys.argv), "runs": [describe_run(folder) for folder in folders], "window": window}
+    record = {**provenance(command_line()), "runs": [describe_run(folder) for folder in folders], "window": window}
     files = result.save(folder, record)
     _finish(files, result, plot_training_curves, tabulate_training_curves, as_json=as_json)
+
+
+@analyze.command("all")
+@compared_options
+@data_options
+@seed_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the first run's folder]"
+)
+@click.option("--dry-run", is_flag=True, help="Print the commands and what is up to date, and run nothing.")
+@pass_options
+def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Run every study of a network, or of several, and put them on one page.
+
+    What is there and up to date stays: it is of the same weights, data, classes and seed. A study that fails is named
+    in the end, and the others are run all the same. Sized to the network and the data: as much noise as there are test
+    images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more.
+    """
+    from analysis.agenda import agenda
+    from analysis.reproduction import check_page
+    from analysis.study import check_comparable
+    from irevnet.runs import choose_device
+
+    choose_device(options["device"])
+    studies = [_open(each, **options) for each in (ckpt or (None,))]
+    check_comparable(studies)
+    own = {"ckpt", "model", "image_size", "out", "dry_run", "as_json"}
+    given = {
+        name: given_options(*({parameter.name for parameter in command.params} - own))  # not every study has each
+        for name, command in analyze.commands.items()
+    }
+    plans = []
+    for study, named in zip(studies, ckpt or (None,)):
+        network = ["--ckpt", named or str(study.home), *given_options("model", "image_size")]
+        plans.append(agenda(study, network=network, options=given, class_seed=options["class_seed"] or 0))
+    homes = [study.home for study in studies]
+    page = out or homes[0] / REPORT
+    check_page(page)
+    pairs = [(home, task) for home, tasks in zip(homes, plans) for task in tasks]
+    del studies  # each command opens its own
+    rows = [_describe(home, task) for home, task in pairs]
+    if not dry_run:
+        for number, (row, (_, task)) in enumerate(zip(rows, pairs), start=1):
+            click.echo(f"[{number}/{len(rows)}] {row['command']}: {row['state']}", err=True)
+            row |= _carry_out(task)
+        _write_report(homes, page)
+    if as_json:
+        print_json({"studies": rows, "report": None if dry_run else str(page)})
+    else:
+        _print_agenda(rows, several=len(homes) > 1)
+        if not dry_run:
+            click.echo(page)
+    if any(row["state"] == "failed" for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+def _describe(home: Path, task: "Task") -> dict[str, Any]:
+    command = shlex.join(["irevnet-analyze", task.study, *task.arguments])
+    return {"run": str(home), "study": task.study, "state": task.state, "reason": task.reason, "command": command}
+
+
+def _carry_out(task: "Task") -> dict[str, Any]:
+    """Runs a study, if that is to be done, and tells what became of it; what it prints goes to standard error."""
+    if task.state != "due":
+        return {}
+    started = time.perf_counter()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            arguments = [task.study, *task.arguments]
+            code = analyze.main(arguments, prog_name="irevnet-analyze", standalone_mode=False)
+    except click.ClickException as error:
+        message = error.format_message()
+        click.echo(f"{task.study} failed: {message}", err=True)
+        return {"state": "failed", "reason": message}
+    if code:  # it was stopped, and has said how to go on
+        raise click.exceptions.Exit(code)
+    return {"state": "done", "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _print_agenda(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
+    from figures.table import TextTable
+
+    headings = (*["run"] * several, "study", "state", "")
+    cells = [(*[row["run"]] * several, row["study"], row["state"], row["reason"] or row["command"]) for row in rows]
+    _print_table(TextTable(headings, cells))
+
+
+def _write_report(folders: "Sequence[Path]", page: Path) -> None:
+    from analysis.saved import read_run
+    from figures.report import build_report
+    from irevnet.files import write_text
+
+    runs = [read_run(folder) for folder in folders]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page, build_report(runs, page))
+
+
+@analyze.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the first run's folder]"
+)
+@json_option
+def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Put what was found of a run, or of several side by side, on one page, beside what the paper found.
+
+    RUN is a run's folder, a checkpoint file or the folder of its results; by default the newest run. The page is one
+    file, which opens in any browser without a network, and holds every figure and table to be saved. Nothing is
+    computed again: a study that has not been run is named, with its command.
+    """
+    from analysis.reproduction import check_page
+    from irevnet.runs import find_checkpoint, results_folder
+
+    folders = [run if run.is_dir() else results_folder(find_checkpoint(run)) for run in runs]
+    if not runs:
+        newest = find_checkpoint(None)
+        _say_newest(newest)
+        folders = [newest.parent]
+    page = out or folders[0] / REPORT
+    check_page(page)
+    _write_report(folders, page)
+    if as_json:
+        print_json({"runs": list(map(str, folders)), "report": str(page)})
+    else:
+        click.echo(page)
+
+
+@analyze.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@json_option
+def reproduce(report: Path, as_json: bool) -> None:
+    """Print the commands that make a REPORT again: training, studies, and the page itself.
+
+    As lines for a shell, to be run where the paths in them lead to the data; versions stand above them as comments.
+    """
+    from analysis.reproduction import read_reproduction, script
+
+    content = read_reproduction(report)
+    if as_json:
+        print_json(content)
+    else:
+        click.echo(script(content))

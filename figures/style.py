@@ -62,9 +62,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def style() -> AbstractContextManager[None]:
-    """The look, while a figure is drawn."""
-    return matplotlib.rc_context(_STYLE)
+def style(**more: Any) -> AbstractContextManager[None]:
+    """The look, while a figure is drawn; with whatever more is to be set, `_` for the `.` of its name."""
+    changed: dict[Any, Any] = {name.replace("_", "."): value for name, value in more.items()}
+    return matplotlib.rc_context(_STYLE | changed)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -22,6 +22,10 @@ WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError
 """What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
 
 
+_GIVEN = "irevnet.terminal.given"
+"""Where a context keeps the words that followed the command."""
+
+
 class WrongInput(click.ClickException):
     """One line on standard error and exit code 2."""
 
@@ -34,6 +38,14 @@ class Command(click.Command):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show a traceback when something goes wrong."))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        given = tuple(args)  # which parsing empties
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[_GIVEN] = given
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
@@ -53,6 +65,24 @@ class Command(click.Command):
 
 class Group(click.Group):
     command_class = Command
+
+
+def command_line() -> list[str]:
+    """The command that is being run, word by word, as provenance keeps it."""
+    context = click.get_current_context()
+    return [*context.command_path.split(), *context.meta[_GIVEN]]
+
+
+def given_options(*names: str) -> list[str]:
+    """The words that gave these options to the command that is being run; none for those that were not given."""
+    context = click.get_current_context()
+    parsed, _, _ = context.command.make_parser(context).parse_args(list(context.meta[_GIVEN]))
+    words = []
+    for parameter in context.command.params:
+        if parameter.name in names and parameter.name in parsed:
+            flag = isinstance(parameter, click.Option) and parameter.is_flag
+            words += [parameter.opts[-1], *([] if flag else [str(parsed[parameter.name])])]
+    return words
 
 
 def _one_line(error: Exception) -> str:

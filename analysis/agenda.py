@@ -1,0 +1,130 @@
+"""What is to be done to have every study of a network: with which options, and what is there already."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from analysis.results import (
+    DepthProbeResult,
+    InterpolationResult,
+    InversionResult,
+    PCASweepResult,
+    SpectrumResult,
+    TrainingCurvesResult,
+)
+from analysis.saved import STUDIES, SavedRun, read_run
+from analysis.study import Study
+from analysis.training_curves import describe_run
+from irevnet.checkpoint import weights_sha256
+from irevnet.data import choose_classes
+from irevnet.model import IRevNet
+from irevnet.runs import results_folder
+
+MOST_NOISE = 10_000
+"""Images of uniform noise (section 4.2); no more than there are test images."""
+
+MOST_VALUES = 1_000
+"""Singular values found one by one, where the usual fifteenth of them is more."""
+
+MOST_CLASSES = 100
+"""Classes that the probes tell apart (section 5.1), where there are more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A study of a network.
+
+    Attributes:
+        study: the name of its command.
+        arguments: of that command.
+        state: whether it is to be run, is there and up to date, or cannot be had of this network.
+        reason: why it cannot.
+    """
+
+    study: str
+    arguments: Sequence[str]
+    state: Literal["due", "up to date", "impossible"] = "due"
+    reason: str = ""
+
+
+def agenda(
+    study: Study, *, network: Sequence[str], options: Mapping[str, Sequence[str]], class_seed: int = 0
+) -> list[Task]:
+    """Every study of a network, sized to the network and the data.
+
+    A result is up to date if it is of the same weights, data and classes, and of the same seed.
+
+    Args:
+        study: the network, opened with these options.
+        network: the arguments that name it.
+        options: arguments that each command gets, but that of the training curves.
+        class_seed: of the draw of classes for the probes, where there are many.
+    """
+    saved = _saved(study)
+    weights = weights_sha256(study.checkpoint.model)
+    few, fewer = _classes(study, class_seed)
+    sizes = {
+        InversionResult.STUDY: ["--num-noise", str(min(MOST_NOISE, len(study.images("test"))))],
+        SpectrumResult.STUDY: _num_values(study),
+        DepthProbeResult.STUDY: fewer,
+        PCASweepResult.STUDY: fewer,
+    }
+    tasks = []
+    for name in STUDIES:
+        if name == TrainingCurvesResult.STUDY:
+            tasks.append(_training_curves(study, saved))
+            continue
+        task = Task(study=name, arguments=[*network, *options[name], *sizes.get(name, [])])
+        same = {
+            "weights_sha256": weights,
+            "data": study.source.name,
+            "classes_studied": list(few if name in (DepthProbeResult.STUDY, PCASweepResult.STUDY) else study.classes),
+            "seed": study.seed,
+        }
+        if name in (InversionResult.STUDY, InterpolationResult.STUDY) and not isinstance(
+            study.checkpoint.model, IRevNet
+        ):
+            task = replace(task, state="impossible", reason="it has no inverse")
+        elif saved is not None and _agrees(saved, name, same):
+            task = replace(task, state="up to date")
+        tasks.append(task)
+    return tasks
+
+
+def _saved(study: Study) -> SavedRun | None:
+    """What there is; nothing, if a file is damaged: it is then made anew."""
+    try:
+        return read_run(study.home)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _agrees(saved: SavedRun, study: str, same: dict[str, Any]) -> bool:
+    if study not in saved.studies:
+        return False
+    provenance = saved.studies[study].provenance
+    return all(provenance.get(key) == value for key, value in same.items())
+
+
+def _training_curves(study: Study, saved: SavedRun | None) -> Task:
+    name = TrainingCurvesResult.STUDY
+    if study.path is None or not (study.home / "losses.csv").is_file() or results_folder(study.path) != study.home:
+        return Task(study=name, arguments=[], state="impossible", reason="there is no record of its training")
+    task = Task(study=name, arguments=[str(study.home)])
+    there = saved is not None and name in saved.studies
+    if saved is not None and there and describe_run(study.home) in saved.studies[name].provenance.get("runs", []):
+        return replace(task, state="up to date")
+    return task
+
+
+def _num_values(study: Study) -> list[str]:
+    inputs = study.checkpoint.transform.channels * math.prod(study.checkpoint.transform.image_size)
+    return ["--num-values", str(MOST_VALUES)] if inputs // 15 > MOST_VALUES else []
+
+
+def _classes(study: Study, seed: int) -> tuple[Sequence[str], list[str]]:
+    if len(study.classes) <= MOST_CLASSES:
+        return study.classes, []
+    chosen = choose_classes(study.source, MOST_CLASSES, seed=seed, among=study.classes)
+    return chosen, ["--classes", str(MOST_CLASSES)]

@@ -1,0 +1,345 @@
+"""The sections of a report: for each study what the paper found, what the runs found, and the figures and tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from analysis.findings import (
+    Finding,
+    find_accuracy,
+    find_components,
+    find_depth,
+    find_interpolation,
+    find_inversion,
+    find_spectrum,
+    find_training,
+)
+from analysis.results import (
+    Comparison,
+    DepthProbeResult,
+    InterpolationResult,
+    InversionResult,
+    PCASweepResult,
+    Result,
+    SpectrumResult,
+    TrainingCurvesResult,
+)
+from analysis.saved import INVERTIBLE, SavedRun
+from figures.chart import Chart
+from figures.depth_probe import chart_depth_probe, plot_depth_probe, tabulate_depth_probe
+from figures.interpolation import plot_interpolation, tabulate_interpolation
+from figures.inversion import chart_inversion, plot_inversion, tabulate_inversion
+from figures.network import plot_network
+from figures.pca_sweep import chart_pca_sweep, plot_pca_sweep, tabulate_pca_sweep
+from figures.report.blocks import Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
+from figures.spectrum import chart_spectrum, plot_spectrum, tabulate_spectrum
+from figures.table import TextTable
+from figures.training_curves import chart_training_curves, plot_training_curves, tabulate_training_curves
+from irevnet.lookup import names_apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Why a run has no result of a study, and the command that makes one."""
+
+    why: str
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What stands together; several stand side by side."""
+
+    title: str
+    blocks: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A study.
+
+    Attributes:
+        paper: what the paper did, in a sentence or two.
+        groups: rows of columns.
+    """
+
+    anchor: str
+    title: str
+    paper: str
+    findings: Sequence[Finding]
+    missing: Sequence[Missing]
+    groups: Sequence[Sequence[Column]]
+
+
+def build_sections(runs: Sequence[SavedRun]) -> list[Section]:
+    """All sections, whether their study has been run or not."""
+    names = run_names(runs)
+    return [
+        _networks(runs, names),
+        _compared(runs, names, _TRAINING),
+        _single(runs, names, _INVERSION),
+        _single(runs, names, _INTERPOLATION),
+        _compared(runs, names, _SPECTRUM),
+        _compared(runs, names, _DEPTH),
+        _compared(runs, names, _COMPONENTS),
+    ]
+
+
+def run_names(runs: Sequence[SavedRun]) -> list[str]:
+    """What each run is called on the page: by its model or, where two share it, by its folder."""
+    return names_apart([str(run.config.get("model", run.name)) for run in runs], [run.name for run in runs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """A study as a page shows it; `find` takes the result and, for a study of one network, its name."""
+
+    kind: type[Result]
+    title: str
+    paper: str
+    caption: str
+    find: Callable[..., list[Finding]]
+    tabulate: Callable[[Any], TextTable]
+    plot: Callable[[Any], Figure]
+    chart: Callable[[Any], Chart] | None = None
+
+
+_TRAINING = _Study(
+    kind=TrainingCurvesResult,
+    title="Training",
+    paper="Section 3.2 and Fig. 3 compare the training losses of i-RevNet (b) and a ResNet, averaged over 100 "
+    "iterations: to be invertible does not interfere with learning.",
+    caption="Training loss, a moving average, and test accuracy after each epoch (Fig. 3).",
+    find=find_training,
+    tabulate=tabulate_training_curves,
+    plot=plot_training_curves,
+    chart=chart_training_curves,
+)
+_INVERSION = _Study(
+    kind=InversionResult,
+    title="Reconstruction",
+    paper="Section 4.2 inverts the network: the relative error of an image is the norm of x - Φ⁻¹Φx over that "
+    "of x. Rounding is all that is lost.",
+    caption="Mean error from each depth in each arithmetic, and how many times larger, relatively, a small change of "
+    "the features comes back.",
+    find=find_inversion,
+    tabulate=tabulate_inversion,
+    plot=plot_inversion,
+    chart=chart_inversion,
+)
+_INTERPOLATION = _Study(
+    kind=InterpolationResult,
+    title="Paths between images",
+    paper="Section 4.2 and Fig. 5 walk in a straight line between the features of two images, and map every point of "
+    "it back to an image. Here a straight line of pixel values stands beside each.",
+    caption="Lines of features and of pixels.",
+    find=find_interpolation,
+    tabulate=tabulate_interpolation,
+    plot=plot_interpolation,
+)
+_SPECTRUM = _Study(
+    kind=SpectrumResult,
+    title="What is contracted around an image",
+    paper="Section 4.1 and Fig. 4 show the singular values of the Jacobian of the features at one image: few of them "
+    "hold most of the energy, the sum of their squares. E(d) is the share of the d largest.",
+    caption="Singular values, sorted, and the energy that the largest hold: medians over the images, with the range of "
+    "all of them and of their 95% intervals (Fig. 4).",
+    find=find_spectrum,
+    tabulate=tabulate_spectrum,
+    plot=plot_spectrum,
+    chart=chart_spectrum,
+)
+_DEPTH = _Study(
+    kind=DepthProbeResult,
+    title="Separation with depth",
+    paper="Section 5.1 and Fig. 6 probe the features of every block, averaged over space, with a linear SVM and the "
+    "nearest neighbour: though nothing is discarded, classes become linearly separable and contracted step by step.",
+    caption="Test accuracy of a linear SVM and of 1-NN at each block, with 95% intervals, and the distances within "
+    "classes over those between them (Fig. 6).",
+    find=find_depth,
+    tabulate=tabulate_depth_probe,
+    plot=plot_depth_probe,
+    chart=chart_depth_probe,
+)
+_COMPONENTS = _Study(
+    kind=PCASweepResult,
+    title="How few directions the classes need",
+    paper="Section 5.2 and Fig. 7 show the probes only the first d principal components of the last features.",
+    caption="Test accuracy of a linear SVM and of 1-NN on the first d principal components, and the share of the "
+    "variance that these hold (Fig. 7).",
+    find=find_components,
+    tabulate=tabulate_pca_sweep,
+    plot=plot_pca_sweep,
+    chart=chart_pca_sweep,
+)
+
+_PAPERS_TABLE = (
+    ("ResNet-50 (paper, ImageNet)", "no", "no", "24.7%", "26 M"),
+    ("RevNet-56 (paper, ImageNet)", "no", "no", "25.2%", "28 M"),
+    ("i-RevNet (a) (paper, ImageNet)", "yes", "no", "24.7%", "181 M"),
+    ("i-RevNet (b) (paper, ImageNet)", "yes", "yes", "26.7%", "29 M"),
+)
+
+
+def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
+    rows, columns = [], []
+    accuracy: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    for run, name in zip(runs, names):
+        network, invertible = run.network, run.invertible
+        top1 = _test_accuracy(run)
+        if top1 is not None:
+            accuracy[invertible][name] = top1
+        bijective = invertible and network["config"]["channels"] is None
+        count = network.get("parameters")
+        rows.append(
+            (
+                f"{name} ({network['data']})",
+                "yes" if invertible else "no",
+                "yes" if bijective else "no",
+                "-" if top1 is None else f"{1 - top1:.1%}",
+                "-" if count is None else f"{count / 1e6:.1f} M",
+            )
+        )
+        figure = plot_network(network["architecture"], network["config"])
+        caption = f"{name}, drawn from its config as in Figs. 1 and 2."
+        drawing = Drawing.of(figure, caption, f"{run.name}-network")
+        columns.append(Column(title=name if len(runs) > 1 else "", blocks=[drawing]))
+    headings = ("architecture", "injective", "bijective", "top-1 error", "parameters")
+    table = Table.of(
+        TextTable(headings, [*rows, *_PAPERS_TABLE]), "Table 1, and the networks of this report", "table-1"
+    )
+    return Section(
+        anchor="networks",
+        title="The networks" if len(runs) > 1 else "The network",
+        paper="Table 1 compares an injective i-RevNet (a) and a bijective one (b) with a RevNet and a ResNet: what is "
+        "invertible classifies about as well.",
+        findings=find_accuracy(accuracy[True], accuracy[False]),
+        missing=[],
+        groups=[[column] for column in columns] + [[Column(title="", blocks=[table])]],
+    )
+
+
+def _test_accuracy(run: SavedRun) -> float | None:
+    """Top-1 on the test set when the checkpoint was saved; else as a probe of all its classes measured it."""
+    kept = run.network.get("metrics", {}).get("test_top1")
+    if kept is not None:
+        return float(kept)
+    for study in run.studies.values():
+        if isinstance(study.result, DepthProbeResult | PCASweepResult) and len(study.result.networks) == 1:
+            own = float(study.result.network_accuracy[0])
+            if own == own and study.provenance["classes_studied"] == study.provenance["classes"]:
+                return own
+    return None
+
+
+def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Section:
+    """Of a study of one network: a column each."""
+    columns, findings = [], []
+    for run, name in zip(runs, names):
+        study = run.studies.get(shown.kind.STUDY)
+        if study is None:
+            continue
+        result: Any = study.result
+        findings += shown.find(result, name)
+        file = f"{run.name}-{result.STUDY}"
+        downloads = saved_figure(study, file) or figure_files(shown.plot(result), file)
+        blocks: list[Any] = []
+        if isinstance(result, InversionResult):
+            blocks.append(Gallery.of(result))
+        if isinstance(result, InterpolationResult):
+            blocks.append(Walks.of(result, downloads))
+        if shown.chart is not None:
+            blocks.append(PageChart.of(shown.chart(result), shown.caption, downloads))
+        blocks.append(Table.of(shown.tabulate(result), f"{shown.title}: {name}", file))
+        columns.append(Column(title=name if len(runs) > 1 else "", blocks=blocks))
+    return _section(shown, findings, _missing(runs, names, shown.kind), [columns] if columns else [])
+
+
+def _compared(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Section:
+    """Of a study of several networks: those that looked at the same images in one figure, the others by themselves."""
+    groups, findings = [], []
+    for found, called in _alike(runs, names, shown.kind):
+        studies = [each.studies[shown.kind.STUDY] for each in found]
+        result = _join([study.result for study in studies], called, several=len(runs) > 1)
+        records = [record for study in studies for record in study.provenances]
+        findings += shown.find(result, **_context(result, records))
+        file = result.STUDY if len(found) == len(runs) > 1 else f"{found[0].name}-{result.STUDY}"
+        assert shown.chart is not None
+        drawn = saved_figure(studies[0], file) if len(studies) == 1 else []
+        drawn = drawn or figure_files(shown.plot(result), file)
+        blocks = [
+            PageChart.of(shown.chart(result), shown.caption, drawn),
+            Table.of(shown.tabulate(result), f"{shown.title}: {', '.join(result.subjects)}", file),
+        ]
+        groups.append([Column(title="", blocks=blocks)])
+    return _section(shown, findings, _missing(runs, names, shown.kind), groups)
+
+
+def _context(result: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a statement about several networks depends on beside the result."""
+    if isinstance(result, TrainingCurvesResult):
+        return {}
+    pairs = zip(result.subjects, records)
+    context: dict[str, Any] = {"irevnets": {name for name, each in pairs if each["architecture"] == INVERTIBLE}}
+    if isinstance(result, PCASweepResult):
+        context["num_classes"] = len(records[0]["classes_studied"])
+    return context
+
+
+def _join(results: Sequence[Any], names: Sequence[str], *, several: bool) -> Any:
+    """One result of all; of one run it stays as it is, with the names that it has."""
+    return type(results[0]).join(results, names) if several and len(results[0].subjects) == 1 else results[0]
+
+
+def _alike(
+    runs: Sequence[SavedRun], names: Sequence[str], kind: type[Result]
+) -> list[tuple[list[SavedRun], list[str]]]:
+    """Runs whose results of a study can be joined, and their names."""
+    groups: dict[Any, tuple[list[SavedRun], list[str]]] = {}
+    for run, name in zip(runs, names):
+        study = run.studies.get(kind.STUDY)
+        if study is None:
+            continue
+        result: Any = study.result
+        assert isinstance(result, Comparison)
+        if len(result.subjects) > 1:  # a comparison that was asked for stands for itself
+            key = run.folder
+        else:
+            shared = [getattr(result, field).tolist() for field in kind.SHARED]  # type: ignore[attr-defined]
+            data = run.network["data"], tuple(study.provenance.get("classes_studied", run.network["classes"]))
+            key = repr((data, shared))
+        found, called = groups.setdefault(key, ([], []))
+        found.append(run)
+        called.append(name)
+    return list(groups.values())
+
+
+def _missing(runs: Sequence[SavedRun], names: Sequence[str], kind: type[Result]) -> list[Missing]:
+    notes = []
+    for run, name in zip(runs, names):
+        if kind.STUDY in run.studies:
+            continue
+        if kind in (InversionResult, InterpolationResult) and not run.invertible:
+            notes.append(Missing(why=f"{name} has no inverse."))
+        elif kind is TrainingCurvesResult and not run.config:
+            notes.append(Missing(why=f"Of {name} there is a checkpoint, and no record of its training."))
+        else:
+            where = str(run.folder) if kind is TrainingCurvesResult else f"--ckpt {run.checkpoint}"
+            command = f"irevnet-analyze {kind.STUDY} {where}"
+            notes.append(Missing(why=f"This study of {name} has not been run.", command=command))
+    return notes
+
+
+def _section(
+    shown: _Study, findings: Sequence[Finding], missing: Sequence[Missing], groups: Sequence[Sequence[Column]]
+) -> Section:
+    return Section(
+        anchor=shown.kind.STUDY,
+        title=shown.title,
+        paper=shown.paper,
+        findings=findings,
+        missing=missing,
+        groups=groups,
+    )

@@ -1,0 +1,184 @@
+"""Charts for a page, as Vega-Lite describes them: the same panels as on paper, with their values under the cursor."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from figures.chart import Curve, Panel
+from figures.style import INK
+
+VEGA_LITE = "6.1"
+"""Its version; in 6.4 the point nearest to the cursor is found, and its values are not."""
+
+MOST_POINTS = 400
+"""Of a curve on a page: more cannot be told apart there."""
+
+SMALL = 1e-3
+"""Axes that go below are labelled by powers of ten."""
+
+DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [2, 3], "none": [0, 1]}
+_SHAPES = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "x": "cross"}
+
+
+_NEAREST = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
+
+
+def vega_lite(panel: Panel) -> dict[str, Any]:
+    """The panel as a specification of Vega-Lite, as wide as its place on the page, in the page's own ink."""
+    curves = {f"{number}": curve for number, curve in enumerate(panel.curves) if np.isfinite(curve.y).any()}
+    tiny = any(np.nanmin(each.x, initial=1) < SMALL for each in curves.values())
+    x = _axis("x", panel.x_label, log=panel.log_x, small=tiny, whole=panel.whole_x)
+    small = any(np.nanmin(each.y, initial=1) < SMALL for each in curves.values())
+    y = _axis("y", panel.y_label, log=panel.log_y, small=small, low=panel.low_y, high=panel.high_y)
+    colour = {"field": "curve", "scale": _scale({key: page_ink(each.look.colour) for key, each in curves.items()})}
+    colour |= {"legend": None, "type": "nominal"}
+    dash = {"field": "curve", "scale": _scale({key: DASHES[each.look.line] for key, each in curves.items()})}
+    dash |= {"legend": None, "type": "nominal"}
+    shape = {
+        "field": "curve",
+        "scale": _scale({key: _SHAPES.get(each.look.marker, "circle") for key, each in curves.items()}),
+    }
+    shape |= {"legend": None, "type": "nominal"}
+    marked = [key for key, each in curves.items() if each.look.marker]
+    drawn = [key for key, each in curves.items() if each.look.line != "none"]
+    banded = [key for key, each in curves.items() if each.low is not None]
+    place = {"x": x, "y": y}
+    layers: list[dict[str, Any]] = []
+    if banded:
+        layers.append(
+            {
+                "transform": [_only(banded)],
+                "mark": {"type": "area", "opacity": 0.15},
+                "encoding": {**place, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+            }
+        )
+    if drawn:
+        layers.append(
+            {
+                "transform": [_only(drawn)],
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {**place, "color": colour, "strokeDash": dash},
+            }
+        )
+    if marked:
+        layers.append(
+            {
+                "transform": [_only(marked)],
+                "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1},
+                "encoding": {**place, "color": colour, "shape": shape},
+            }
+        )
+    layers += _rules(panel, x, y)
+    layers.append(
+        {
+            "params": [{"name": "pointed_at", "select": _NEAREST}],
+            "mark": {"type": "point", "filled": True, "size": 90},
+            "encoding": {
+                **place,
+                "color": colour,
+                "opacity": {"condition": {"param": "pointed_at", "empty": False, "value": 1}, "value": 0},
+                "tooltip": [
+                    {"field": "name", "title": "title"},  # which makes it the heading
+                    {"field": "y_text", "title": plain_text(panel.y_label)},
+                    {"field": "x_text", "title": plain_text(panel.x_label)},
+                ],
+            },
+        }
+    )
+    return {
+        "data": {"values": [row for key, curve in curves.items() for row in _rows(key, curve)]},
+        "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "height": round(190 * max(1.0, panel.height**0.5)),
+        "background": None,
+        "layer": layers,
+        "config": {
+            "font": "system-ui, sans-serif",
+            "view": {"stroke": None},
+            "axis": {
+                **{f"{part}Color": "currentColor" for part in ("label", "title", "domain", "tick", "grid")},
+                "gridOpacity": 0.12,
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+            },
+        },
+    }
+
+
+def page_ink(colour: str) -> str:
+    """A colour of a figure on a page, where ink is dark or light as the reader likes."""
+    return "currentColor" if colour == INK else colour
+
+
+def plain_text(label: str) -> str:
+    """A label of a figure without its marks for formulas."""
+    return label.replace("$", "").replace("\n", " ")
+
+
+def _axis(
+    field: str,
+    label: str,
+    *,
+    log: bool = False,
+    whole: bool = False,
+    small: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict[str, Any]:
+    scale: dict[str, Any] = {"type": "log", "nice": False} if log else {"zero": False, "nice": False}
+    if low is not None:
+        scale["domainMin"] = low
+    if high is not None:
+        scale["domainMax"] = high
+    title = [plain_text(part) for part in label.split("\n")]
+    axis: dict[str, Any] = {"title": title, "labelOverlap": "greedy", "tickCount": 6, "grid": True}
+    if log and not whole:
+        axis["format"] = "~e" if small else "~g"
+    if whole:
+        axis |= {"format": ",d", "tickMinStep": 1}
+    return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
+
+
+def _scale(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {"domain": list(values), "range": list(values.values())}
+
+
+def _only(keys: list[str]) -> dict[str, Any]:
+    return {"filter": {"field": "curve", "oneOf": keys}}
+
+
+def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for rule in panel.rules:
+        place = {"x": x} if rule.x is not None else {"y": y}
+        yield {
+            "data": {"values": [{"x": rule.x} if rule.x is not None else {"y": rule.y}]},
+            "mark": {
+                "type": "rule",
+                "color": page_ink(rule.look.colour),
+                "strokeDash": DASHES[rule.look.line],
+                "strokeWidth": 2 if rule.name else 1,
+            },
+            "encoding": place,
+        }
+    if panel.notes:
+        yield {
+            "data": {"values": [{"x": at, "note": text} for at, text in panel.notes]},
+            "mark": {"type": "text", "align": "left", "baseline": "bottom", "color": "currentColor", "fontSize": 11},
+            "encoding": {"x": x, "y": {"value": -2}, "text": {"field": "note"}},
+        }
+
+
+def _rows(key: str, curve: Curve) -> Iterator[dict[str, Any]]:
+    """A row a point: where it is, and what it says."""
+    chosen = np.unique(np.linspace(0, len(curve.x) - 1, min(len(curve.x), MOST_POINTS)).round().astype(int))
+    for at in chosen.tolist():
+        x, y = float(curve.x[at]), float(curve.y[at])
+        if not np.isfinite(y):
+            continue
+        row = {"curve": key, "x": x, "y": y, "name": curve.name, "x_text": f"{x:.6g}", "y_text": f"{y:.4g}"}
+        if curve.low is not None and curve.high is not None:
+            row |= {"low": float(curve.low[at]), "high": float(curve.high[at])}
+            row["y_text"] += f" ({row['low']:.4g} to {row['high']:.4g})"
+        yield row

@@ -1,0 +1,208 @@
+"""`irevnet-analyze all`, `report` and `reproduce`."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cli
+from irevnet import read_checkpoint, save_checkpoint
+
+STUDIES = ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(finished_run) -> Path:
+    return shutil.copytree(finished_run, Path("runs") / "first")
+
+
+@pytest.fixture
+def light(monkeypatch) -> list[str]:
+    """Studies that do nothing; the names of those that were run."""
+    called: list[str] = []
+    for name in STUDIES:
+        monkeypatch.setattr(cli.analyze.commands[name], "callback", lambda name=name, **options: called.append(name))
+    return called
+
+
+def analyze(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.analyze, arguments)
+
+
+def states(*arguments: str) -> dict[str, str]:
+    """The state of each study."""
+    done = analyze("all", *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return {row["study"]: row["state"] for row in json.loads(done.stdout)["studies"]}
+
+
+def test_every_study_is_run_once_and_put_on_one_page(run):
+    first = analyze("all")
+    assert first.exit_code == 0, first.output
+    assert first.stdout.splitlines()[-1] == "runs/first/report.html"
+    assert [line.split()[:2] for line in first.stdout.splitlines()[2:-1]] == [[study, "done"] for study in STUDIES]
+    assert "[2/6] irevnet-analyze invert --ckpt runs/first --num-noise 360: due" in first.stderr
+    text = Path("runs/first/report.html").read_text()
+    assert "What irevnet-small learned" in text
+    assert "has not been run" not in text
+
+    files = {path: path.stat().st_mtime_ns for path in Path("runs/first/analysis").rglob("*.*")}
+    assert set(states().values()) == {"up to date"}
+    assert {path: path.stat().st_mtime_ns for path in Path("runs/first/analysis").rglob("*.*")} == files
+
+    rebuilt = analyze("reproduce", "runs/first/report.html")
+    assert rebuilt.exit_code == 0, rebuilt.output
+    commands = [line for line in rebuilt.stdout.splitlines() if not line.startswith("#")]
+    assert commands[-6:-1] == [
+        "irevnet-analyze invert --ckpt runs/first --num-noise 360",
+        *(f"irevnet-analyze {study} --ckpt runs/first" for study in STUDIES[2:]),
+    ]
+    assert commands[-1] == "irevnet-analyze report runs/first --out runs/first/report.html"
+    asked = json.loads(analyze("reproduce", "runs/first/report.html", "--json").stdout)
+    assert len([step for step in asked["steps"] if step["command"]]) == len(commands)
+
+    # What is of another seed, data or weights is not up to date, and what was interrupted is not there.
+    due = {study: "due" for study in STUDIES[1:]}
+    assert states("--dry-run", "--seed", "1") == {"training-curves": "up to date", **due}
+    assert states("--dry-run", "--classes", "3") == {"training-curves": "up to date", **due}
+    Path("runs/first/analysis/spectrum/spectrum.json").unlink()
+    assert [study for study, state in states("--dry-run").items() if state == "due"] == ["spectrum"]
+    Path("runs/first/analysis/pca/pca.npz").write_bytes(b"damaged")
+    assert "due" in states("--dry-run")["pca"]
+    losses = Path("runs/first/losses.csv")
+    losses.write_text(losses.read_text() + "441,0.1\n")
+    assert states("--dry-run")["training-curves"] == "due"
+    checkpoint = read_checkpoint(run / "last.pt")
+    with torch.no_grad():
+        next(checkpoint.model.parameters()).add_(1e-6)
+    save_checkpoint(run / "last.pt", checkpoint)
+    assert states("--dry-run") == {"training-curves": "due", **due}
+
+
+def test_a_study_that_fails_is_named_and_the_others_are_run(run, light, monkeypatch):
+    def fail(**options):
+        raise RuntimeError("the tea is cold")
+
+    def refuse(**options):
+        raise ValueError("such a cup is none; give another")
+
+    monkeypatch.setattr(cli.analyze.commands["invert"], "callback", fail)
+    monkeypatch.setattr(cli.analyze.commands["spectrum"], "callback", refuse)
+    done = analyze("all")
+    assert done.exit_code == 1
+    assert light == ["training-curves", "interpolate", "depth-probe", "pca"]
+    assert "invert failed: RuntimeError: the tea is cold (--debug shows where)" in done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()[2:-1]}
+    assert lines["spectrum"].split()[1:] == ["failed", "such", "a", "cup", "is", "none;", "give", "another"]
+    assert Path("runs/first/report.html").is_file()
+    told = json.loads(analyze("all", "--json").stdout)
+    assert [row["state"] for row in told["studies"]] == ["done", "failed", "done", "failed", "done", "done"]
+    assert told["report"] == "runs/first/report.html"
+
+
+def test_what_is_stopped_stops_all(run, light, monkeypatch):
+    def stop(**options):
+        raise click.exceptions.Exit(1)
+
+    monkeypatch.setattr(cli.analyze.commands["interpolate"], "callback", stop)
+    assert analyze("all").exit_code == 1
+    assert light == ["training-curves", "invert"]
+    assert not Path("runs/first/report.html").exists()
+
+
+def test_nothing_is_run_on_trial(run, light):
+    done = analyze("all", "--dry-run", "--device", "cpu", "-b", "64")
+    assert done.exit_code == 0, done.output
+    assert light == []
+    assert "irevnet-analyze pca --ckpt runs/first --device cpu --batch-size 64" in done.stdout
+    assert re.search(r"irevnet-analyze spectrum --ckpt runs/first --device cpu *\n", done.stdout)  # it has no batches
+    assert not Path("runs/first/analysis").exists()
+
+
+def test_several_networks_are_studied_and_stand_on_one_page(run, light):
+    shutil.copytree(run, "runs/second")
+    done = analyze("all", "--ckpt", "runs/first", "--ckpt", "runs/second", "--out", "pages/both.html")
+    assert done.exit_code == 0, done.output
+    assert light == 2 * STUDIES
+    assert "What first and second learned" in Path("pages/both.html").read_text()
+
+
+@pytest.fixture
+def many_classes() -> Path:
+    """101 classes, of an image each."""
+    for split in ("train", "val"):
+        for number in range(101):
+            folder = Path("photos") / split / f"class-{number:03d}"
+            folder.mkdir(parents=True)
+            Image.fromarray(np.full((4, 4, 3), number, dtype=np.uint8)).save(folder / "a.png")
+    return Path("photos")
+
+
+def test_studies_are_sized_to_the_network_and_the_data(many_classes):
+    options = ("--ckpt", "torchvision:resnet18", "--data", str(many_classes), "--image-size", "224", "--dry-run")
+    done = analyze("all", *options, "--json")
+    assert done.exit_code == 0, done.output
+    rows = {row["study"]: row for row in json.loads(done.stdout)["studies"]}
+    network = "--ckpt torchvision:resnet18 --image-size 224 --data photos"
+    assert rows["spectrum"]["command"] == f"irevnet-analyze spectrum {network} --num-values 1000"
+    for study in ("depth-probe", "pca"):
+        assert rows[study]["command"] == f"irevnet-analyze {study} {network} --classes 100"
+    assert [rows[study]["reason"] for study in STUDIES[:3]] == [
+        "there is no record of its training",
+        "it has no inverse",
+        "it has no inverse",
+    ]
+    fewer = analyze("all", *options, "--classes", "50", "--json")
+    assert "--classes 50" in json.loads(fewer.stdout)["studies"][5]["command"]
+    assert "--classes 100" not in fewer.stdout
+
+
+def test_a_report_is_of_runs_checkpoints_and_folders(run, light):
+    newest = analyze("report")
+    assert newest.exit_code == 0, newest.output
+    assert newest.stdout == "runs/first/report.html\n"
+    assert newest.stderr == "using runs/first/last.pt, the newest run\n"
+    for named in ("runs/first", "runs/first/last.pt"):
+        assert json.loads(analyze("report", named, "--json").stdout) == {
+            "runs": ["runs/first"],
+            "report": "runs/first/report.html",
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere"], "there is no checkpoint nowhere"),
+        (["report", "empty"], "empty holds neither a run nor results of one"),
+        (["report", "runs/first", "--out", "notes.txt"], "notes.txt is there and is no report; name another file"),
+        (["all", "--out", "notes.txt"], "notes.txt is there and is no report; name another file"),
+        (["all", "--ckpt", "nowhere"], "there is no checkpoint nowhere"),
+        (["all", "--device", "cuda"], "torch finds no CUDA device here"),
+        (["reproduce", "nowhere.html"], "there is no report nowhere.html"),
+        (["reproduce", "notes.txt"], "notes.txt is no report of 'irevnet-analyze report', or is damaged"),
+    ],
+)
+def test_bad_input_gets_one_line_and_changes_nothing(run, light, arguments, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("notes.txt").write_text("mine")
+    Path("empty").mkdir()
+    before = sorted(Path().rglob("*"))
+    done = analyze(*arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert done.stderr.count("\n") <= 2  # 'using ...', perhaps, and the error
+    assert light == []
+    assert sorted(Path().rglob("*")) == before
+    assert Path("notes.txt").read_text() == "mine"
