@@ -75,8 +75,10 @@ def _training(run: SavedRun) -> list[dict[str, Any]]:
     command = list(recorded.get("command", []))
     if not command:
         return [{"command": [], "comment": f"how {run.folder} was trained is not recorded; see its config.json"}]
-    if "--out" not in command:
-        command += ["--out", str(run.folder)]
+    if "--out" in command:  # wherever it was, the commands that follow look for it here
+        at = command.index("--out")
+        del command[at : at + 2]
+    command += ["--out", str(run.folder)]
     return [{"command": command, "comment": _environment(recorded)}]
 
 
