@@ -747,13 +747,15 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
         for number, (row, (_, task)) in enumerate(zip(rows, pairs), start=1):
             click.echo(f"[{number}/{len(rows)}] {row['command']}: {row['state']}", err=True)
             row |= _carry_out(task)
+    if not as_json:
+        _print_agenda(rows, several=len(homes) > 1)
+    if not dry_run:
+        click.echo("putting them on one page", err=True)
         _write_report(homes, page)
     if as_json:
         print_json({"studies": rows, "report": None if dry_run else str(page)})
-    else:
-        _print_agenda(rows, several=len(homes) > 1)
-        if not dry_run:
-            click.echo(page)
+    elif not dry_run:
+        click.echo(page)
     if any(row["state"] == "failed" for row in rows):
         raise click.exceptions.Exit(1)
 

@@ -14,6 +14,7 @@ from analysis.results import (
     TrainingCurvesResult,
 )
 from analysis.saved import STUDIES, SavedRun, read_run
+from analysis.spectra import keeps_work
 from analysis.study import Study
 from analysis.training_curves import describe_run
 from irevnet.checkpoint import weights_sha256
@@ -38,13 +39,13 @@ class Task:
     Attributes:
         study: the name of its command.
         arguments: of that command.
-        state: whether it is to be run, is there and up to date, or cannot be had of this network.
-        reason: why it cannot.
+        state: whether it is to be run, is there and up to date, or does not apply to this network.
+        reason: why it does not.
     """
 
     study: str
     arguments: Sequence[str]
-    state: Literal["due", "up to date", "impossible"] = "due"
+    state: Literal["due", "up to date", "not applicable"] = "due"
     reason: str = ""
 
 
@@ -66,7 +67,7 @@ def agenda(
     few, fewer = _classes(study, class_seed)
     sizes = {
         InversionResult.STUDY: ["--num-noise", str(min(MOST_NOISE, len(study.images("test"))))],
-        SpectrumResult.STUDY: _num_values(study),
+        SpectrumResult.STUDY: _values(study),
         DepthProbeResult.STUDY: fewer,
         PCASweepResult.STUDY: fewer,
     }
@@ -85,7 +86,7 @@ def agenda(
         if name in (InversionResult.STUDY, InterpolationResult.STUDY) and not isinstance(
             study.checkpoint.model, IRevNet
         ):
-            task = replace(task, state="impossible", reason="it has no inverse")
+            task = replace(task, state="not applicable", reason="it has no inverse")
         elif saved is not None and _agrees(saved, name, same):
             task = replace(task, state="up to date")
         tasks.append(task)
@@ -110,7 +111,7 @@ def _agrees(saved: SavedRun, study: str, same: dict[str, Any]) -> bool:
 def _training_curves(study: Study, saved: SavedRun | None) -> Task:
     name = TrainingCurvesResult.STUDY
     if study.path is None or not (study.home / "losses.csv").is_file() or results_folder(study.path) != study.home:
-        return Task(study=name, arguments=[], state="impossible", reason="there is no record of its training")
+        return Task(study=name, arguments=[], state="not applicable", reason="there is no record of its training")
     task = Task(study=name, arguments=[str(study.home)])
     there = saved is not None and name in saved.studies
     if saved is not None and there and describe_run(study.home) in saved.studies[name].provenance.get("runs", []):
@@ -118,9 +119,10 @@ def _training_curves(study: Study, saved: SavedRun | None) -> Task:
     return task
 
 
-def _num_values(study: Study) -> list[str]:
+def _values(study: Study) -> list[str]:
     inputs = study.checkpoint.transform.channels * math.prod(study.checkpoint.transform.image_size)
-    return ["--num-values", str(MOST_VALUES)] if inputs // 15 > MOST_VALUES else []
+    sized = ["--num-values", str(MOST_VALUES)] if inputs // 15 > MOST_VALUES else []
+    return [*sized, "--resume"] if keeps_work(study) else sized
 
 
 def _classes(study: Study, seed: int) -> tuple[Sequence[str], list[str]]:

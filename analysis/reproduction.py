@@ -85,7 +85,7 @@ def _training(run: SavedRun) -> list[dict[str, Any]]:
 def _studies(run: SavedRun) -> list[dict[str, Any]]:
     steps = []
     for name, study in run.studies.items():
-        command = list(study.provenance.get("command", []))
+        command = [word for word in study.provenance.get("command", []) if word != "--resume"]  # nothing is left to
         if not command:
             continue
         if name == TrainingCurvesResult.STUDY:

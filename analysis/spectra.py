@@ -91,7 +91,7 @@ def spectra(
         "weights": [weights_sha256(study.checkpoint.model) for study in studies],
         "layers and images": [[place.name, hashlib.sha256(place.x.numpy().tobytes()).hexdigest()] for place in places],
     }
-    folder = studies[0].folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
+    folder = _state_folder(studies[0])
 
     def measure(number: int, place: _Place, state: _State) -> Spectrum:
         described = f"{number + 1} of {len(places)}: {place.name}"
@@ -169,6 +169,23 @@ class _Place:
         return differentiate(layer_function(model, module), x, width=width), None
 
 
+_SETTINGS = "settings.json"
+"""What an interrupted call was asked for."""
+
+
+def keeps_work(study: Study) -> bool:
+    """Whether an interrupted call left work of this network that `resume` goes on with."""
+    return _has_work(_state_folder(study))
+
+
+def _state_folder(study: Study) -> Path:
+    return study.folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
+
+
+def _has_work(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != _SETTINGS for path in folder.iterdir())
+
+
 class _State:
     """What an interrupted call keeps beside the results: spectra that are done, and the Lanczos vectors of one.
 
@@ -179,9 +196,9 @@ class _State:
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool):
         self._folder = folder
         self._recall = Recall(folder)
-        self._settings = folder / "settings.json"
+        self._settings = folder / _SETTINGS
         settings = json.loads(json.dumps(settings))
-        work = self._has_work()
+        work = _has_work(folder)
         if work and not resume:
             raise FileExistsError(
                 f"{folder} keeps the work of an interrupted call; go on with --resume, or remove it to begin anew"
@@ -202,11 +219,8 @@ class _State:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not self._has_work():
+        if kind is None or not _has_work(self._folder):
             shutil.rmtree(self._folder)
-
-    def _has_work(self) -> bool:
-        return self._folder.is_dir() and any(path != self._settings for path in self._folder.iterdir())
 
     def keeper(self, number: int, stop: Callable[[], bool]) -> Keeper:
         """Keeps the processes of that spectrum."""

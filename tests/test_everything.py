@@ -122,6 +122,15 @@ def test_what_is_stopped_stops_all(run, light, monkeypatch):
     assert not Path("runs/first/report.html").exists()
 
 
+def test_a_spectrum_that_was_stopped_is_gone_on_with(run):
+    work = run / "analysis" / "spectrum" / "spectrum.state"
+    work.mkdir(parents=True)
+    (work / "settings.json").write_text("{}")
+    assert "--resume" not in analyze("all", "--dry-run").stdout  # it had done nothing yet
+    (work / "lanczos-0.npz").write_bytes(b"")
+    assert "irevnet-analyze spectrum --ckpt runs/first --resume" in analyze("all", "--dry-run").stdout
+
+
 def test_nothing_is_run_on_trial(run, light):
     done = analyze("all", "--dry-run", "--device", "cpu", "-b", "64")
     assert done.exit_code == 0, done.output

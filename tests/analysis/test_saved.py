@@ -32,10 +32,14 @@ def run(tmp_path, probe, inversion) -> Path:
     """A run with two studies, in a folder whose name a shell would take apart."""
     folder = tmp_path / "a run"
     folder.mkdir()
-    config = {**NETWORK, "model": "irevnet-b", "provenance": {"command": ["irevnet", "train", "--out", "elsewhere", "--epochs", "2"]}}
+    config = {
+        **NETWORK,
+        "model": "irevnet-b",
+        "provenance": {"command": ["irevnet", "train", "--out", "elsewhere", "--epochs", "2"]},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     probe.save(folder / "analysis" / "depth-probe", {**RECORD, "seed": 3})
-    command = ["irevnet-analyze", "invert", "--ckpt=other"]
+    command = ["irevnet-analyze", "invert", "--ckpt=other", "--resume"]
     inversion.save(folder / "analysis" / "invert", {**RECORD, "command": command})
     return folder
 
