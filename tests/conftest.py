@@ -6,8 +6,11 @@ from pathlib import Path
 
 import jaxtyping
 import numpy as np
+import pandas  # noqa: F401
 import pytest
+import scipy.stats  # noqa: F401
 import torch
+import torchvision  # noqa: F401
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,10 +22,15 @@ from analysis.results import (
     Spectrum,
     SpectrumResult,
 )
-from irevnet import IRevNet, IRevNetConfig
+from irevnet import IRevNet, IRevNetConfig, list_models
+from irevnet.presets import ModelInfo
 from irevnet.recipes import RECIPES
 from irevnet.runs import new_run
 from irevnet.settings import RunSettings
+
+# pandas, SciPy and torchvision are here to be imported before the toolkit. jaxtyping's hook, through which the toolkit
+# goes, keeps compiled code under names of its own, and so it does for whatever a module of the toolkit is the first to
+# import: 1,700 files, which every process compiles anew, for 7 seconds, where Python may not write.
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +94,12 @@ def _architectures(draw) -> tuple[dict, tuple[int, int]]:
 def architectures() -> st.SearchStrategy[tuple[dict, tuple[int, int]]]:
     """Fields of a config that can be built, and an image size for it that need not be its own."""
     return _architectures()
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, ModelInfo]:
+    """What `list_models` says of each network; to count for it takes seconds."""
+    return {info.name: info for info in list_models()}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -30,13 +30,16 @@ def adjointness(linear_map, generator) -> float:
     return ((forward * u).sum() - (v * backward).sum()).abs().item() / (forward.norm() * u.norm()).item()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_linearised_products_are_those_of_the_dense_jacobian(data, architectures, trained_looking):
     fields, size = data.draw(architectures)
     depth = data.draw(st.integers(0, sum(fields["blocks"])))
+    config = IRevNetConfig(**fields)
+    # All but one of 25 are; the dense matrices of the largest would take gigabytes.
+    assume(torch.Size(config.feature_shape(0, size)).numel() <= 1000)
     torch.manual_seed(0)
-    model = trained_looking(IRevNet(IRevNetConfig(**fields)).double())
+    model = trained_looking(IRevNet(config).double())
     x = torch.randn(fields["input_shape"][0], *size, dtype=torch.float64)
     jacobian = linearise(model, x, depth=depth)
     expected = dense(lambda image: model.features(image[None], depth)[0], x)

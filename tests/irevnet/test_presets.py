@@ -5,10 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import ResNet50_Weights
 
-from irevnet import IRevNet, build_model, list_models
+from irevnet import IRevNet, build_model
 from irevnet.presets import count_multiply_adds, preset_config, small_config
-
-INFOS = {info.name: info for info in list_models()}
 
 
 @pytest.mark.parametrize(
@@ -22,16 +20,16 @@ INFOS = {info.name: info for info in list_models()}
         ("resnet-50", 25_557_032),  # 26M in Table 1
     ],
 )
-def test_parameters_are_those_of_the_paper_and_the_release(name, parameters):
-    assert INFOS[name].parameters == parameters
+def test_parameters_are_those_of_the_paper_and_the_release(name, parameters, models):
+    assert models[name].parameters == parameters
 
 
-def test_table_says_what_can_be_inverted():
-    injective = {name for name, info in INFOS.items() if info.injective}
-    bijective = {name for name, info in INFOS.items() if info.bijective}
+def test_table_says_what_can_be_inverted(models):
+    injective = {name for name, info in models.items() if info.injective}
+    bijective = {name for name, info in models.items() if info.bijective}
     assert injective - bijective == {"irevnet-a", "irevnet-cifar"}
     assert bijective == {"irevnet-b", "irevnet-b-released", "irevnet-cifar-bijective", "irevnet-small"}
-    assert {name: info.blocks for name, info in INFOS.items()}["irevnet-b"] == 100
+    assert {name: info.blocks for name, info in models.items()}["irevnet-b"] == 100
 
 
 def test_down_sampling_depths_are_those_of_section_3_2():
@@ -47,12 +45,12 @@ def test_channels_of_b_are_those_of_section_3_2():
     assert all(torch.Size(config.feature_shape(depth)).numel() == 3 * 224**2 for depth in range(101))
 
 
-def test_multiply_adds_agree_with_torchvision():
+def test_multiply_adds_agree_with_torchvision(models):
     billions = ResNet50_Weights.IMAGENET1K_V1.meta["_ops"]
-    assert INFOS["resnet-50"].multiply_adds / 1e9 == pytest.approx(billions, abs=1e-3)
+    assert models["resnet-50"].multiply_adds / 1e9 == pytest.approx(billions, abs=1e-3)
 
 
-def test_multiply_adds_are_those_of_the_layers():
+def test_multiply_adds_are_those_of_the_layers(models):
     model = build_model("irevnet-cifar-bijective").train()
     seen = []
 
@@ -64,12 +62,12 @@ def test_multiply_adds_are_those_of_the_layers():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
     total = count_multiply_adds(model, (3, 32, 32))
-    assert total == sum(seen) == INFOS["irevnet-cifar-bijective"].multiply_adds
+    assert total == sum(seen) == models["irevnet-cifar-bijective"].multiply_adds
     assert model.training
 
 
-def test_cifar_nets_are_small_and_of_one_size():
-    invertible, residual = INFOS["irevnet-cifar-bijective"], INFOS["resnet-cifar"]
+def test_cifar_nets_are_small_and_of_one_size(models):
+    invertible, residual = models["irevnet-cifar-bijective"], models["resnet-cifar"]
     assert 4 * invertible.parameters < 8e6  # bytes
     assert residual.parameters == pytest.approx(invertible.parameters, rel=0.1)
 

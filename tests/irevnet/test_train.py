@@ -126,13 +126,15 @@ def digits_net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 10))
 
 
-def digits_training(model: nn.Module, **changes) -> Training:
+def digits_training(model: nn.Module) -> Training:
+    """3 steps an epoch on 431 images of three digits, of which 71 are left out; 9 in all."""
     source = open_data("digits")
-    train, test = (source.images(split, source.transform()) for split in ("train", "test"))
-    return Training(model, train, test, config(**{"batch_size": 400, "augmentation": "cifar", **changes}), seed=4)
+    classes = ("1", "3", "8")
+    train, test = (source.images(split, source.transform(), classes=classes) for split in ("train", "test"))
+    return Training(model, train, test, config(batch_size=120, augmentation="cifar"), seed=4)
 
 
-@pytest.mark.parametrize("stops", [[1], [3], [4], [2, 5, 6]])  # 3 steps an epoch, 9 in all
+@pytest.mark.parametrize("stops", [[1], [3], [4], [2, 5, 6]])
 def test_a_run_that_stops_goes_on_as_if_it_had_not(digits_net, stops):
     first = copy.deepcopy(digits_net)
     state_of_generator = torch.get_rng_state()
