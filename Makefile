@@ -21,8 +21,10 @@ demo: $(READY)  ## Train on handwritten digits, run every study, and put what wa
 	$(BIN)/irevnet train
 	$(BIN)/irevnet-analyze all
 
-test: $(READY)  ## Run the tests, with coverage
-	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=95
+# A process with one thread for each core: several that compute with as many threads as there are cores slow each other.
+test: $(READY)  ## Run the tests on all cores, with coverage
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal \
+	  --cov --cov-report=term --cov-fail-under=95
 
 test-slow: $(READY)  ## Run the tests that take minutes, without type checks, which torch.compile cannot trace
 	JAXTYPING_DISABLE=1 $(BIN)/pytest -m slow

@@ -1,9 +1,11 @@
 """What several tests share. Numerical tests run in float64 unless they are about float32."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import numpy as np
 import pandas  # noqa: F401
@@ -11,6 +13,7 @@ import pytest
 import scipy.stats  # noqa: F401
 import torch
 import torchvision  # noqa: F401
+from filelock import FileLock
 from hypothesis import strategies as st
 from torch import nn
 
@@ -31,6 +34,9 @@ from irevnet.settings import RunSettings
 # pandas, SciPy and torchvision are here to be imported before the toolkit. jaxtyping's hook, through which the toolkit
 # goes, keeps compiled code under names of its own, and so it does for whatever a module of the toolkit is the first to
 # import: 1,700 files, which every process compiles anew, for 7 seconds, where Python may not write.
+
+hypothesis.settings.register_profile("tests", deadline=None)  # what an example takes depends on what else is running
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +132,25 @@ def injective(injective_config, trained_looking) -> IRevNet:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
-    """The folder of a run on the digits with every default; tests that write into it copy it first."""
+    """The folder of a run on the digits with every default; tests that write into it copy it first.
+
+    Processes that share the tests share it too: the first that needs it trains, the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished" / "digits"
+    with FileLock(shared / "finished.lock"):
+        if not folder.exists():
+            folder.parent.mkdir(exist_ok=True)
+            _train(tmp_path_factory.mktemp("runs") / "digits").rename(folder)
+    return folder
+
+
+def _train(folder: Path) -> Path:
     torch.manual_seed(0)
     settings = RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
-    run = new_run(tmp_path_factory.mktemp("runs") / "digits", settings)
+    run = new_run(folder, settings)
     # 36,000 times an image is loaded; tests of data and training check the types of the same calls.
     jaxtyping.config.update("jaxtyping_disable", True)
     try:

@@ -30,7 +30,7 @@ def adjointness(linear_map, generator) -> float:
     return ((forward * u).sum() - (v * backward).sum()).abs().item() / (forward.norm() * u.norm()).item()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_linearised_products_are_those_of_the_dense_jacobian(data, architectures, trained_looking):
     fields, size = data.draw(architectures)

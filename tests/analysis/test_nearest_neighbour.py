@@ -120,7 +120,7 @@ def test_so_do_the_scores_without_a_bound(case, monkeypatch):
     assert (search(*CASES[case])[0] != brute_force(*CASES[case])).mean() > 0.1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_finite_points(data):
     """Up to two coordinates, whose squares float64 adds in one way only."""

@@ -20,7 +20,7 @@ def on_lattice(shape: tuple[int, ...], bits: int, largest: float = 1.0) -> torch
     return torch.randint(-units, units + 1, shape).double() / 2**bits
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), bits=st.integers(8, 24))
 def test_any_network_inverts_bit_for_bit_at_every_depth(data, bits, architectures, trained_looking):
     fields, size = data.draw(architectures)

@@ -9,7 +9,7 @@ from irevnet import IRevNet, IRevNetConfig
 from irevnet.squeeze import squeeze
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_network_inverts_at_every_depth_in_both_directions(data, architectures, tolerance, trained_looking):
     fields, size = data.draw(architectures)

@@ -72,7 +72,7 @@ def test_cifar_nets_are_small_and_of_one_size(models):
     assert residual.parameters == pytest.approx(invertible.parameters, rel=0.1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     channels=st.integers(1, 4),
     height=st.integers(1, 40),
