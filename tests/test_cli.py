@@ -787,6 +787,9 @@ def small_imagenet() -> Path:
     return Path("imagenet")
 
 
+AS_THE_PAPER = ("--recipe", "imagenet", "--data", "imagenet", "--json")
+
+
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [  # those of Table 1, with 2 classes in place of 1000 and their biases
@@ -796,9 +799,8 @@ def small_imagenet() -> Path:
         ("resnet-50", 25_557_032 - 998 * (2048 + 1)),
     ],
 )
-def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_imagenet, model, parameters):
-    options = ("train", "--model", model, "--recipe", "imagenet", "--data", "imagenet", "--json")
-    planned = main(*options, "--dry-run", "--batch-size", "4")
+def test_the_papers_run_is_planned_on_a_folder_like_imagenet(small_imagenet, model, parameters):
+    planned = main("train", "--model", model, *AS_THE_PAPER, "--dry-run", "--batch-size", "4")
     assert planned.exit_code == 0, planned.output
     content = json.loads(planned.stdout)
     assert content["input_shape"] == [3, 224, 224]
@@ -808,7 +810,11 @@ def test_the_papers_run_is_planned_and_begun_on_a_folder_like_imagenet(small_ima
     assert content["parameters"] == parameters
     assert not Path("runs").exists()
 
-    begun = main(*options, "--image-size", "64", "-b", "2", "--max-steps", "2", "--out", "run")
+
+@pytest.mark.parametrize("model", ["irevnet-a", "irevnet-b", "revnet-56", "resnet-50"])
+def test_the_papers_run_is_begun_on_a_folder_like_imagenet(small_imagenet, model):
+    size = ("--image-size", "64", "-b", "2", "--max-steps", "2")
+    begun = main("train", "--model", model, *AS_THE_PAPER, *size, "--out", "run")
     assert begun.exit_code == 0, begun.output
     assert json.loads(begun.stdout) == {"run": "run", "finished": False, "step": 2}
     assert "stopped after step 2 of 600,000; go on with 'irevnet train --resume run'" in begun.stderr
