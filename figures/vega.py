@@ -23,88 +23,91 @@ _SHAPES = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v"
 
 _NEAREST = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
 
+_CONFIG = {
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        **{f"{part}Color": "currentColor" for part in ("label", "title", "domain", "tick", "grid")},
+        "gridOpacity": 0.12,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+}
+
 
 def vega_lite(panel: Panel) -> dict[str, Any]:
     """The panel as a specification of Vega-Lite, as wide as its place on the page, in the page's own ink."""
     curves = {f"{number}": curve for number, curve in enumerate(panel.curves) if np.isfinite(curve.y).any()}
-    tiny = any(np.nanmin(each.x, initial=1) < SMALL for each in curves.values())
-    x = _axis("x", panel.x_label, log=panel.log_x, small=tiny, whole=panel.whole_x)
-    small = any(np.nanmin(each.y, initial=1) < SMALL for each in curves.values())
-    y = _axis("y", panel.y_label, log=panel.log_y, small=small, low=panel.low_y, high=panel.high_y)
-    colour = {"field": "curve", "scale": _scale({key: page_ink(each.look.colour) for key, each in curves.items()})}
-    colour |= {"legend": None, "type": "nominal"}
-    dash = {"field": "curve", "scale": _scale({key: DASHES[each.look.line] for key, each in curves.items()})}
-    dash |= {"legend": None, "type": "nominal"}
-    shape = {
-        "field": "curve",
-        "scale": _scale({key: _SHAPES.get(each.look.marker, "circle") for key, each in curves.items()}),
-    }
-    shape |= {"legend": None, "type": "nominal"}
-    marked = [key for key, each in curves.items() if each.look.marker]
-    drawn = [key for key, each in curves.items() if each.look.line != "none"]
-    banded = [key for key, each in curves.items() if each.low is not None]
-    place = {"x": x, "y": y}
-    layers: list[dict[str, Any]] = []
-    if banded:
-        layers.append(
-            {
-                "transform": [_only(banded)],
-                "mark": {"type": "area", "opacity": 0.15},
-                "encoding": {**place, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-            }
-        )
-    if drawn:
-        layers.append(
-            {
-                "transform": [_only(drawn)],
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {**place, "color": colour, "strokeDash": dash},
-            }
-        )
-    if marked:
-        layers.append(
-            {
-                "transform": [_only(marked)],
-                "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1},
-                "encoding": {**place, "color": colour, "shape": shape},
-            }
-        )
-    layers += _rules(panel, x, y)
-    layers.append(
-        {
-            "params": [{"name": "pointed_at", "select": _NEAREST}],
-            "mark": {"type": "point", "filled": True, "size": 90},
-            "encoding": {
-                **place,
-                "color": colour,
-                "opacity": {"condition": {"param": "pointed_at", "empty": False, "value": 1}, "value": 0},
-                "tooltip": [
-                    {"field": "name", "title": "title"},  # which makes it the heading
-                    {"field": "y_text", "title": plain_text(panel.y_label)},
-                    {"field": "x_text", "title": plain_text(panel.x_label)},
-                ],
-            },
-        }
-    )
+    tiny_x, tiny_y = (any(np.nanmin(getattr(each, axis)) < SMALL for each in curves.values()) for axis in "xy")
+    x = _axis("x", panel.x_label, log=panel.log_x, small=tiny_x, whole=panel.whole_x)
+    y = _axis("y", panel.y_label, log=panel.log_y, small=tiny_y, low=panel.low_y, high=panel.high_y)
     return {
         "data": {"values": [row for key, curve in curves.items() for row in _rows(key, curve)]},
         "width": "container",
         "autosize": {"type": "fit-x", "contains": "padding"},
         "height": round(190 * max(1.0, panel.height**0.5)),
         "background": None,
-        "layer": layers,
-        "config": {
-            "font": "system-ui, sans-serif",
-            "view": {"stroke": None},
-            "axis": {
-                **{f"{part}Color": "currentColor" for part in ("label", "title", "domain", "tick", "grid")},
-                "gridOpacity": 0.12,
-                "labelFontSize": 12,
-                "titleFontSize": 12,
-                "titleFontWeight": "normal",
-            },
+        "layer": [*_drawn(curves, x, y), *_rules(panel, x, y), _pointed_at(panel, curves, x, y)],
+        "config": _CONFIG,
+    }
+
+
+def _drawn(curves: Mapping[str, Curve], x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Bands, then lines, then markers, of those curves that have them."""
+    colour = _colour(curves)
+    band = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    dash = _channel({key: DASHES[each.look.line] for key, each in curves.items()})
+    shape = _channel({key: _SHAPES.get(each.look.marker, "circle") for key, each in curves.items()})
+    layers = [
+        ({"type": "area", "opacity": 0.15}, band, lambda curve: curve.low is not None),
+        (
+            {"type": "line", "strokeWidth": 2},
+            {"x": x, "y": y, "color": colour, "strokeDash": dash},
+            lambda curve: curve.look.line != "none",
+        ),
+        (
+            {"type": "point", "filled": True, "size": 40, "opacity": 1},
+            {"x": x, "y": y, "color": colour, "shape": shape},
+            lambda curve: curve.look.marker,
+        ),
+    ]
+    for mark, encoding, has in layers:
+        keys = [key for key, curve in curves.items() if has(curve)]
+        if keys:  # an empty layer is complained of
+            chosen = [{"filter": {"field": "curve", "oneOf": keys}}]
+            yield {"transform": chosen, "mark": mark, "encoding": encoding}
+
+
+def _pointed_at(
+    panel: Panel, curves: Mapping[str, Curve], x: Mapping[str, Any], y: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The point nearest to the cursor, with its values."""
+    return {
+        "params": [{"name": "pointed_at", "select": _NEAREST}],
+        "mark": {"type": "point", "filled": True, "size": 90},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": _colour(curves),
+            "opacity": {"condition": {"param": "pointed_at", "empty": False, "value": 1}, "value": 0},
+            "tooltip": [
+                {"field": "name", "title": "title"},  # which makes it the heading
+                {"field": "y_text", "title": plain_text(panel.y_label)},
+                {"field": "x_text", "title": plain_text(panel.x_label)},
+            ],
         },
     }
+
+
+def _colour(curves: Mapping[str, Curve]) -> dict[str, Any]:
+    return _channel({key: page_ink(each.look.colour) for key, each in curves.items()})
+
+
+def _channel(looks: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells curves apart; the page has a legend of its own."""
+    scale = {"domain": list(looks), "range": list(looks.values())}
+    return {"field": "curve", "type": "nominal", "scale": scale, "legend": None}
 
 
 def page_ink(colour: str) -> str:
@@ -139,14 +142,6 @@ def _axis(
     if whole:
         axis |= {"format": ",d", "tickMinStep": 1}
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
-
-
-def _scale(values: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {"domain": list(values), "range": list(values.values())}
-
-
-def _only(keys: list[str]) -> dict[str, Any]:
-    return {"filter": {"field": "curve", "oneOf": keys}}
 
 
 def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
