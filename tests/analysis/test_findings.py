@@ -69,6 +69,10 @@ def test_paths_are_measured_and_left_to_the_eye_but_where_the_middle_is_known(in
     seen, middle = find_interpolation(interpolation, "net")
     assert seen.verdict == "open"
     assert "50% of the pixel values leave [0, 1]" in seen.here
+    worst = np.zeros((2, 2, 3))
+    worst[0, :, 1] = [0.8, 0.4]  # in the middle of the lines of features
+    far = find_interpolation(dataclasses.replace(interpolation, outside=worst), "net")[0]
+    assert "60% of the pixel values leave [0, 1] where that is worst (on lines of pixels 0%)" in far.here
     assert "1.0 times as long" in seen.here
     assert middle.here.endswith("in 0 of 1 cases")  # 0.4 through features, 0.3 through pixels
     assert middle.verdict == "differs"

@@ -3,10 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.reproduction import check_page, read_reproduction, reproduction, script
-from analysis.results import DepthProbeResult, InversionResult
+from analysis.results import DepthProbeResult, InversionResult, TrainingCurvesResult
 from analysis.saved import STUDIES, read_run
 
 NETWORK = {
@@ -117,6 +118,26 @@ def test_the_commands_of_a_report_name_what_they_are_of(run, tmp_path):
     assert [line for line in lines if line.startswith("#")] == [
         "# torch 2.11, Python 3.12.1, commit 0123456789ab, on cpu"  # once for both
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "printed"),
+    [([], "irevnet-analyze training-curves here"), (["here"], "irevnet-analyze training-curves here")],
+)
+def test_training_curves_of_the_newest_run_name_it(run, asked, printed):
+    result = TrainingCurvesResult(
+        names=np.array(["x"]),
+        curve_run=np.array([0]),
+        iteration=np.array([1]),
+        loss=np.array([1.0]),
+        epoch_run=np.array([0]),
+        epoch_iteration=np.array([1]),
+        test_accuracy=np.array([0.5]),
+        window=np.array(1),
+    )
+    record = {"command": ["irevnet-analyze", "training-curves", *asked], "runs": [{"run": "here"}]}
+    result.save(run / "analysis" / "training-curves", record)
+    assert printed in script(reproduction([read_run(run)], run / "page.html")).splitlines()
 
 
 def test_a_run_without_a_record_of_its_command_says_so(run):
