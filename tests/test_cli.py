@@ -225,11 +225,12 @@ def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(train
 
 def test_results_of_a_bare_checkpoint_go_beside_it(run):
     Path("net.pt").write_bytes((run / "last.pt").read_bytes())
-    inverted = analyze("invert", "--ckpt", "net.pt", "--num-noise", "5", "--num-images", "2", "--depths", "1")
+    options = ("--ckpt", "net.pt", "--num-noise", "5", "--num-images", "2", "--depths", "1")
+    inverted = analyze("invert", *options)
     assert "net-analysis/invert/invert.npz" in inverted.stdout
     record = json.loads(Path("net-analysis/invert/invert.json").read_text())
     assert record["provenance"]["checkpoint"] == "net.pt"
-    assert record["provenance"]["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
+    assert record["provenance"]["command"] == ["irevnet-analyze", "invert", *options]
 
 
 def test_images_are_encoded_and_decoded_to_identical_ones(run):
@@ -814,14 +815,15 @@ def test_the_papers_run_is_planned_on_a_folder_like_imagenet(small_imagenet, mod
 @pytest.mark.parametrize("model", ["irevnet-a", "irevnet-b", "revnet-56", "resnet-50"])
 def test_the_papers_run_is_begun_on_a_folder_like_imagenet(small_imagenet, model):
     size = ("--image-size", "64", "-b", "2", "--max-steps", "2")
-    begun = main("train", "--model", model, *AS_THE_PAPER, *size, "--out", "run")
+    command = ("train", "--model", model, *AS_THE_PAPER, *size, "--out", "run")
+    begun = main(*command)
     assert begun.exit_code == 0, begun.output
     assert json.loads(begun.stdout) == {"run": "run", "finished": False, "step": 2}
     assert "stopped after step 2 of 600,000; go on with 'irevnet train --resume run'" in begun.stderr
     settings = json.loads(Path("run/config.json").read_text())
     assert settings["training"]["memory"] == ("reversible" if model.startswith("irevnet") else "plain")
     assert settings["classes"] == ["n01440764", "n01443537"]
-    assert settings["provenance"]["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
+    assert settings["provenance"]["command"] == ["irevnet", *command]
     assert settings["transform"]["resize"] == 73
 
 
