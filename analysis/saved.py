@@ -90,7 +90,11 @@ class SavedRun:
     @property
     def checkpoint(self) -> str:
         """What `--ckpt` has to be for the same network."""
-        return str(self.folder if self.config else self.network.get("checkpoint") or self.folder)
+        if self.config:
+            return str(self.folder)
+        commands = [list(study.provenance.get("command", [])) for study in self.studies.values()]
+        named = [command[command.index("--ckpt") + 1] for command in commands if "--ckpt" in command[:-1]]
+        return str(self.network.get("checkpoint") or next(iter(named), self.folder))  # without a file: torchvision:NAME
 
 
 def read_run(folder: Path) -> SavedRun:

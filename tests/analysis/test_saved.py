@@ -62,6 +62,9 @@ def test_results_of_a_checkpoint_are_read_without_a_run(tmp_path, inversion):
     assert saved.name == "net"
     assert isinstance(saved.studies["invert"].result, InversionResult)
     assert saved.checkpoint == "some where/net.pt"
+    command = ["irevnet-analyze", "invert", "--ckpt", "torchvision:resnet18"]
+    inversion.save(tmp_path / "x-analysis" / "invert", {**RECORD, "checkpoint": None, "command": command})
+    assert read_run(tmp_path / "x-analysis").checkpoint == "torchvision:resnet18"
 
 
 def test_of_a_comparison_every_network_is_kept(tmp_path, probes):
