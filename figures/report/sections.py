@@ -202,7 +202,7 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
                 "-" if count is None else f"{count / 1e6:.1f} M",
             )
         )
-        figure = plot_network(network["architecture"], network["config"])
+        figure = _draw_network(run)
         caption = f"{name}, drawn from its config as in Figs. 1 and 2."
         drawing = Drawing.of(figure, caption, f"{run.name}-network")
         columns.append(Column(title=name if len(runs) > 1 else "", blocks=[drawing]))
@@ -219,6 +219,15 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         missing=[],
         groups=[[column] for column in columns] + [[Column(title="", blocks=[table])]],
     )
+
+
+def _draw_network(run: SavedRun) -> Figure:
+    try:
+        return plot_network(run.network["architecture"], run.network["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the config that {run.folder} keeps describes no {run.network['architecture']}: {error}"
+        ) from error
 
 
 def _test_accuracy(run: SavedRun) -> float | None:

@@ -147,6 +147,18 @@ def test_a_run_without_studies_has_a_page_that_says_how_to_get_them(tmp_path, tw
     assert "resnet-small has no inverse." in text
 
 
+def test_a_config_that_describes_no_network_is_named(tmp_path, two_runs):
+    path = two_runs[1] / "config.json"
+    config = json.loads(path.read_text())
+    config["config"] |= {"blocks": [2]}
+    path.write_text(json.dumps(config))
+    for study in (two_runs[1] / "analysis").iterdir():
+        for file in study.iterdir():
+            file.unlink()
+    with pytest.raises(ValueError, match=r"the config that \S+resnet keeps describes no ResNet"):
+        build_report([read_run(two_runs[1])], tmp_path / "page.html")
+
+
 def charts(probe, probes, sweep, inversion, spectrum_result, spectra_by_depth) -> list[Chart]:
     return [
         chart_depth_probe(probe),
