@@ -21,7 +21,7 @@ from figures.style import style
 from figures.table import TextTable
 from figures.vega import DASHES, page_ink, plain_text, vega_lite
 
-_NUMBER = re.compile(r"(-?\d[\d,.]*(e[-+]\d+)?( [sM]|%)?( \(.*\))?)|-?|not finite")
+_NUMBER = re.compile(r"(-?\d[\d,.]*(e[-+]\d+)?( [sM]|%)?( \([^()]*\))?)|-?|not finite")
 
 PHOTOGRAPH = 96
 """Images at least so wide are kept as JPEG on a page; smaller ones, whose pixels are seen, as PNG."""

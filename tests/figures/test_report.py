@@ -213,8 +213,11 @@ def test_a_panel_of_every_kind_of_line_is_drawn():
 
 
 def test_columns_of_numbers_are_told_from_text():
-    rows = [("block 1", "1,234", "5.1% (4% to 6%)", "-", "12 s", "1ef829f"), ("2 b", "-0.5", "1e-07", "3", "", "abc")]
-    assert Table.of(TextTable("abcdef", rows), "caption", "name").numeric == [1, 2, 3, 4]
+    rows = [
+        ("block 1", "1,234", "5.1% (4% to 6%)", "-", "12 s", "1ef829f", "3 (image 2) to 1 (image 4)"),
+        ("2 b", "-0.5", "1e-07", "3", "", "abc", "1 (image 7)"),
+    ]
+    assert Table.of(TextTable("abcdefg", rows), "caption", "name").numeric == [1, 2, 3, 4]
 
 
 def test_small_images_are_kept_to_the_pixel_and_photographs_small():
