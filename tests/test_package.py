@@ -39,6 +39,7 @@ def test_the_wheel_holds_the_four_names_and_nothing_else(tmp_path):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"irevnet", "analysis", "figures", "cli.py"}
     assert {"irevnet/py.typed", "analysis/py.typed", "figures/py.typed"} <= set(names)
+    assert {f"figures/report/page.{suffix}" for suffix in ("html.jinja", "css", "js")} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
 
 
