@@ -77,6 +77,10 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
     due = {study: "due" for study in STUDIES[1:]}
     assert states("--dry-run", "--seed", "1") == {"training-curves": "up to date", **due}
     assert states("--dry-run", "--classes", "3") == {"training-curves": "up to date", **due}
+    for place in (Path("others") / split / str(digit) for split in ("train", "val") for digit in range(10)):
+        place.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 7, dtype=np.uint8)).save(place / "a.png")
+    assert states("--dry-run", "--data", "others") == {"training-curves": "up to date", **due}  # the same ten classes
     Path("runs/first/analysis/spectrum/spectrum.json").unlink()
     assert [study for study, state in states("--dry-run").items() if state == "due"] == ["spectrum"]
     Path("runs/first/analysis/pca/pca.npz").write_bytes(b"damaged")
@@ -173,6 +177,9 @@ def test_studies_are_sized_to_the_network_and_the_data(many_classes):
         "it has no inverse",
         "it has no inverse",
     ]
+    for size, values in (("128", True), ("64", False)):  # a fifteenth of 49,152 and of 12,288
+        smaller = analyze("all", *options[:5], size, *options[6:], "--json")
+        assert ("--num-values 1000" in smaller.stdout) == values
     fewer = analyze("all", *options, "--classes", "50", "--json")
     assert "--classes 50" in json.loads(fewer.stdout)["studies"][5]["command"]
     assert "--classes 100" not in fewer.stdout
