@@ -723,9 +723,7 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
     from analysis.agenda import agenda
     from analysis.reproduction import check_page
     from analysis.study import check_comparable
-    from irevnet.runs import choose_device
 
-    choose_device(options["device"])
     studies = [_open(each, **options) for each in (ckpt or (None,))]
     check_comparable(studies)
     own = {"ckpt", "model", "image_size", "out", "dry_run", "as_json"}

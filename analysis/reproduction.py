@@ -97,10 +97,14 @@ def _studies(run: SavedRun) -> list[dict[str, Any]]:
     return steps
 
 
+def versions(provenance: Mapping[str, Any]) -> list[str]:
+    """What a command was run with: packages and Python, with their versions."""
+    packages = [f"{name} {version}" for name, version in provenance.get("versions", {}).items()]
+    return [*packages, *([f"Python {provenance['python']}"] if provenance.get("python") else [])]
+
+
 def _environment(provenance: Mapping[str, Any]) -> str:
-    versions = provenance.get("versions", {})
-    parts = [f"{name} {version}" for name, version in versions.items()]
-    parts += [f"Python {provenance['python']}"] if provenance.get("python") else []
+    parts = versions(provenance)
     parts += [f"commit {provenance['commit'][:12]}"] if provenance.get("commit") else []
     parts += [f"on {provenance['device']}"] if provenance.get("device") else []
     return ", ".join(parts)

@@ -13,12 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from analysis.findings import Finding, caveats
-from analysis.reproduction import reproduction, script
+from analysis.reproduction import reproduction, script, versions
 from analysis.saved import SavedRun
 from figures.report.blocks import Table
 from figures.report.sections import build_sections, run_names
 from figures.table import TextTable
 from figures.vega import VEGA_LITE
+
+VERDICTS = {"agrees": "agrees", "differs": "differs", "open": "cannot be told"}
+"""As a page says them."""
 
 
 def build_report(runs: Sequence[SavedRun], path: Path) -> str:
@@ -44,6 +47,7 @@ def build_report(runs: Sequence[SavedRun], path: Path) -> str:
         script=Markup(_script()),
         sections=sections,
         several=len(runs) > 1,
+        verdicts=VERDICTS,
         caveats=caveats([run.network for run in runs]),
         tally=_tally([finding for _, finding in findings]),
         summary=_summary(findings, several=len(runs) > 1),
@@ -84,9 +88,8 @@ def _tally(findings: Sequence[Finding]) -> str:
 
 
 def _summary(findings: Sequence[tuple[str, Finding]], *, several: bool) -> Table:
-    verdicts = {"agrees": "agrees", "differs": "differs", "open": "cannot be told"}
     rows = [
-        (title, *[each.network] * several, each.paper, each.here, verdicts[each.verdict]) for title, each in findings
+        (title, *[each.network] * several, each.paper, each.here, VERDICTS[each.verdict]) for title, each in findings
     ]
     headings = ("study", *["network"] * several, "in the paper", "here", "verdict")
     return Table.of(TextTable(headings, rows), "What the paper found, and what was found here", "findings")
@@ -124,14 +127,5 @@ def _provenance(run: SavedRun) -> Table:
 
 
 def _versions(records: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        ", ".join(
-            [
-                *(f"{name} {number}" for name, number in record.get("versions", {}).items()),
-                *([f"Python {record['python']}"] if "python" in record else []),
-                *([record["platform"]] if "platform" in record else []),
-            ]
-        )
-        for record in records
-    ]
+    lines = [", ".join([*versions(each), *([each["platform"]] if "platform" in each else [])]) for each in records]
     return list(dict.fromkeys(line for line in lines if line))

@@ -1,42 +1,26 @@
 """The sections of a report: for each study what the paper found, what the runs found, and the figures and tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.findings import (
-    Finding,
-    find_accuracy,
-    find_components,
-    find_depth,
-    find_interpolation,
-    find_inversion,
-    find_spectrum,
-    find_training,
-)
+from analysis.findings import Finding, find_accuracy
 from analysis.results import (
     Comparison,
-    DepthProbeResult,
     InterpolationResult,
     InversionResult,
     PCASweepResult,
+    ProbeResult,
     Result,
-    SpectrumResult,
     TrainingCurvesResult,
 )
-from analysis.saved import INVERTIBLE, SavedRun
-from figures.chart import Chart
-from figures.depth_probe import chart_depth_probe, plot_depth_probe, tabulate_depth_probe
-from figures.interpolation import plot_interpolation, tabulate_interpolation
-from figures.inversion import chart_inversion, plot_inversion, tabulate_inversion
+from analysis.saved import INVERTIBLE, SavedRun, SavedStudy
 from figures.network import plot_network
-from figures.pca_sweep import chart_pca_sweep, plot_pca_sweep, tabulate_pca_sweep
-from figures.report.blocks import Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
-from figures.spectrum import chart_spectrum, plot_spectrum, tabulate_spectrum
+from figures.report.blocks import Download, Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
+from figures.report.studies import COMPONENTS, DEPTH, INTERPOLATION, INVERSION, SPECTRUM, TRAINING, PageStudy
 from figures.table import TextTable
-from figures.training_curves import chart_training_curves, plot_training_curves, tabulate_training_curves
 from irevnet.lookup import names_apart
 
 
@@ -78,12 +62,12 @@ def build_sections(runs: Sequence[SavedRun]) -> list[Section]:
     names = run_names(runs)
     return [
         _networks(runs, names),
-        _compared(runs, names, _TRAINING),
-        _single(runs, names, _INVERSION),
-        _single(runs, names, _INTERPOLATION),
-        _compared(runs, names, _SPECTRUM),
-        _compared(runs, names, _DEPTH),
-        _compared(runs, names, _COMPONENTS),
+        _compared(runs, names, TRAINING),
+        _single(runs, names, INVERSION),
+        _single(runs, names, INTERPOLATION),
+        _compared(runs, names, SPECTRUM),
+        _compared(runs, names, DEPTH),
+        _compared(runs, names, COMPONENTS),
     ]
 
 
@@ -91,89 +75,6 @@ def run_names(runs: Sequence[SavedRun]) -> list[str]:
     """What each run is called on the page: by its model or, where two share it, by its folder."""
     return names_apart([str(run.config.get("model", run.name)) for run in runs], [run.name for run in runs])
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Study:
-    """A study as a page shows it; `find` takes the result and, for a study of one network, its name."""
-
-    kind: type[Result]
-    title: str
-    paper: str
-    caption: str
-    find: Callable[..., list[Finding]]
-    tabulate: Callable[[Any], TextTable]
-    plot: Callable[[Any], Figure]
-    chart: Callable[[Any], Chart] | None = None
-
-
-_TRAINING = _Study(
-    kind=TrainingCurvesResult,
-    title="Training",
-    paper="Section 3.2 and Fig. 3 compare the training losses of i-RevNet (b) and a ResNet, averaged over 100 "
-    "iterations: to be invertible does not interfere with learning.",
-    caption="Training loss, a moving average, and test accuracy after each epoch (Fig. 3).",
-    find=find_training,
-    tabulate=tabulate_training_curves,
-    plot=plot_training_curves,
-    chart=chart_training_curves,
-)
-_INVERSION = _Study(
-    kind=InversionResult,
-    title="Reconstruction",
-    paper="Section 4.2 inverts the network: the relative error of an image is the norm of x - Φ⁻¹Φx over that "
-    "of x. Rounding is all that is lost.",
-    caption="Mean error from each depth in each arithmetic, and how many times larger, relatively, a small change of "
-    "the features comes back.",
-    find=find_inversion,
-    tabulate=tabulate_inversion,
-    plot=plot_inversion,
-    chart=chart_inversion,
-)
-_INTERPOLATION = _Study(
-    kind=InterpolationResult,
-    title="Paths between images",
-    paper="Section 4.2 and Fig. 5 walk in a straight line between the features of two images, and map every point of "
-    "it back to an image. Here a straight line of pixel values stands beside each.",
-    caption="Lines of features and of pixels.",
-    find=find_interpolation,
-    tabulate=tabulate_interpolation,
-    plot=plot_interpolation,
-)
-_SPECTRUM = _Study(
-    kind=SpectrumResult,
-    title="What is contracted around an image",
-    paper="Section 4.1 and Fig. 4 show the singular values of the Jacobian of the features at one image: few of them "
-    "hold most of the energy, the sum of their squares. E(d) is the share of the d largest.",
-    caption="Singular values, sorted, and the energy that the largest hold: medians over the images, with the range of "
-    "all of them and of their 95% intervals (Fig. 4).",
-    find=find_spectrum,
-    tabulate=tabulate_spectrum,
-    plot=plot_spectrum,
-    chart=chart_spectrum,
-)
-_DEPTH = _Study(
-    kind=DepthProbeResult,
-    title="Separation with depth",
-    paper="Section 5.1 and Fig. 6 probe the features of every block, averaged over space, with a linear SVM and the "
-    "nearest neighbour: though nothing is discarded, classes become linearly separable and contracted step by step.",
-    caption="Test accuracy of a linear SVM and of 1-NN at each block, with 95% intervals, and the distances within "
-    "classes over those between them (Fig. 6).",
-    find=find_depth,
-    tabulate=tabulate_depth_probe,
-    plot=plot_depth_probe,
-    chart=chart_depth_probe,
-)
-_COMPONENTS = _Study(
-    kind=PCASweepResult,
-    title="How few directions the classes need",
-    paper="Section 5.2 and Fig. 7 show the probes only the first d principal components of the last features.",
-    caption="Test accuracy of a linear SVM and of 1-NN on the first d principal components, and the share of the "
-    "variance that these hold (Fig. 7).",
-    find=find_components,
-    tabulate=tabulate_pca_sweep,
-    plot=plot_pca_sweep,
-    chart=chart_pca_sweep,
-)
 
 _PAPERS_TABLE = (
     ("ResNet-50 (paper, ImageNet)", "no", "no", "24.7%", "26 M"),
@@ -236,14 +137,14 @@ def _test_accuracy(run: SavedRun) -> float | None:
     if kept is not None:
         return float(kept)
     for study in run.studies.values():
-        if isinstance(study.result, DepthProbeResult | PCASweepResult) and len(study.result.networks) == 1:
+        if isinstance(study.result, ProbeResult) and len(study.result.networks) == 1:
             own = float(study.result.network_accuracy[0])
             if own == own and study.provenance["classes_studied"] == study.provenance["classes"]:
                 return own
     return None
 
 
-def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Section:
+def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: PageStudy) -> Section:
     """Of a study of one network: a column each."""
     columns, findings = [], []
     for run, name in zip(runs, names):
@@ -253,7 +154,7 @@ def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Se
         result: Any = study.result
         findings += shown.find(result, name)
         file = f"{run.name}-{result.STUDY}"
-        downloads = saved_figure(study, file) or figure_files(shown.plot(result), file)
+        downloads = _files(shown, result, [study], file)
         blocks: list[Any] = []
         if isinstance(result, InversionResult):
             blocks.append(Gallery.of(result))
@@ -266,7 +167,7 @@ def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Se
     return _section(shown, findings, _missing(runs, names, shown.kind), [columns] if columns else [])
 
 
-def _compared(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> Section:
+def _compared(runs: Sequence[SavedRun], names: Sequence[str], shown: PageStudy) -> Section:
     """Of a study of several networks: those that looked at the same images in one figure, the others by themselves."""
     groups, findings = [], []
     for found, called in _alike(runs, names, shown.kind):
@@ -276,14 +177,18 @@ def _compared(runs: Sequence[SavedRun], names: Sequence[str], shown: _Study) -> 
         findings += shown.find(result, **_context(result, records))
         file = result.STUDY if len(found) == len(runs) > 1 else f"{found[0].name}-{result.STUDY}"
         assert shown.chart is not None
-        drawn = saved_figure(studies[0], file) if len(studies) == 1 else []
-        drawn = drawn or figure_files(shown.plot(result), file)
         blocks = [
-            PageChart.of(shown.chart(result), shown.caption, drawn),
+            PageChart.of(shown.chart(result), shown.caption, _files(shown, result, studies, file)),
             Table.of(shown.tabulate(result), f"{shown.title}: {', '.join(result.subjects)}", file),
         ]
         groups.append([Column(title="", blocks=blocks)])
     return _section(shown, findings, _missing(runs, names, shown.kind), groups)
+
+
+def _files(shown: PageStudy, result: Any, studies: Sequence[SavedStudy], name: str) -> list[Download]:
+    """The figure of a result as it lies beside the one study that it is of; else drawn."""
+    drawn = saved_figure(studies[0], name) if len(studies) == 1 else []
+    return drawn or figure_files(shown.plot(result), name)
 
 
 def _context(result: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -342,7 +247,7 @@ def _missing(runs: Sequence[SavedRun], names: Sequence[str], kind: type[Result])
 
 
 def _section(
-    shown: _Study, findings: Sequence[Finding], missing: Sequence[Missing], groups: Sequence[Sequence[Column]]
+    shown: PageStudy, findings: Sequence[Finding], missing: Sequence[Missing], groups: Sequence[Sequence[Column]]
 ) -> Section:
     return Section(
         anchor=shown.kind.STUDY,
