@@ -148,7 +148,7 @@ def models(as_json: bool) -> None:
 """Fields of TrainConfig; what is not given is the recipe's."""
 
 
-@main.command()
+@main.command(distributed=True)
 @click.option("--model", help="A network by name; see 'irevnet models'.  [default: irevnet-small]")
 @data_options
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize the images to N x N.  [default: their own size]")
@@ -186,7 +186,7 @@ def train(
     imagenet   the paper's: 600,000 steps of 256, rate 0.1 x 0.1 every 160,000, --memory reversible
 
     Ctrl-C finishes the step, saves, and says how to go on; on one CPU, --resume ends with the very network that an
-    uninterrupted run ends with.
+    uninterrupted run ends with. On several GPUs: torchrun --nproc-per-node 4 $(which irevnet) train ...
 
     \b
     RUN/config.json   what was asked for           RUN/last.pt   the newest checkpoint (used by default)
@@ -195,6 +195,7 @@ def train(
     """
     import torch
 
+    from irevnet import distributed
     from irevnet.runs import new_run, resume_run
     from irevnet.settings import check_unchanged, choose_settings, read_settings
 
@@ -207,7 +208,7 @@ def train(
     else:
         check_unchanged(resume, given)
         settings = read_settings(resume)
-    torch.manual_seed(settings.seed)  # the initial weights and dropout
+    torch.manual_seed(settings.seed + distributed.rank())  # the initial weights, which are the first's, and dropout
     if dry_run:
         _show_plan(settings, places, as_json=as_json)
         return
@@ -262,7 +263,7 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
         click.echo(f"{name:20s}{text}")
 
 
-@main.command()
+@main.command(distributed=True)
 @ckpt_option
 @data_options
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
@@ -487,20 +488,19 @@ def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Study]":
     return studies
 
 
-@analyze.command()
+@analyze.command(distributed=True)
 @depths_option
 @layers_option
 @click.option(
     "--part",
     type=Part(),
-    default="1/1",
-    show_default=True,
-    help="Extract one of several equal parts of the images, for processes that share the work.",
+    help="Extract one of several equal parts of the images, for processes that are started one by one.  [default: all, "
+    "which the processes of torchrun share]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of fresh weights.")
 @network_options
 def features(
-    depths: list[int] | None, layers: list[str] | None, part: tuple[int, int], as_json: bool, **options: Any
+    depths: list[int] | None, layers: list[str] | None, part: tuple[int, int] | None, as_json: bool, **options: Any
 ) -> None:
     """Extract the features of each block, averaged over space, into memory maps on disk.
 
@@ -513,18 +513,20 @@ def features(
     FOLDER/SPLIT/logits.npy    the network's outputs
     FOLDER/SPLIT/labels.npy    the class of each image
     """
+    from irevnet import distributed
+
     studies = _open_networks(**options)
     chosen = [study.layers(depths, layers) for study in studies]
     stores = [study.store() for study in studies]
-    extracted = [
-        (store, study.extract(store, at, part=part)) for study, at, store in zip(studies, chosen, stores, strict=True)
-    ]
+    share = part or distributed.part()
+    counts = [study.extract(store, at, part=share) for study, at, store in zip(studies, chosen, stores, strict=True)]
+    extracted = list(zip([str(store.folder) for store in stores], map(int, distributed.total(*counts))))
     if as_json:
-        print_json({"stores": [{"folder": str(store.folder), "extracted": count} for store, count in extracted]})
+        print_json({"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]})
         return
-    for store, count in extracted:
+    for folder, count in extracted:
         click.echo(f"{count:,} images extracted, the others were there", err=True)
-        click.echo(store.folder)
+        click.echo(folder)
 
 
 @analyze.command("depth-probe")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from irevnet import distributed
 from irevnet.lookup import find
 from irevnet.transforms import (
     CIFAR10_STATISTICS,
@@ -179,10 +180,15 @@ def _from_torchvision(
     """The opener of a data set whose files torchvision downloads, checks and reads."""
 
     def open_set(root: Path, download: bool) -> DataSource:
+        def fetch() -> None:
+            kind(root, download=True)
+
         @functools.cache
         def read(split: Split) -> Any:
             try:
-                return kind(root, train=split == "train", download=download)
+                if download:
+                    distributed.from_first(fetch)  # the others find what it fetched
+                return kind(root, train=split == "train")
             except RuntimeError as error:
                 raise FileNotFoundError(
                     f"{name} is not under {root}, or is damaged there; name its folder with --data-root, or fetch it "
@@ -300,9 +306,16 @@ def _draw(count: int, available: Sequence[str], name: str, seed: int) -> list[st
     return np.random.default_rng(seed).choice(np.array(available), count, replace=False).tolist()
 
 
-def batches(data: Dataset[tuple[Tensor, int]], batch_size: int, *, workers: int = 0) -> DataLoader[Any]:
-    """Batches of inputs `(n, c, h, w)` and labels `(n,)`: all images, in order."""
-    return _loader(data, batch_size, workers=workers)
+def batches(
+    data: Dataset[tuple[Tensor, int]], batch_size: int, *, part: tuple[int, int] = (1, 1), workers: int = 0
+) -> DataLoader[Any]:
+    """Batches of inputs `(n, c, h, w)` and labels `(n,)`: all images once, in order; of `part` (k, n), the k-th of n
+    nearly equal parts of them.
+    """
+    number, parts = part
+    count = len(data)  # type: ignore[arg-type]
+    rows = range(count * (number - 1) // parts, count * number // parts)
+    return _loader(data, batch_size, sampler=rows, workers=workers)
 
 
 def training_batches(
@@ -313,16 +326,21 @@ def training_batches(
     seed: int = 0,
     epoch: int = 1,
     start: int = 0,
+    part: tuple[int, int] = (1, 1),
     workers: int = 0,
 ) -> DataLoader[Any]:
     """The batches of an epoch from the one numbered `start` on, in random order and randomly changed.
 
     All is drawn by seed, epoch and image alone. So the batches of an epoch are the same whenever they are asked for,
     from whichever start and by however many workers. The few images that do not fill a batch are left out (batch
-    normalisation would weigh them too much).
+    normalisation would weigh them too much). With `part` (k, n), the k-th of n equal parts of each batch; n has to
+    divide the batch size.
     """
+    number, parts = part
     order = np.random.default_rng([seed, epoch]).permutation(len(data))  # type: ignore[arg-type]
     order = order[start * batch_size : len(order) // batch_size * batch_size]
+    batch_size //= parts
+    order = order.reshape(-1, parts, batch_size)[:, number - 1].flatten()
     if augmentation != "none":
         assert isinstance(data, LabelledImages)
         data = _Augmented(data, augmentation, (seed, epoch))

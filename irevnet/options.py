@@ -134,7 +134,7 @@ network_options = _group(
 config_options = _group(
     click.option("--epochs", type=int, help="Passes over the training set."),
     click.option("--steps", type=int, help="Steps in all, instead of epochs."),
-    click.option("-b", "--batch-size", type=int, help="Images a step."),
+    click.option("-b", "--batch-size", type=int, help="Images a step, of all processes together."),
     click.option("--lr", "learning_rate", type=float, help="The highest learning rate."),
     click.option("--schedule", type=click.Choice(["one-cycle", "step"]), help="How the learning rate changes."),
     click.option(
@@ -176,5 +176,10 @@ config_options = _group(
         "--channels-last/--no-channels-last", default=None, help="Keep tensors in the order many convolutions prefer."
     ),
     click.option("--compile/--no-compile", default=None, help="Compile the network with torch.compile."),
+    click.option(
+        "--sync-bn/--no-sync-bn",
+        default=None,
+        help="On several GPUs, normalise by the statistics of the whole batch instead of each GPU's own part.",
+    ),
 )
 """The settings of a training, each named like its field in `irevnet.recipes.TrainConfig`."""

@@ -17,7 +17,7 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training set; or else
         steps: the number of steps.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         learning_rate: its highest value.
         schedule: `"one-cycle"`: up from a 25th of it along a cosine over the first fifth of the steps, then down to
             nearly 0 along a cosine. `"step"`: constant but for the decays.
@@ -36,6 +36,8 @@ class TrainConfig:
             inverted as exactly as ever. float16 scales the loss and leaves out steps that overflow.
         channels_last: keep tensors in (n, h, w, c) order, which many convolutions are faster in.
         compile: compile the network with `torch.compile`; with `memory="plain"` only.
+        sync_bn: where several GPUs share a batch, normalise by the statistics of all of it; otherwise each normalises
+            by those of its own images.
     """
 
     epochs: int | None = None
@@ -54,6 +56,7 @@ class TrainConfig:
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = False
+    sync_bn: bool = False
 
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None) or (self.epochs or self.steps or 0) < 1 or self.batch_size < 2:

@@ -146,7 +146,7 @@ def _differentiate(
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     """Lets batch normalisation update copies of its running statistics, so that they are updated once a step."""
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [dict(norm._buffers) for norm in norms]
     for norm, buffers in zip(norms, kept):
         norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from irevnet import distributed
 from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
 from irevnet.data import DataSource, choose_classes, open_data
 from irevnet.files import atomic_write, write_json, write_text
@@ -33,7 +34,7 @@ SAVE_EVERY = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run and its folder.
+    """A training run and its folder, into which the first process of a group writes for all.
 
     Attributes:
         folder: where it is kept.
@@ -70,8 +71,8 @@ class Run:
         while not self.finished:
             try:
                 metrics = next(steps)
-                end = stop() or training.step - first == max_steps
-                if metrics or end or time.monotonic() - saved > SAVE_EVERY:
+                end = distributed.any_of(stop()) or training.step - first == max_steps
+                if metrics or end or distributed.any_of(time.monotonic() - saved > SAVE_EVERY):
                     self._save()
                     saved = time.monotonic()
             except FloatingPointError as error:
@@ -86,6 +87,9 @@ class Run:
             raise FloatingPointError(
                 f"a weight is no longer finite after step {self.training.step}; try a lower learning rate"
             )
+        state = self.training.state()
+        if distributed.rank() > 0:
+            return
         history = self.training.history
         rows = [dataclasses.asdict(metrics) for metrics in history]
         names = [field.name for field in dataclasses.fields(EpochMetrics)]
@@ -96,7 +100,6 @@ class Run:
         with atomic_write(self.folder / "losses.csv") as temporary:
             losses.to_csv(temporary, float_format="%.6g")
         now = dataclasses.replace(self.checkpoint, metrics=rows[-1] if rows else {"step": self.training.step})
-        state = self.training.state()
         save_checkpoint(self.folder / "last.pt", now, training=state)
         ended_epoch = bool(history) and history[-1].step == self.training.step
         if ended_epoch and history[-1].test_top1 >= max(metrics.test_top1 for metrics in history):
@@ -116,18 +119,35 @@ def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str
 
     Raises `FileExistsError` if the folder holds anything: a run is never written over.
     """
+    folder = distributed.from_first(lambda: _unused_folder(folder, settings))
+    training, checkpoint = prepare(settings, **options)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    if distributed.rank() == 0:
+        _begin_folder(run, settings, command)
+    return run
+
+
+def _unused_folder(folder: Path | None, settings: RunSettings) -> Path:
     if folder is None:
         data = Path(settings.data).resolve().name
-        folder = Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
+        return Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / "config.json").exists():
             raise FileExistsError(
                 f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
             )
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
-    training, checkpoint = prepare(settings, **options)
+    return folder
+
+
+def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> None:
+    folder, training, checkpoint = run.folder, run.training, run.checkpoint
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {"device": str(training.device), "threads": torch.get_num_threads()}
+    environment = {
+        "device": str(training.device),
+        "processes": distributed.size(),
+        "threads": torch.get_num_threads(),
+    }
     content = {
         **dataclasses.asdict(settings),
         **plain(checkpoint),
@@ -136,7 +156,6 @@ def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str
     }
     write_json(folder / "config.json", content)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
-    return Run(folder=folder, training=training, checkpoint=checkpoint)
 
 
 def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
@@ -225,12 +244,24 @@ def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
 
 
 def choose_device(name: str) -> str:
-    """`"cpu"`, `"cuda"` or, for `"auto"`, the latter where there is one; `ValueError` if it is asked for in vain."""
+    """`"cpu"`, `"cuda"` or, for `"auto"`, the latter where there is one; of several GPUs, each of the processes that
+    torchrun has started on this machine has its own.
+
+    Raises `ValueError` if CUDA is asked for in vain, or by more processes than there are GPUs.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("torch finds no CUDA device here; compute on the cpu instead")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if not distributed.launched():
+        return "cuda"
+    number, count = distributed.local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"torchrun has started more processes on this machine than its {count} GPUs; lower --nproc-per-node, or "
+            "compute on the cpu"
+        )
+    return f"cuda:{number}"
 
 
 def study_folder(checkpoint: Path, study: str) -> Path:

@@ -5,10 +5,11 @@ Results go to standard output, everything else to standard error.
 
 import json
 import math
+import os
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +34,14 @@ class WrongInput(click.ClickException):
 
 
 class Command(click.Command):
-    """A command that answers errors with one line instead of a traceback, unless --debug is given."""
+    """A command that answers errors with one line instead of a traceback, unless --debug is given.
 
-    def __init__(self, *args: Any, **options: Any):
+    One that is `distributed` may be run by torchrun, in several processes that share its work, and has a device.
+    """
+
+    def __init__(self, *args: Any, distributed: bool = False, **options: Any):
         super().__init__(*args, **options)
+        self.distributed = distributed
         self.params.append(click.Option(["--debug"], is_flag=True, help="Show a traceback when something goes wrong."))
 
     def make_context(
@@ -51,7 +56,8 @@ class Command(click.Command):
         debug = ctx.params.pop("debug")
         try:
             _require_torch()
-            return super().invoke(ctx)
+            with _among_processes(self, ctx):
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # the last is a reader that has seen enough, such as head, which click ends on without a word
         except Exception as error:
@@ -61,6 +67,25 @@ class Command(click.Command):
                 raise WrongInput(_one_line(error)) from error
             kind = type(error).__name__
             raise click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)") from error
+
+
+@contextmanager
+def _among_processes(command: Command, ctx: click.Context) -> Iterator[None]:
+    """Joins the processes that torchrun has started, of which the first alone speaks."""
+    from irevnet import distributed
+    from irevnet.runs import choose_device
+
+    if not distributed.launched():
+        yield
+        return
+    if not command.distributed:
+        raise ValueError(f"'{ctx.command_path}' is the work of one process; run it without torchrun")
+    with distributed.process_group(choose_device(ctx.params["device"])), ExitStack() as stack:
+        if distributed.rank() > 0:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 class Group(click.Group):

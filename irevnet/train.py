@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from irevnet import distributed
 from irevnet.data import LabelledImages, batches, training_batches
 from irevnet.model import IRevNet
 from irevnet.recipes import TrainConfig
@@ -69,12 +71,16 @@ def evaluate(
     workers: int = 0,
     track: Track = no_progress,
 ) -> Evaluation:
-    """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on."""
+    """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on.
+
+    Processes of a group (`irevnet.distributed`) share the images; each gets the result of all of them.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     loss, top1, top5, count = 0.0, 0, 0, 0
-    for images, labels in track(batches(data, batch_size, workers=workers), "evaluating"):
+    loader = batches(data, batch_size, part=distributed.part(), workers=workers)
+    for images, labels in track(loader, "evaluating"):
         labels = labels.to(device)
         logits = model(images.to(device))
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
@@ -83,7 +89,8 @@ def evaluate(
         top5 += int(ranked.sum())
         count += len(labels)
     model.train(training)
-    return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=count)
+    loss, top1, top5, count = distributed.total(loss, top1, top5, count)
+    return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=int(count))
 
 
 class Training:
@@ -91,6 +98,10 @@ class Training:
 
     It can stop after any step: `state()` is all that it takes to go on, and `restore` goes on as if it had never
     stopped, to the last bit where the device computes reproducibly (a CPU with the same number of threads does).
+
+    Processes of a group (`irevnet.distributed`) share each batch equally, and take the same step by the mean of their
+    gradients; what is measured is of all of them. The running statistics of batch normalisation are those of the first
+    process, as DistributedDataParallel has it.
 
     Args:
         model: maps images `(n, c, h, w)` to logits `(n, classes)`.
@@ -114,7 +125,8 @@ class Training:
         losses: the training loss of every step done, in nats.
 
     Raises:
-        ValueError: the training set does not fill one batch, or a network that is no i-RevNet is to save memory.
+        ValueError: the training set does not fill one batch, the processes of a group cannot share it equally, a
+            network that is no i-RevNet is to save memory, or batch normalisation is to be synchronised without GPUs.
     """
 
     def __init__(
@@ -139,6 +151,7 @@ class Training:
             model.memory = config.memory
         elif config.memory != "plain":
             raise ValueError(f"memory={config.memory!r} needs an i-RevNet; a {type(model).__name__} takes 'plain'")
+        _check_shares(config.batch_size, distributed.size())
         self.num_steps = config.num_steps(self.steps_per_epoch)
         self.step = 0
         self.history: list[EpochMetrics] = []
@@ -153,7 +166,8 @@ class Training:
         self.device = next(model.parameters()).device
         self._layout = torch.channels_last if config.channels_last else torch.preserve_format
         model.to(memory_format=self._layout)
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if config.compile else model
+        forward = _shared(model, self.device, sync_bn=config.sync_bn)
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(forward) if config.compile else forward
         self._optimiser = torch.optim.SGD(
             model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -181,6 +195,7 @@ class Training:
                 seed=self._seed,
                 epoch=epoch + 1,
                 start=done,
+                part=distributed.part(),
                 workers=self._workers,
             )
             last = min(self.num_steps, (epoch + 1) * self.steps_per_epoch)
@@ -201,7 +216,9 @@ class Training:
         self.model.train()
         logits = self._logits(images.to(self.device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels)
-        value = loss.item()
+        correct = (logits.argmax(dim=1) == labels).sum()
+        summed, correct = distributed.total(loss.item(), correct.item())
+        value = summed / distributed.size()
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} at step {self.step + 1}, learning rate {rate:.3g}; try a lower learning rate"
@@ -214,7 +231,7 @@ class Training:
         self._scaler.update()
         self.step += 1
         self.losses.append(value)
-        self._correct += int((logits.argmax(dim=1) == labels).sum())
+        self._correct += int(correct)
 
     def _logits(self, images: Tensor) -> Tensor:
         dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
@@ -224,6 +241,7 @@ class Training:
     def _end_epoch(self, epoch: int) -> EpochMetrics:
         started = time.perf_counter()
         steps = self.step - (epoch - 1) * self.steps_per_epoch
+        distributed.copy_from_first(self.model.buffers())
         test = evaluate(self.model, self.test_data, batch_size=4 * self.config.batch_size, workers=self._workers)
         metrics = EpochMetrics(
             epoch=epoch,
@@ -241,7 +259,10 @@ class Training:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU."""
+        """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU.
+
+        The states of the random generators are those of all processes of a group, by rank.
+        """
         cuda = self.device.type == "cuda"
         return {
             "step": self.step,
@@ -250,12 +271,14 @@ class Training:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "generator": torch.get_rng_state(),
-            "device_generator": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "generators": distributed.gather(torch.get_rng_state()),
+            "device_generators": distributed.gather(torch.cuda.get_rng_state(self.device)) if cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a state, and with it torch's global generators; the network must have the weights of that moment.
+
+        It may be that of another number of processes; one for which it has no generators keeps its own.
 
         Raises `ValueError` if the state is not of such a run.
         """
@@ -266,19 +289,42 @@ class Training:
             self.losses = state["losses"].tolist()
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
-            torch.set_rng_state(state["generator"])
-            if self.device.type == "cuda" and state["device_generator"] is not None:
-                torch.cuda.set_rng_state(state["device_generator"], self.device)
+            if distributed.rank() < len(state["generators"]):
+                torch.set_rng_state(state["generators"][distributed.rank()].clone())  # of a view torch crashes
+                if self.device.type == "cuda" and state["device_generators"] is not None:
+                    torch.cuda.set_rng_state(state["device_generators"][distributed.rank()].clone(), self.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
                 f"this is not the state of such a training run: {type(error).__name__}: {error}"
             ) from error
 
 
+def _check_shares(batch_size: int, processes: int) -> None:
+    if batch_size % processes or batch_size < 2 * processes:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be shared by {processes} processes; choose a multiple of "
+            f"{processes} that has at least 2 images for each"
+        )
+
+
+def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
+    """The network as it goes forward: where several processes train it, one that takes the mean of their gradients."""
+    if sync_bn and device.type != "cuda":
+        raise ValueError(
+            f"sync_bn=True needs GPUs, where torch can do it, and this is the {device.type}; leave it out, and each "
+            "process normalises by its own images"
+        )
+    if distributed.size() == 1:
+        return model
+    if sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
 def _check_reconstruction(model: nn.Module, step: int) -> None:
     assert isinstance(model, IRevNet)
     assert model.reconstruction_error is not None
-    error = model.reconstruction_error.item()
+    error = distributed.highest(model.reconstruction_error.item())
     if not error <= MAX_RECONSTRUCTION_ERROR:
         raise FloatingPointError(
             f"at step {step} back-propagation rebuilt its input with a relative error of {error:.1e}, above "

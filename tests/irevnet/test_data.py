@@ -118,7 +118,7 @@ def test_absent_files_are_asked_for(tmp_path, name):
 def test_files_are_fetched_only_where_asked(tmp_path, monkeypatch):
     asked = []
 
-    def fetch(root, train, download):
+    def fetch(root, train=True, download=False):
         asked.append(download)
         raise RuntimeError("no network")
 
