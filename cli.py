@@ -91,6 +91,13 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     return study
 
 
+def _hold(folder: Path) -> None:
+    """Has a folder for this process alone until the command ends."""
+    from irevnet.files import exclusive
+
+    click.get_current_context().with_resource(exclusive(folder))
+
+
 def _say_newest(path: Path) -> None:
     click.echo(f"using {path}, the newest run", err=True)
 
@@ -196,7 +203,7 @@ def train(
     import torch
 
     from irevnet import distributed
-    from irevnet.runs import new_run, resume_run
+    from irevnet.runs import default_folder, new_run, resume_run
     from irevnet.settings import check_unchanged, choose_settings, read_settings
 
     places = {name: options.pop(name) for name in ("data_root", "download", "device", "workers")}
@@ -212,10 +219,12 @@ def train(
     if dry_run:
         _show_plan(settings, places, as_json=as_json)
         return
+    folder = resume or out or default_folder(settings)
+    distributed.from_first(lambda: _hold(folder))
     if resume is None:
-        run = new_run(out, settings, command=command_line(), **places, track=track)
+        run = new_run(folder, settings, command=command_line(), **places, track=track)
     else:
-        run = resume_run(resume, settings, **places, track=track)
+        run = resume_run(folder, settings, **places, track=track)
     console = standard_error()
     with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -424,7 +433,7 @@ def invert(as_json: bool, **options: Any) -> None:
     measured = {name: options.pop(name) for name in names}
     study = _open(**options)
     model = study.checkpoint.irevnet
-    study.folder(InversionResult)
+    _hold(study.folder(InversionResult))
     generator = torch.Generator().manual_seed(study.seed)
     images, transform = study.images("test"), study.checkpoint.transform
     result = measure(model, images, transform, generator=generator, **measured, **study.passes())
@@ -473,7 +482,7 @@ def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None
     names = ("pairs", "num_pairs", "direction", "depth", "steps", "t", "even", "image_size")
     asked = {name: options.pop(name) for name in names}
     study = _open(**options)
-    study.folder(InterpolationResult)
+    _hold(study.folder(InterpolationResult))
     result = walk(study, files=images, **asked)
     files = study.save(result)
     _finish(files, result, plot_interpolation, tabulate_interpolation, as_json=as_json, animate=save_animation)
@@ -562,6 +571,7 @@ def depth_probe(
     from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
 
     studies = _open_networks(**options)
+    _hold(studies[0].folder(DepthProbeResult))
     networks = network_features(studies, [study.layers(depths, layers) for study in studies], DepthProbeResult)
     result = probe(networks, solver=solver, **studies[0].computing())
     files = save_comparison(studies, result)
@@ -597,6 +607,7 @@ def pca(
     studies = _open_networks(**options)
     names = None if layer is None else [layer]
     layers = [study.layers(None if depth is None else [depth], names)[-1:] for study in studies]
+    _hold(studies[0].folder(PCASweepResult))
     networks = network_features(studies, layers, PCASweepResult)
     result = pca_sweep(networks, dims=dims, solver=solver, **studies[0].computing())
     _finish(save_comparison(studies, result), result, plot_pca_sweep, tabulate_pca_sweep, as_json=as_json)
@@ -664,14 +675,20 @@ def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **option
     names = ("num_images", "depths", "layers", "num_values", "method", "precision", "tolerance", "resume")
     asked = {name: options.pop(name) for name in names}
     studies = _open_networks(**options)
+    folder = studies[0].folder(SpectrumResult)
+    _hold(folder)
+    files: list[Path] = []
+
+    def save(result: SpectrumResult) -> None:
+        files.extend(save_comparison(studies, result))
+
     with stop_on_signals() as stopped, status_line() as report:
         try:
-            result = spectra(studies, files=images, width=block_width, **asked, stop=stopped, report=report)
+            result = spectra(studies, files=images, width=block_width, **asked, stop=stopped, report=report, save=save)
         except Interrupted:
-            folder = studies[0].folder(SpectrumResult)
             click.echo(f"stopped; go on with the same command and --resume (its work is in {folder})", err=True)
             raise click.exceptions.Exit(1) from None
-    _finish(save_comparison(studies, result), result, plot_spectrum, tabulate_spectrum, as_json=as_json)
+    _finish(files, result, plot_spectrum, tabulate_spectrum, as_json=as_json)
 
 
 @analyze.command("training-curves")
@@ -700,6 +717,7 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     histories = read_histories(folders)
     folder = out or folders[0] / "analysis" / TrainingCurvesResult.STUDY
     check_folder(folder, TrainingCurvesResult.STUDY)
+    _hold(folder)
     result = compare(histories, window=window)
     record = {**provenance(command_line()), "runs": [describe_run(folder) for folder in folders], "window": window}
     files = result.save(folder, record)

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.linear_map import LinearMap
-from irevnet.files import atomic_write
+from irevnet.files import atomic_write, writing
 
 SEGMENT = 1024
 """Vectors of a basis that are kept together; a basis grows by so many at once."""
@@ -249,7 +249,8 @@ class GolubKahan:
     def save(self, folder: Path) -> None:
         """Writes the state, of which a basis that is there already only grows; killed in between, it loses nothing."""
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "basis.bin", "r+b" if self._saved else "wb") as file:
+        path = folder / "basis.bin"
+        with writing(path), open(path, "r+b" if self._saved else "wb") as file:
             for part in self.basis.parts(self._saved):
                 file.seek(self._saved * self.basis.size * part.element_size())
                 part.cpu().numpy().tofile(file)

@@ -26,7 +26,7 @@ from analysis.search import Keeper, Report, no_report
 from analysis.spectrum import choose_method, spectrum
 from analysis.study import Study
 from irevnet.checkpoint import weights_sha256
-from irevnet.files import write_json
+from irevnet.files import contents, write_json
 from irevnet.lookup import find, names_apart
 from irevnet.model import IRevNet
 
@@ -48,6 +48,7 @@ def spectra(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     report: Report = no_report,
+    save: Callable[[SpectrumResult], object] = lambda result: None,
 ) -> SpectrumResult:
     """The singular values of the Jacobian of features with respect to the network's input (section 4.1).
 
@@ -66,6 +67,7 @@ def spectra(
         resume: go on with what an interrupted call kept.
         stop: is asked after each step whether to stop.
         report: is told how far the work is.
+        save: is given the result before what was kept of the work is removed.
 
     Raises:
         FileExistsError: an interrupted call's work is there, and is not to be gone on with.
@@ -111,15 +113,17 @@ def spectra(
             state.recall(number, functools.partial(measure, number, place, state))
             for number, place in enumerate(places)
         ]
-    return SpectrumResult.of(
-        found,
-        networks=names,
-        images=list(inputs[0]),
-        network=[place.network for place in places],
-        layer=[place.layer.name for place in places],
-        depth=[place.layer.depth for place in places],
-        image=[place.image for place in places],
-    )
+        result = SpectrumResult.of(
+            found,
+            networks=names,
+            images=list(inputs[0]),
+            network=[place.network for place in places],
+            layer=[place.layer.name for place in places],
+            depth=[place.layer.depth for place in places],
+            image=[place.image for place in places],
+        )
+        save(result)
+    return result
 
 
 def _images(study: Study, files: Sequence[Path], count: int) -> dict[str, Tensor]:
@@ -174,7 +178,7 @@ _SETTINGS = "settings.json"
 
 
 def keeps_work(study: Study) -> bool:
-    """Whether an interrupted call left work of this network that `resume` goes on with."""
+    """Whether there is work of this network that `resume` goes on with."""
     return _has_work(_state_folder(study))
 
 
@@ -183,7 +187,7 @@ def _state_folder(study: Study) -> Path:
 
 
 def _has_work(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != _SETTINGS for path in folder.iterdir())
+    return folder.is_dir() and any(path.name != _SETTINGS for path in contents(folder))
 
 
 class _State:

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from numpy.lib.format import open_memmap
 
-from irevnet.files import atomic_write, write_json
+from irevnet.files import atomic_write, flush, is_unused, temporary_beside, write_json, writing
 
 FORMAT = 1
 
@@ -55,12 +55,11 @@ class FeatureStore:
         self.folder = folder
         self.identity = json.loads(json.dumps({"format": FORMAT, "dtype": "float32", **identity}))
         path = folder / "manifest.json"
-        if not path.is_file():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise FileExistsError(f"{folder} holds other files; name a folder for features that is new or empty")
+        if is_unused(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, {"identity": self.identity, "record": dict(record or {})})
-            return
+        elif not path.is_file():
+            raise FileExistsError(f"{folder} holds other files; name a folder for features that is new or empty")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))["identity"]
         except (KeyError, TypeError, ValueError) as error:
@@ -190,24 +189,24 @@ class Writer:
 def _put_on_disk(array: np.memmap) -> None:
     """Waits until an array is on the disk. A map's own flush would do so too, but holds up all other threads while it
     waits; after `fsync` it has nothing left to wait for."""
-    with open(array.filename, "rb") as file:  # pyright: ignore[reportArgumentType, reportCallIssue]
-        os.fsync(file.fileno())
-    array.flush()
+    path = Path(array.filename)  # pyright: ignore[reportArgumentType]
+    with writing(path):
+        flush(path)
+        array.flush()
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: type) -> None:
     """An array of zeros with all its blocks on the disk, so that none can be wanting later; another process's if that
     was quicker."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with temporary_beside(path) as temporary:
         open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
         if hasattr(os, "posix_fallocate"):  # not on every system
             with open(temporary, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+        flush(temporary)
         with suppress(FileExistsError):
             os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        flush(path.parent)
 
 
 def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:

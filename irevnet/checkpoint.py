@@ -70,8 +70,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str
         "training": training,
         **plain(checkpoint),
     }
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # of a full disk torch says that a position is unexpected
+                raise error.__context__ from error
+            raise
 
 
 def load_checkpoint(path: str | Path) -> Network:

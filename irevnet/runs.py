@@ -22,7 +22,7 @@ import torch
 from irevnet import distributed
 from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
 from irevnet.data import DataSource, choose_classes, open_data
-from irevnet.files import atomic_write, write_json, write_text
+from irevnet.files import atomic_write, is_unused, write_json, write_text
 from irevnet.presets import build_model, num_parameters, preset_config
 from irevnet.provenance import provenance
 from irevnet.settings import RunSettings
@@ -82,6 +82,10 @@ class Run:
             if end:
                 return
 
+    def write_classes(self) -> None:
+        """Writes `classes.txt`."""
+        write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in self.checkpoint.classes))
+
     def _save(self) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in self.checkpoint.model.state_dict().values()):
             raise FloatingPointError(
@@ -100,10 +104,10 @@ class Run:
         with atomic_write(self.folder / "losses.csv") as temporary:
             losses.to_csv(temporary, float_format="%.6g")
         now = dataclasses.replace(self.checkpoint, metrics=rows[-1] if rows else {"step": self.training.step})
-        save_checkpoint(self.folder / "last.pt", now, training=state)
         ended_epoch = bool(history) and history[-1].step == self.training.step
         if ended_epoch and history[-1].test_top1 >= max(metrics.test_top1 for metrics in history):
-            save_checkpoint(self.folder / "best.pt", now, training=state)
+            save_checkpoint(self.folder / "best.pt", now, training=state)  # first: a run goes on from the last
+        save_checkpoint(self.folder / "last.pt", now, training=state)
 
     def _last_good(self) -> str:
         path = self.folder / "last.pt"
@@ -112,14 +116,20 @@ class Run:
         return f"the last good checkpoint is {path}, after step {read_training_state(path)['step']}"
 
 
-def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:
-    """A run that begins, in a folder that is new or empty; `None` names one under `runs/` by data, model and time.
+def default_folder(settings: RunSettings) -> Path:
+    """A folder for a run, under `runs/`, by data, model and time."""
+    data = Path(settings.data).resolve().name
+    return distributed.from_first(lambda: Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:
+    """A run that begins, in a folder that is new or empty.
 
     The command goes into the provenance; options are those of `prepare`.
 
     Raises `FileExistsError` if the folder holds anything: a run is never written over.
     """
-    folder = distributed.from_first(lambda: _unused_folder(folder, settings))
+    distributed.from_first(lambda: _check_unused(folder))
     training, checkpoint = prepare(settings, **options)
     run = Run(folder=folder, training=training, checkpoint=checkpoint)
     if distributed.rank() == 0:
@@ -127,17 +137,13 @@ def new_run(folder: Path | None, settings: RunSettings, *, command: Sequence[str
     return run
 
 
-def _unused_folder(folder: Path | None, settings: RunSettings) -> Path:
-    if folder is None:
-        data = Path(settings.data).resolve().name
-        return Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if (folder / "config.json").exists():
-            raise FileExistsError(
-                f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
-            )
+def _check_unused(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        raise FileExistsError(
+            f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
+        )
+    if not is_unused(folder):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
-    return folder
 
 
 def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> None:
@@ -155,7 +161,7 @@ def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> No
         "provenance": provenance(command) | environment,
     }
     write_json(folder / "config.json", content)
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in checkpoint.classes))
+    run.write_classes()
 
 
 def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
@@ -171,7 +177,10 @@ def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
             raise ValueError(f"{last} is of another network or other data than {folder / 'config.json'} says")
         checkpoint.model.load_state_dict(saved.model.state_dict())
         training.restore(read_training_state(last))
-    return Run(folder=folder, training=training, checkpoint=checkpoint)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    if distributed.rank() == 0 and not (folder / "classes.txt").is_file():
+        run.write_classes()
+    return run
 
 
 def prepare(

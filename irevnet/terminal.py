@@ -112,7 +112,7 @@ def given_options(*names: str) -> list[str]:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = str(error)
     if "Original Traceback" in text:  # of a process that loads images: its last line is the error itself
         text = text.strip().splitlines()[-1].partition(": ")[2]

@@ -121,6 +121,7 @@ def _commands() -> list[Shown]:
                 if line.startswith("cd "):
                     folder = line.removeprefix("cd ")
                 command = re.sub(r"^([A-Z_]+=\S+ )+", "", line)
+                command = re.sub(r"^torchrun .*\$\(which (\S+)\)", r"\1", command)  # here, by one process
                 if command.split(" ")[0] not in GROUPS:
                     continue
                 place = f"{page.relative_to(ROOT)}:{number}"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from irevnet.files import atomic_write, write_json
+from irevnet.files import as_json, is_unused, write_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +29,22 @@ class Result(ABC):
         """The headline numbers, as plain values for JSON."""
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
-        """Writes STUDY.npz, STUDY.csv and STUDY.json, each atomically; the last one marks the result as complete.
+        """Writes STUDY.npz, STUDY.csv and STUDY.json together; the last one marks the result as complete.
 
         Raises `FileExistsError` if the folder holds files but no earlier result of this study.
         """
         check_folder(folder, self.STUDY)
         folder.mkdir(parents=True, exist_ok=True)
         arrays, table, mark = (folder / f"{self.STUDY}.{suffix}" for suffix in ("npz", "csv", "json"))
-        mark.unlink(missing_ok=True)
-        with atomic_write(arrays) as temporary:
-            np.savez(temporary, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-        with atomic_write(table) as temporary:
-            self.table().to_csv(temporary, index=False)
-        write_json(mark, {"study": self.STUDY, "summary": self.summary(), "provenance": dict(provenance)})
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        text = as_json({"study": self.STUDY, "summary": self.summary(), "provenance": dict(provenance)})
+        write_together(
+            {
+                arrays: lambda path: np.savez(path, **fields),
+                table: lambda path: self.table().to_csv(path, index=False),
+                mark: lambda path: path.write_text(text, encoding="utf-8"),
+            }
+        )
         return [arrays, table, mark]
 
     @classmethod
@@ -106,5 +109,5 @@ def check_folder(folder: Path, study: str) -> None:
     """Raises `FileExistsError` unless results of that study can be written to the folder without mixing with others."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; name a folder for the results")
-    if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(f"{study}.*")):
+    if not is_unused(folder) and not any(folder.glob(f"{study}.*")):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new, empty or of an earlier {study}")

@@ -1,7 +1,10 @@
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,16 +58,32 @@ def test_an_unfinished_result_does_not_load(tmp_path, result):
         DepthProbeResult.load(tmp_path)
 
 
-def test_a_result_cut_off_while_being_saved_is_not_taken_for_complete(tmp_path, result, monkeypatch):
-    result.save(tmp_path, {})
+def test_a_result_that_cannot_be_written_leaves_the_earlier_one(tmp_path, result, monkeypatch):
+    before = {path.name: path.read_bytes() for path in result.save(tmp_path, {})}
 
     def fail(*args, **options):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"No space left on device: .*depth-probe\.csv"):
+        dataclasses.replace(result, svm_accuracy=result.svm_accuracy / 2).save(tmp_path, {"seed": 1})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    DepthProbeResult.load(tmp_path)
+
+
+def test_a_result_that_was_cut_off_while_being_replaced_is_not_taken_for_complete(tmp_path, result, monkeypatch):
+    result.save(tmp_path, {})
+    rename = os.replace
+
+    def fail(source, target):
+        if Path(target).suffix == ".csv":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
         result.save(tmp_path, {})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="holds no complete result of depth-probe; run the study first"):
         DepthProbeResult.load(tmp_path)
 
 

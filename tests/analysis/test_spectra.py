@@ -108,8 +108,16 @@ def test_what_was_interrupted_goes_on_to_the_same_result(study, tmp_path):
         spectra([study], **options)
     with pytest.raises(ValueError, match="keeps the work of a call that differed in num_values; repeat its options"):
         spectra([study], **{**options, "num_values": 7}, resume=True)
-    lines = []
-    result = spectra([study], **options, resume=True, report=lines.append)
+    lines, saved = [], []
+
+    def refuse(result: SpectrumResult) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        spectra([study], **options, resume=True, save=refuse)
+    assert sorted(path.name for path in state.iterdir()) == ["settings.json", "spectrum-0.json", "spectrum-1.json"]
+    result = spectra([study], **options, resume=True, report=lines.append, save=lambda result: saved.append(result))
+    assert saved == [result]
     assert not any(line.startswith("1 of 2") and "vectors" in line for line in lines)
     for name in ("largest", "nodes", "weights", "squared_norm", "log_volume", "num_products"):
         np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))

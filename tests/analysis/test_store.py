@@ -96,7 +96,7 @@ def test_an_array_that_another_process_has_made_meanwhile_is_used(store, monkeyp
     before = (store.folder / "train/block-1.npy").read_bytes()
     module._create(store.folder / "train/block-1.npy", (10, 3), np.float32)
     assert (store.folder / "train/block-1.npy").read_bytes() == before
-    assert not list(store.folder.rglob("*.part"))
+    assert not list(store.folder.rglob("*.part*"))
 
 
 def test_all_of_an_array_is_on_the_disk_from_the_start(store):

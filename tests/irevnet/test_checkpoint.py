@@ -1,5 +1,8 @@
 import dataclasses
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -123,16 +126,29 @@ def test_a_config_that_cannot_work_is_refused(saved):
         load_checkpoint(saved)
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The system refuses to write more than so many bytes to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
     before = saved.read_bytes()
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large: .*model\.pt"):
+        save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
 
-    def fail(content, path):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def fail(content, file):
+        file.write(b"half")
+        raise RuntimeError("not of the disk")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="no space"):
-        save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
+    with pytest.raises(RuntimeError, match="not of the disk"):
+        save_checkpoint(saved, checkpoint())
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 

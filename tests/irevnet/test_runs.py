@@ -11,7 +11,7 @@ from PIL import Image
 
 from irevnet import read_checkpoint, save_checkpoint
 from irevnet.recipes import RECIPES, recipe
-from irevnet.runs import choose_device, find_checkpoint, new_run, prepare, resume_run, study_folder
+from irevnet.runs import choose_device, default_folder, find_checkpoint, new_run, prepare, resume_run, study_folder
 from irevnet.settings import RunSettings, read_settings
 from irevnet.train import EpochMetrics, Evaluation
 from irevnet.transforms import InputTransform
@@ -223,9 +223,9 @@ def test_images_of_various_sizes_get_the_networks(tmp_path, model, size):
 
 def test_a_run_without_a_name_is_called_after_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = new_run(None, settings())
-    assert run.folder.parent == Path("runs")
-    assert run.folder.name.startswith("digits-irevnet-small-20")
+    folder = default_folder(settings())
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("digits-irevnet-small-20")
 
 
 def test_the_newest_run_is_found(tmp_path):
