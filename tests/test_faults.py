@@ -1,0 +1,228 @@
+"""What a full disk, a second process and a killed one do to work that takes long: nothing is lost."""
+
+import errno
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cli
+from irevnet import files, read_checkpoint
+from irevnet.files import exclusive
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _unchecked() -> Iterator[None]:
+    """Other tests check the types of the same calls, and these are many."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def run(finished_run) -> Path:
+    return Path(shutil.copytree(finished_run, Path("runs") / "first"))
+
+
+def command(*words: str) -> Result:
+    group = cli.analyze if words[0] in cli.analyze.commands else cli.main
+    return CliRunner().invoke(group, words)
+
+
+def snapshot(folder: Path = Path()) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_images() -> None:
+    """One, and a few in a folder as a data set."""
+    rng = np.random.default_rng(0)
+    names = [f"photos/{split}/{name}/{n}.png" for split in ("train", "val") for name in "ab" for n in range(6)]
+    for path in map(Path, ["image.png", *names]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+
+
+WORK: dict[str, tuple[str, ...]] = {
+    "train": ("train", "--resume", "begun", "--max-steps", "1"),
+    "features": ("features", "--data", "photos", "--depths", "12", "--features", "kept"),
+    "depth-probe": ("depth-probe", "--data", "photos", "--depths", "12"),
+    "interpolate": ("interpolate", "--num-pairs", "1", "--steps", "3"),
+    "spectrum": ("spectrum", "--num-images", "1", "--num-values", "3"),
+    "training-curves": ("training-curves",),
+    "report": ("report",),
+    "encode": ("encode", "image.png", "-o", "new.npz"),
+    "decode": ("decode", "phi.npz", "-o", "decoded"),
+}
+"""Commands that write, each in a way of its own; the other studies save as these do."""
+
+
+@pytest.fixture
+def prepared(run) -> Path:
+    """A folder in which all of these have something to work on, and `begun` has been stopped."""
+    assert command("train", "--epochs", "1", "--max-steps", "1", "--out", "begun").exit_code == 0
+    make_images()
+    assert command("encode", "image.png", "-o", "phi.npz").exit_code == 0
+    os.utime(run / "last.pt")  # the newest again
+    return run
+
+
+@contextmanager
+def failing(step: int, function: str, error: OSError) -> Iterator[list[int]]:
+    """Makes the n-th call of a function of `os` fail, from 0 on; yields the numbers of its calls."""
+    original, calls = getattr(os, function), []
+
+    def counted(*arguments, **options):
+        calls.append(len(calls))
+        if calls[-1] == step:
+            raise error
+        return original(*arguments, **options)
+
+    setattr(os, function, counted)
+    try:
+        yield calls
+    finally:
+        setattr(os, function, original)
+
+
+def assert_nothing_lost(result: Result, before: dict[Path, bytes], message: str) -> None:
+    """It failed in one line with that message; what was there is there, and what is new is whole."""
+    assert result.exit_code == 1, (result.exit_code, result.output)
+    *_, line = result.stderr.splitlines()
+    assert re.fullmatch(rf"Error: OSError: \S+: {message} \(--debug shows where\)", line), line
+    assert "Traceback" not in result.output
+    after = snapshot()
+    lost = [str(path) for path in before if path not in after]
+    assert lost in ([], [str(path) for path in before if path.suffix == ".json" and path not in after])
+    for path in after:
+        assert not path.name.startswith("."), f"{path} is left"
+        if path.suffix == ".pt":
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_disk_that_is_full_at_any_file_is_said_in_one_line_and_nothing_is_lost(prepared, name):
+    """The flush of every file and folder that a command writes fails in turn."""
+    words = WORK[name]
+    place = Path.cwd()
+    shutil.copytree(place, place.parent / f"{place.name}-kept")
+    step, outcome = 0, None
+    try:
+        while True:
+            os.chdir(place.parent)
+            shutil.rmtree(place)
+            shutil.copytree(place.parent / f"{place.name}-kept", place)
+            os.chdir(place)
+            os.utime(Path("runs/first/last.pt"))
+            files._swept.clear()
+            before = snapshot()
+            with failing(step, "fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) as calls:
+                outcome = command(*words)
+            if step >= len(calls):
+                break
+            assert_nothing_lost(outcome, before, os.strerror(errno.ENOSPC))
+            step += 1
+    finally:
+        shutil.rmtree(place.parent / f"{place.name}-kept")
+    assert outcome.exit_code == 0, outcome.output
+    assert step >= 2
+
+
+@pytest.mark.parametrize("name", ["train", "features", "training-curves", "decode"])
+def test_a_folder_that_may_not_be_written_to_is_said_in_one_line(prepared, name):
+    before = snapshot()
+    real = os.open
+
+    def refuse(path, flags, *more):
+        if flags & os.O_CREAT and Path(path).name.startswith("."):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        result = command(*WORK[name])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"(using .*\n)?Error: \S+: Permission denied\n", result.stderr), result.stderr
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("limit", [300, 3_000, 30_000, 100_000])
+@pytest.mark.parametrize("name", ["train", "features", "interpolate", "report"])
+def test_a_file_that_may_not_grow_is_named(prepared, name, limit):
+    """The system's own limit, which each writer reports in its way."""
+    before = snapshot()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        result = command(*WORK[name])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if result.exit_code:
+        assert_nothing_lost(result, before, "File too large")
+    assert result.exit_code or limit >= 30_000
+
+
+def test_a_second_process_is_refused_and_that_of_a_dead_one_goes_on(tmp_path):
+    words = ["train", "--epochs", "2000", "--batch-size", "400", "--out", "run"]
+    program = [sys.executable, "-c", "import cli; cli.main()"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*program, *words], env=environment)
+    try:
+        while not Path("run/last.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        for again in (("--resume", "run"), tuple(words[1:])):
+            before = Path("run/config.json").read_bytes()
+            second = command("train", *again)
+            assert second.exit_code == 2
+            assert re.fullmatch(
+                rf"Error: run is in use by process {process.pid} on \S+; wait until that has ended, or stop it\n",
+                second.stderr,
+            )
+            assert Path("run/config.json").read_bytes() == before
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert Path("run/.lock").exists()
+    resumed = command("train", "--resume", "run", "--max-steps", "1")
+    assert resumed.exit_code == 0, resumed.output
+    assert not Path("run/.lock").exists()
+
+
+def test_a_study_that_is_being_made_is_not_made_twice(run):
+    with exclusive(run / "analysis" / "invert"):
+        other = os.fork()
+        if other == 0:
+            os._exit(command("invert").exit_code)
+        assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 2
+
+
+def test_killed_again_and_again_work_ends_as_if_never_interrupted():
+    """A dozen of what `benchmarks/faults.py` does; it exits with 1 if a file does not load, or is another."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "faults.py", "--kills", "12"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(map(int, re.findall(r": (\d+) kills", done.stderr))) == 12
