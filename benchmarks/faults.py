@@ -1,4 +1,4 @@
-"""Whether anything is lost when a process is killed: `kill -9` at random moments, again and again, until the work is done.
+"""Whether anything is lost when a process is killed by `kill -9` at random moments, again and again until it is done.
 
     OMP_NUM_THREADS=1 python benchmarks/faults.py              # 240 kills: writes results/faults.*
     OMP_NUM_THREADS=1 python benchmarks/faults.py --kills 12   # a dozen, which writes nothing
