@@ -1,15 +1,18 @@
 """From an image to a network's input: decoding, the fixed transform that a checkpoint carries, and augmentation."""
 
 import functools
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from numpy import ndarray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as image_ops
@@ -129,23 +132,67 @@ def _change(kind: Augmentation, size: tuple[int, int]) -> Callable[[Tensor], Ten
             return v2.Compose([v2.RandomResizedCrop(size), flip, jitter])
 
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of image files that are read."""
+
+
 def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
     """The first frame of an image file, upright as its EXIF orientation says: one channel if it is grey, else three.
 
-    16-bit images keep their upper 8 bits; transparency is left out, palettes and CMYK become RGB.
+    Of 12 or 16 bits the upper 8 are kept, floating-point values in [0, 1] are rounded to 8; transparency is left out,
+    palettes and CMYK become RGB.
 
-    Raises `ValueError`, naming the file, if it cannot be read as an image.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read as an image, is too large, or holds values of which nothing says what is white;
+            the message names it.
     """
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits, of which 32 may be said
-                pixels = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-            else:
-                pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA", "La", "F") else "RGB"))
-    except FileNotFoundError:
+        # From an open file: where Pillow is given a path it maps a TIFF that is to be turned into memory awry.
+        with open(path, "rb") as content, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is left out, such as transparency
+            with Image.open(content, formats=FORMATS) as file:
+                pixels = torch.from_numpy(_to_bytes(file))
+    except (FileNotFoundError, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}; replace or remove it") from error
-    pixels = torch.from_numpy(pixels)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large: {error} Make it smaller, or remove it") from error
+    except Exception as error:  # decoders raise a dozen kinds, by what the bytes happen to look like
+        reason = (
+            f"it is no {', '.join(FORMATS)}, or an unusual one"
+            if isinstance(error, UnidentifiedImageError)
+            else _reason(error)
+        )
+        raise ValueError(f"{path} cannot be read as an image: {reason}; replace or remove it") from error
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _to_bytes(file: ImageFile) -> UInt8[ndarray, "..."]:
+    """`(h, w)` of a grey image, else `(h, w, 3)`."""
+    tags: Mapping[int, Any] = getattr(file, "tag_v2", {})  # of a TIFF, whose numbers may mean anything
+    bits, kinds = (np.atleast_1d(tags.get(tag, default)) for tag, default in ((_BITS, 16), (_SAMPLE_FORMAT, 1)))
+    if _SIGNED in kinds or (file.mode == "I" and file.format == "TIFF"):
+        raise ValueError(f"nothing says what is white in its {bits[0]}-bit integers, convert it to 8 or 16 bits")
+    image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # Pillow has 16-bit PGM as "I"
+        pixels = (np.asarray(image).astype(np.int64) >> (bits[0] - 8)).astype(np.uint8)
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(
+                f"its values go from {values.min():g} to {values.max():g}, expected floating-point ones from 0 to 1"
+            )
+        pixels = (255 * values).round().astype(np.uint8)
+    else:
+        return np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    return 255 - pixels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else pixels  # Pillow does so for 8 bits alone
+
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+"""Tags of a TIFF and what they say."""
+
+
+def _reason(error: Exception) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__
