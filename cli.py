@@ -7,7 +7,7 @@ import functools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     study = Study.open(ckpt, command=command_line(), track=track, **given)
     if ckpt is None and study.path is not None:
         _say_newest(study.path)
+    _say_left_out(study.source.left_out)
     return study
 
 
@@ -100,6 +101,13 @@ def _hold(folder: Path) -> None:
 
 def _say_newest(path: Path) -> None:
     click.echo(f"using {path}, the newest run", err=True)
+
+
+def _say_left_out(left_out: Mapping[str, str] | None) -> None:
+    if left_out:
+        name, reason = next(iter(left_out.items()))
+        count = "1 image is" if len(left_out) == 1 else f"{len(left_out):,} images are"
+        click.echo(f"{count} left out, the first of them {' '.join(name.split())}, which {reason}", err=True)
 
 
 @click.group("irevnet", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -203,10 +211,12 @@ def train(
     import torch
 
     from irevnet import distributed
+    from irevnet.data import read_left_out
     from irevnet.runs import default_folder, new_run, resume_run
     from irevnet.settings import check_unchanged, choose_settings, read_settings
 
-    places = {name: options.pop(name) for name in ("data_root", "download", "device", "workers")}
+    places = {name: options.pop(name) for name in ("data_root", "download", "on_error", "device", "workers")}
+    places["on_error"] = places["on_error"] or "stop"
     given = {name: value for name, value in options.items() if value is not None}
     if resume is None:
         settings = choose_settings(given, recipe_name=recipe)
@@ -225,6 +235,7 @@ def train(
         run = new_run(folder, settings, command=command_line(), **places, track=track)
     else:
         run = resume_run(folder, settings, **places, track=track)
+    _say_left_out(read_left_out(run.folder))
     console = standard_error()
     with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -263,7 +274,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
     from irevnet.plan import plan
     from irevnet.runs import prepare
 
-    training, _ = prepare(settings, **places)
+    training, _, left_out = prepare(settings, **places)
+    _say_left_out(left_out)
     content = plan(training, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
@@ -291,7 +303,8 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
         )
     result = evaluate_network(study.checkpoint.model, images, **study.passes())
     if as_json:
-        print_json({"checkpoint": str(study.path), "split": split, **dataclasses.asdict(result)})
+        left_out = {"left_out": study.source.left_out or {}}
+        print_json({"checkpoint": str(study.path), "split": split, **dataclasses.asdict(result), **left_out})
     else:
         click.echo(
             f"{split} accuracy: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} "

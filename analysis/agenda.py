@@ -79,6 +79,7 @@ def agenda(
         same = {
             "weights_sha256": weights,
             "data": study.source.name,
+            "left_out": len(study.source.left_out or ()) or None,
             "classes_studied": list(few if name in (DepthProbeResult.STUDY, PCASweepResult.STUDY) else study.classes),
             "seed": study.seed,
         }

@@ -1,6 +1,7 @@
 """What all studies share: a trained network, images to show it, their features, and a folder for the results."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -16,7 +17,16 @@ from analysis.probes import NetworkFeatures, Recall
 from analysis.results import Result, check_folder
 from analysis.store import FeatureStore
 from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
-from irevnet.data import DataSource, LabelledImages, Split, choose_classes, open_data
+from irevnet.data import (
+    DataSource,
+    LabelledImages,
+    OnError,
+    Split,
+    choose_classes,
+    open_data,
+    read_left_out,
+    save_left_out,
+)
 from irevnet.files import write_text
 from irevnet.lookup import names_apart
 from irevnet.provenance import provenance
@@ -73,6 +83,7 @@ class Study:
         data: str | None = None,
         data_root: str | Path = "data",
         download: bool = False,
+        on_error: OnError = "stop",
         classes: int | tuple[str, ...] | None = None,
         class_seed: int = 0,
         image_size: int | None = None,
@@ -94,6 +105,8 @@ class Study:
             data: the data to look at; for networks of torchvision it has to be given.
             data_root: where the files of a data set by name are.
             download: fetch them if they are not there.
+            on_error: what to do about images that cannot be read, see `irevnet.data.open_data`. Those that a run left
+                out of its data are left out here without being asked for.
             classes: how many classes to look at, or which.
             class_seed: of their draw.
             image_size: height and width of the images shown to a network of torchvision.
@@ -111,18 +124,22 @@ class Study:
                 f"--model {model} is no network of torchvision, such as torchvision:resnet50; those of this toolkit "
                 "come with their checkpoint, --ckpt"
             )
+        reading: dict[str, Any] = {"root": data_root, "download": download, "on_error": on_error}
+        reading |= {name: options[name] for name in ("workers", "track") if name in options}
         foreign = model or (ckpt if isinstance(ckpt, str) and ckpt.startswith(TORCHVISION) else None)
         if foreign is None:
             path = find_checkpoint(None if ckpt is None else Path(ckpt))
             checkpoint = read_checkpoint(path)
             if image_size is not None:
                 raise ValueError(f"{path} says how it takes its images; --image-size is for networks of torchvision")
-            source = open_data(data or checkpoint.data, root=data_root, download=download)
+            if data in (None, checkpoint.data):
+                reading["left_out"] = read_left_out(results_folder(path))
+            source = open_data(data or checkpoint.data, **reading)
         else:
             if data is None:
                 raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")
             path = None if ckpt is None or ckpt == foreign else Path(ckpt)
-            source = open_data(data, root=data_root, download=download)
+            source = open_data(data, **reading)
             checkpoint = _open_torchvision(foreign, source, path, image_size, seed=options.get("seed", 0))
         name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
         name = name.removeprefix(TORCHVISION).replace("/", "-")
@@ -196,8 +213,12 @@ class Study:
         if self.classes != self.source.classes:
             digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()[:8]
             data = f"{data}-{len(self.classes)}-classes-{digest}"
+        if self.source.left_out:
+            digest = hashlib.sha256(os.fsencode("\n".join(self.source.left_out))).hexdigest()[:8]
+            data = f"{data}-without-{len(self.source.left_out)}-images-{digest}"
         record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
-        return FeatureStore(folder / data, self.store_identity(), record={**record, "device": self.device})
+        more = {"device": self.device, "left_out": self.source.left_out}
+        return FeatureStore(folder / data, self.store_identity(), record=record | more)
 
     def store_identity(self) -> dict[str, Any]:
         """What has to be the same for features to be the same."""
@@ -256,6 +277,7 @@ class Study:
             **provenance(self.command),
             **describe(self.path, self.checkpoint),
             "data": self.source.name,
+            "left_out": len(self.source.left_out or ()) or None,
             "classes_studied": list(self.classes),
             "seed": self.seed,
             "batch_size": self.batch_size,
@@ -302,10 +324,11 @@ def network_features(
 def save_comparison(studies: Sequence[Study], result: Result) -> list[Path]:
     """Saves a result of one or several networks in the folder of the first, and returns the files.
 
-    The classes looked at are written beside it, as a file that `--classes` takes.
+    The classes looked at are written beside it, as a file that `--classes` takes, and so are images that were left out.
     """
     records = [study.record() for study in studies]
     folder = studies[0].folder(type(result))
     files = result.save(folder, records[0] if len(records) == 1 else {"networks": records})
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in studies[0].classes))
+    save_left_out(folder, studies[0].source.left_out)
     return files

@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from irevnet import distributed
+from irevnet.files import write_json
 from irevnet.lookup import find
+from irevnet.progress import Track, no_progress
 from irevnet.transforms import (
     CIFAR10_STATISTICS,
     CIFAR100_STATISTICS,
@@ -39,7 +42,17 @@ class ImageFiles:
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, list):
             return ImageFiles([self.paths[row] for row in index])
-        return read_image(self.paths[index])
+        path = self.paths[index]
+        try:
+            return read_image(path)
+        except FileNotFoundError as error:
+            reason = f"{path} cannot be read as an image: it is gone, or a link to nothing; replace or remove it"
+            raise ValueError(reason + LEAVE_OUT) from error
+        except ValueError as error:
+            raise ValueError(f"{error}{LEAVE_OUT}") from error
+
+
+LEAVE_OUT = ", or leave all such out with --on-error skip"
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -80,7 +93,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         digest = hashlib.sha256()
         if isinstance(self.images, ImageFiles):
             for path, label in zip(self.images.paths, self.labels):
-                digest.update(f"{self.classes[label]}/{Path(path).name} {os.path.getsize(path)}\n".encode())
+                digest.update(os.fsencode(f"{self.classes[label]}/{Path(path).name} {os.path.getsize(path)}\n"))
         else:
             digest.update(f"{tuple(self.images.shape)} {list(self.labels)}\n".encode())
             digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -102,6 +115,8 @@ class DataSource:
         image_shape: channels, height and width of its images; the size is `None` where images differ in it.
         load: images `(c, h, w)` and labels of a split.
         statistics: what the authors' release normalises such images by.
+        left_out: files of a folder that cannot be read as images and are left out, named from the folder, and why;
+            `None` where that was not asked for.
     """
 
     name: str
@@ -109,6 +124,7 @@ class DataSource:
     image_shape: tuple[int, int, int] | tuple[int, None, None]
     load: Callable[[Split], tuple[Tensor | ImageFiles, Sequence[int]]]
     statistics: Normalisation
+    left_out: Mapping[str, str] | None = None
 
     def transform(self, *, image_size: int | tuple[int, int] | None = None, normalise: bool = False) -> InputTransform:
         """The transform of these images for a network of that input size; their own by default.
@@ -207,7 +223,13 @@ def _from_torchvision(
     return open_set
 
 
-def _open_folder(folder: Path) -> DataSource:
+OnError = Literal["stop", "skip"]
+"""What to do about files of a folder that cannot be read as images: stop at the first, or leave all of them out."""
+
+
+def _open_folder(
+    folder: Path, on_error: OnError, left_out: Mapping[str, str] | None, workers: int, track: Track
+) -> DataSource:
     """A folder with `train/` and `val/`, and in both a folder of images a class: ImageNet's layout."""
 
     def split_folder(split: Split) -> Path:
@@ -227,13 +249,28 @@ def _open_folder(folder: Path) -> DataSource:
         raise ValueError(f"{folder / where} has no folder for class {missing[0]!r}; both splits need the same classes")
 
     @functools.cache
+    def files(split: Split) -> list[tuple[str, int]]:
+        """All, with their labels."""
+        found = (_image_files(split_folder(split) / name) for name in classes)
+        return [(path, label) for label, paths in enumerate(found) for path in paths]
+
+    unwanted = {os.path.join(folder, name) for name in left_out or ()}
+    if on_error == "skip":
+        paths = [path for split in ("train", "test") for path, _ in files(split) if path not in unwanted]
+        found = _unreadable(paths, workers, track)
+        left_out = {**(left_out or {}), **{os.path.relpath(path, folder): why for path, why in found.items()}}
+        unwanted |= found.keys()
+
+    @functools.cache
     def load(split: Split) -> tuple[ImageFiles, list[int]]:
-        numbers = {name: label for label, name in enumerate(classes)}
-        try:
-            found = make_dataset(split_folder(split), numbers, IMG_EXTENSIONS)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{split_folder(split)}: {error}") from error
-        return ImageFiles([path for path, _ in found]), [label for _, label in found]
+        wanted = [(path, label) for path, label in files(split) if path not in unwanted]
+        labels = [label for _, label in wanted]
+        if empty := sorted(set(range(len(classes))) - set(labels)):
+            raise FileNotFoundError(
+                f"{split_folder(split) / classes[empty[0]]} holds no images{' that can be read' if unwanted else ''}; "
+                f"add some ({', '.join(IMG_EXTENSIONS)}), or remove the class from train/ and val/"
+            )
+        return ImageFiles([path for path, _ in wanted]), labels
 
     images, labels = load("train")
     first = {label: row for row, label in reversed(list(enumerate(labels)))}
@@ -247,11 +284,70 @@ def _open_folder(folder: Path) -> DataSource:
         image_shape=(channels, height, width) if height == width else (channels, None, None),
         load=load,
         statistics=IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,)),
+        left_out=left_out,
     )
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if odd := [name for name in names if name.splitlines() != [name.strip()]]:
+        raise ValueError(f"{folder} has a class {odd[0]!r}; rename it, without line breaks and spaces at the ends")
+    return tuple(names)
+
+
+def _image_files(folder: Path) -> list[str]:
+    """All below a folder that end as images do; hidden ones, such as macOS leaves beside others, are none."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.append((place, sorted(name for name in names if not name.startswith("."))))
+    return [
+        os.path.join(place, name)
+        for place, names in sorted(found)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS)
+    ]
+
+
+def _unreadable(paths: list[str], workers: int, track: Track) -> dict[str, str]:
+    """The files that cannot be read as images, and why; each is read."""
+    loader = _loader(_Reasons(paths), 64, workers=workers)
+    reasons = [reason for batch in track(loader, "reading every image") for reason in batch]
+    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+class _Reasons(Dataset[str]):
+    """Why each file cannot be read as an image; nothing if it can."""
+
+    def __init__(self, paths: list[str]):
+        self.images = ImageFiles(paths)
+
+    def __len__(self) -> int:
+        return len(self.images.paths)
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            self.images[index]
+        except ValueError as error:
+            return str(error).removeprefix(f"{self.images.paths[index]} ").removesuffix(LEAVE_OUT)
+        return ""
+
+
+_LEFT_OUT = "left-out.json"
+
+
+def save_left_out(folder: Path, left_out: Mapping[str, str] | None) -> None:
+    """Writes what was left out, and why, to `left-out.json` in a folder; `None` removes an earlier one."""
+    if left_out is None:
+        (folder / _LEFT_OUT).unlink(missing_ok=True)
+    else:
+        write_json(folder / _LEFT_OUT, dict(left_out))
+
+
+def read_left_out(folder: Path) -> dict[str, str] | None:
+    """What `save_left_out` wrote; `None` if it wrote nothing."""
+    path = folder / _LEFT_OUT
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 _DATA: dict[str, Callable[[Path, bool], DataSource]] = {
@@ -262,20 +358,33 @@ _DATA: dict[str, Callable[[Path, bool], DataSource]] = {
 }
 
 
-def open_data(name: str, *, root: str | Path = "data", download: bool = False) -> DataSource:
+def open_data(
+    name: str,
+    *,
+    root: str | Path = "data",
+    download: bool = False,
+    on_error: OnError = "stop",
+    left_out: Mapping[str, str] | None = None,
+    workers: int = 0,
+    track: Track = no_progress,
+) -> DataSource:
     """A data set by name, or a folder with `train/` and `val/`.
 
     Args:
         name: `"digits"`, `"cifar10"`, `"cifar100"`, `"fashion-mnist"` or the path of a folder.
         root: where the files of a data set by name are, in torchvision's layout; the digits need none.
         download: fetch them if they are not there.
+        on_error: `"skip"` reads every image of a folder once, and leaves out those that cannot be read.
+        left_out: of a folder, images that are left out unread, and why: what an earlier check found.
+        workers: processes that read the images for that check.
+        track: shows its progress.
 
     Raises:
         ValueError: no such name, nor a folder; or a folder whose splits have no classes, or not the same.
-        FileNotFoundError: the files of that data set, or a split of that folder, are missing.
+        FileNotFoundError: the files of that data set, a split of that folder, or the images of a class are missing.
     """
     if name not in _DATA and Path(name).is_dir():
-        return _open_folder(Path(name))
+        return _open_folder(Path(name), on_error, left_out, workers, track)
     return find("data set or folder", name, _DATA)(Path(root), download)
 
 

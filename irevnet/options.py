@@ -33,6 +33,12 @@ classes_option = click.option(
     type=Classes(),
     help="Some of the classes: a number of them drawn at random, or a file of names, one a line.  [default: all]",
 )
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    help="Of images in a folder that cannot be read: stop at the first; or read every image beforehand, and leave such "
+    "out.  [default: stop; what a run left out, its studies leave out too]",
+)
 class_seed_option = click.option("--class-seed", type=click.IntRange(min=0), help="Seed of that draw.  [default: 0]")
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
@@ -88,7 +94,9 @@ def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-data_options = _group(data_option, data_root_option, download_option, classes_option, class_seed_option)
+data_options = _group(
+    data_option, data_root_option, download_option, on_error_option, classes_option, class_seed_option
+)
 """Which images."""
 
 exact_options = _group(exact_option, bits_option)

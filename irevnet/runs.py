@@ -3,14 +3,14 @@
     RUN/config.json   the run as it was asked for        RUN/last.pt   the newest checkpoint
     RUN/metrics.csv   a line an epoch                    RUN/best.pt   the one with the highest test accuracy
     RUN/losses.csv    a line a step                      RUN/analysis/ results of the studies
-    RUN/classes.txt   class names, one a line
+    RUN/classes.txt   class names, one a line            RUN/left-out.json  images that were left out, and why
 
 Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accuracy an optimistic one.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 
 from irevnet import distributed
 from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
-from irevnet.data import DataSource, choose_classes, open_data
+from irevnet.data import DataSource, OnError, choose_classes, open_data, read_left_out, save_left_out
 from irevnet.files import atomic_write, is_unused, write_json, write_text
 from irevnet.presets import build_model, num_parameters, preset_config
 from irevnet.provenance import provenance
@@ -130,10 +130,10 @@ def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (),
     Raises `FileExistsError` if the folder holds anything: a run is never written over.
     """
     distributed.from_first(lambda: _check_unused(folder))
-    training, checkpoint = prepare(settings, **options)
+    training, checkpoint, left_out = prepare(settings, **options)
     run = Run(folder=folder, training=training, checkpoint=checkpoint)
     if distributed.rank() == 0:
-        _begin_folder(run, settings, command)
+        _begin_folder(run, settings, left_out, command)
     return run
 
 
@@ -146,9 +146,12 @@ def _check_unused(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
 
 
-def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> None:
+def _begin_folder(
+    run: Run, settings: RunSettings, left_out: Mapping[str, str] | None, command: Sequence[str]
+) -> None:
     folder, training, checkpoint = run.folder, run.training, run.checkpoint
     folder.mkdir(parents=True, exist_ok=True)
+    save_left_out(folder, left_out)
     environment = {
         "device": str(training.device),
         "processes": distributed.size(),
@@ -158,6 +161,7 @@ def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> No
         **dataclasses.asdict(settings),
         **plain(checkpoint),
         "parameters": num_parameters(checkpoint.model),
+        "left_out": len(left_out or ()) or None,
         "provenance": provenance(command) | environment,
     }
     write_json(folder / "config.json", content)
@@ -167,9 +171,13 @@ def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> No
 def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
     """The run of a folder, as it was when `last.pt` was saved; a run that was stopped before that begins anew.
 
-    `settings` are those that `irevnet.settings.read_settings` finds in the folder; options are those of `prepare`.
+    `settings` are those that `irevnet.settings.read_settings` finds in the folder; options are those of `prepare`. The
+    images that were left out when it began are left out again.
     """
-    training, checkpoint = prepare(settings, **options)
+    left_out = read_left_out(folder)
+    if left_out is None and options.get("on_error") == "skip":
+        raise ValueError(f"{folder} was begun with all images; mend those that cannot be read, or begin a new run")
+    training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "left_out": left_out})
     last = folder / "last.pt"
     if last.is_file():
         saved = read_checkpoint(last)
@@ -188,22 +196,28 @@ def prepare(
     *,
     data_root: str | Path = "data",
     download: bool = False,
+    on_error: OnError = "stop",
+    left_out: Mapping[str, str] | None = None,
     device: str = "auto",
     workers: int = 0,
     track: Track = no_progress,
-) -> tuple[Training, Checkpoint]:
-    """The training that the settings describe, not begun, and what goes into its checkpoints; nothing is written.
+) -> tuple[Training, Checkpoint, Mapping[str, str] | None]:
+    """The training that the settings describe, not begun, what goes into its checkpoints, and which images were left
+    out; nothing is written.
 
     Args:
         settings: what to train, on what, and how.
         data_root: where the files of a data set by name are.
         download: fetch them if they are not there.
+        on_error: what to do about images that cannot be read, see `irevnet.data.open_data`.
+        left_out: images that are left out, as found earlier.
         device: `"auto"`, `"cpu"` or `"cuda"`.
         workers: processes that load images.
         track: shows progress.
     """
     device = choose_device(device)
-    source = open_data(settings.data, root=data_root, download=download)
+    reading: dict[str, Any] = {"on_error": on_error, "left_out": left_out, "workers": workers, "track": track}
+    source = open_data(settings.data, root=data_root, download=download, **reading)
     classes = source.classes
     if settings.classes is not None:
         classes = choose_classes(source, settings.classes, seed=settings.class_seed)
@@ -220,7 +234,8 @@ def prepare(
         workers=workers,
         track=track,
     )
-    return training, Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
+    checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
+    return training, checkpoint, source.left_out
 
 
 def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:

@@ -114,8 +114,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = str(error)
-    if "Original Traceback" in text:  # of a process that loads images: its last line is the error itself
-        text = text.strip().splitlines()[-1].partition(": ")[2]
+    if "Original Traceback" in text:  # of a process that loads images: it ends with the error itself
+        text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
     return " ".join(text.split())
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,12 @@ from torch.utils.data import Dataset
 from irevnet import distributed
 from irevnet.data import LabelledImages, batches, training_batches
 from irevnet.model import IRevNet
+from irevnet.progress import Track, no_progress
 from irevnet.recipes import TrainConfig
 
 MAX_RECONSTRUCTION_ERROR = 1e-3
 """Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
 of a float32, and less than that of a bfloat16."""
-
-T = TypeVar("T")
-Track = Callable[[Iterable, str], Iterable]
-"""Wraps a loop to show its progress under a description; `no_progress` shows nothing."""
-
-
-def no_progress(loop: Iterable[T], description: str) -> Iterable[T]:
-    return loop
 
 
 @dataclass(frozen=True, kw_only=True)

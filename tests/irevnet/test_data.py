@@ -1,3 +1,4 @@
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -9,7 +10,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from irevnet.data import DataSource, LabelledImages, batches, choose_classes, open_data, training_batches
+from irevnet.data import (
+    DataSource,
+    LabelledImages,
+    batches,
+    choose_classes,
+    open_data,
+    read_left_out,
+    save_left_out,
+    training_batches,
+)
 from irevnet.transforms import InputTransform
 
 
@@ -229,6 +239,9 @@ def spoilt(folder: Path, how: str) -> None:
             (folder / "train" / "bird").mkdir()
         case "class of val alone":
             (folder / "val" / "bird").mkdir()
+        case "class of two lines":
+            for split in ("train", "val"):
+                (folder / split / "cat").rename(folder / split / "two\nlines")
         case "empty class":
             for split in ("train", "val"):
                 (folder / split / "bird").mkdir()
@@ -241,13 +254,127 @@ def spoilt(folder: Path, how: str) -> None:
         ("no classes", ValueError, r"train holds no class folders; expected a folder of images for each class"),
         ("class of train alone", ValueError, r"val has no folder for class 'bird'; both splits need the same classes"),
         ("class of val alone", ValueError, r"train has no folder for class 'bird'; both splits need the same classes"),
-        ("empty class", FileNotFoundError, r"train: Found no valid file for the classes bird"),
+        (
+            "empty class",
+            FileNotFoundError,
+            r"train/bird holds no images; add some \(\.jpg, .*\), or remove the class from",
+        ),
+        (
+            "class of two lines",
+            ValueError,
+            r"train has a class 'two\\nlines'; rename it, without line breaks and spaces",
+        ),
     ],
 )
 def test_a_folder_that_is_no_data_set_is_explained(folder, how, error, message):
     spoilt(folder, how)
     with pytest.raises(error, match=message):
         open_data(str(folder))
+
+
+def test_only_images_are_images_and_their_names_may_be_any(folder):
+    """As torchvision's ImageFolder has them, but for hidden files."""
+    cats, names = folder / "train" / "cat", ["a b.png", "ünï.PNG", "日本.JPG", "two\nlines.png", "-x.jpeg", "B.png"]
+    for name in names:
+        Image.new("RGB", (30, 20), "red").save(cats / name, format="PNG")
+    Image.new("RGB", (30, 20)).save(os.fsdecode(os.fsencode(cats) + b"/\xff.png"), format="PNG")
+    (cats / "deeper.png").mkdir()
+    (cats / "0.png").rename(cats / "deeper.png" / "0.png")
+    expected = datasets.ImageFolder(folder / "train").samples
+    for name in (".DS_Store", "._a b.png", ".hidden.png", "notes.txt"):
+        (cats / name).write_text("no image")
+    for place in (cats / ".ipynb_checkpoints", folder / "train" / ".cache"):
+        place.mkdir()
+        (place / "x.png").write_text("no image")
+    source = open_data(str(folder))
+    images = source.images("train", source.transform())
+    assert source.classes == ("cat", "dog")
+    assert list(zip(images.images.paths, images.labels)) == expected
+    assert len(images) == 3 + 8 - 1 + 3
+    assert all(images[row][0].shape == (3, 224, 224) for row in range(len(images)))
+    assert len(images.sha256()) == 64
+
+
+UNREADABLE = {
+    "train/cat/1.png": "image file is truncated",
+    "train/dog/empty.png": "it is no BMP",
+    "train/dog/link.jpg": "it is gone, or a link to nothing",
+    "val/dog/text.png": "it is no BMP",
+}
+
+
+@pytest.fixture
+def spoilt_folder(folder) -> Path:
+    cut = folder / "train/cat/1.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (folder / "train/dog/empty.png").touch()
+    (folder / "train/dog/link.jpg").symlink_to(folder / "nothing.jpg")
+    (folder / "val/dog/text.png").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_cannot_be_read_are_left_out_and_listed(spoilt_folder, workers):
+    tracked = []
+
+    def track(loop, description):
+        tracked.append(description)
+        return loop
+
+    source = open_data(str(spoilt_folder), on_error="skip", workers=workers, track=track)
+    assert tracked == ["reading every image"]
+    assert source.left_out is not None
+    assert list(source.left_out) == list(UNREADABLE)
+    for name, reason in source.left_out.items():
+        assert reason.startswith(f"cannot be read as an image: {UNREADABLE[name]}")
+        assert reason.endswith("; replace or remove it")
+    for name in UNREADABLE:
+        (spoilt_folder / name).unlink()
+    without = open_data(str(spoilt_folder))
+    assert without.left_out is None
+    for split in ("train", "test"):
+        expected, found = (each.images(split, each.transform()) for each in (without, source))
+        assert (found.images.paths, found.labels) == (expected.images.paths, expected.labels)
+        assert found.sha256() == expected.sha256()
+
+
+def test_the_first_image_that_cannot_be_read_stops_unless_they_are_left_out(spoilt_folder):
+    source = open_data(str(spoilt_folder))
+    images = source.images("train", source.transform())
+    for row, name in ((1, "cat/1.png"), (6, "dog/empty.png"), (7, "dog/link.jpg")):
+        with pytest.raises(
+            ValueError, match=rf"train/{name} cannot be read .*; replace or remove it, or leave all such out with --on"
+        ):
+            images[row]
+
+
+def test_what_was_left_out_is_left_out_again_unread(spoilt_folder, tmp_path):
+    first = open_data(str(spoilt_folder), on_error="skip")
+    (tmp_path / "run").mkdir()
+    save_left_out(tmp_path / "run", first.left_out)
+    shutil.copy(spoilt_folder / "train/cat/0.png", spoilt_folder / "train/cat/1.png")  # mended meanwhile
+    known = read_left_out(tmp_path / "run")
+    again = open_data(str(spoilt_folder), left_out=known)
+    assert again.left_out == first.left_out
+    labels = [source.images("train", source.transform()).labels for source in (first, again)]
+    assert labels == [[0, 0, 1, 1, 1]] * 2
+    more = spoilt_folder / "val/cat/0.png"
+    more.write_bytes(b"")
+    found = open_data(str(spoilt_folder), on_error="skip", left_out=known).left_out
+    assert found is not None
+    assert found.keys() == {*UNREADABLE, "val/cat/0.png"}
+    save_left_out(tmp_path / "run", None)
+    assert read_left_out(tmp_path / "run") is None
+
+
+def test_a_class_of_which_no_image_can_be_read_is_named(folder):
+    for path in (folder / "val" / "dog").iterdir():
+        path.write_bytes(b"")
+    source = open_data(str(folder), on_error="skip")
+    with pytest.raises(
+        FileNotFoundError, match=r"val/dog holds no images that can be read; add some .*, or remove the"
+    ):
+        source.images("test", source.transform())
 
 
 def test_batches_in_order_hold_every_image(digits_for_testing):
