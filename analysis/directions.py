@@ -96,7 +96,7 @@ def find_direction(
         track: shows progress.
 
     Raises:
-        ValueError: there are too few images for that component, or for an SVM.
+        ValueError: there are too few images for that component, or for an SVM, or features are not finite.
     """
     size = model.config.feature_shape(depth, data.transform.image_size)
     rows = torch.randperm(len(data), generator=generator).tolist()
@@ -111,6 +111,10 @@ def find_direction(
         points.append(model.features(images.to(device), depth).flatten(1).float().cpu().numpy())
         labels.append(each.numpy())
     features = np.concatenate(points)
+    if not np.isfinite(features).all():
+        raise ValueError(
+            f"features at depth {depth} are not finite; the network's weights are broken, or too large for float32"
+        )
     if isinstance(direction, PrincipalComponent):
         step = _component(features, direction.number)
     else:

@@ -181,10 +181,11 @@ def extract(
             for images, _ in track(batches(Subset(data, rows.tolist()), batch_size, workers=workers), f"{split} set"):
                 means.clear()
                 means[LOGITS] = model(images.to(device, non_blocking=True))
-                features = _to_arrays(means, names)
+                batch = rows[start : start + len(images)]
+                features = _to_arrays(means, names, split, batch)
                 if writer is None:
                     writer = store.writer(split, {name: array.shape[1] for name, array in features.items()})
-                writer.write(rows[start : start + len(images)], features)
+                writer.write(batch, features)
                 start += len(images)
                 if writer.unflushed >= FLUSH_BYTES or time.monotonic() >= flushed + FLUSH_SECONDS:
                     writer.flush()
@@ -205,13 +206,19 @@ def _rows_to_fill(done: ndarray, part: tuple[int, int], batch_size: int) -> Int[
     return rows[~done[first:last]]
 
 
-def _to_arrays(means: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Float[ndarray, "images _"]]:
+def _to_arrays(
+    means: Mapping[str, Tensor], names: Sequence[str], split: Split, rows: Int[ndarray, " images"]
+) -> dict[str, Float[ndarray, "images _"]]:
     """The averages of a batch in float32, by one transfer from the device."""
     if missing := [name for name in names if name not in means]:
         raise ValueError(f"the network does not pass through {missing[0]}; name other layers")
     together = torch.cat([means[name].float() for name in names], dim=1).cpu().numpy()
     if not np.isfinite(together).all():
         broken = next(name for name in names if not means[name].isfinite().all())
-        raise ValueError(f"the features of {broken} are not finite; the network's weights or inputs are broken")
+        row = rows[~np.isfinite(means[broken].float().cpu().numpy()).all(axis=1)][0]
+        raise ValueError(
+            f"the features of {broken} are not finite, at first of {split} image {row}; the network's weights or its "
+            "input are broken"
+        )
     edges = np.cumsum([means[name].shape[1] for name in names])[:-1]
     return dict(zip(names, np.split(together, edges, axis=1)))

@@ -94,6 +94,8 @@ def follow(
         rows_of_grid: the lines are the rows of a grid.
         batch_size: images a pass.
         track: shows progress.
+
+    Raises `ValueError` for images or logits that are not finite.
     """
     found: dict[str, list[list[Any]]] = {}
     for at in (depth, 0):
@@ -140,6 +142,11 @@ def _look_along(
     logits = torch.cat([model(part) for part in inputs.split(batch_size)])
     probability, top_class = logits.double().softmax(dim=1).max(dim=1)
     again = torch.cat([model.features(part, lines.depth) for part in inputs.split(batch_size)])
+    if not (inputs.isfinite().all() and logits.isfinite().all() and again.isfinite().all()):
+        raise ValueError(
+            f"images along path {line + 1} from depth {lines.depth} are not finite; the network's weights are broken, "
+            "or its features are too large for float32: choose another depth, or compute with --exact"
+        )
     outside = (pixels < -ROUNDING) | (pixels > 1 + ROUNDING)
     values = {
         "t": torch.from_numpy(places),

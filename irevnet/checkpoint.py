@@ -89,7 +89,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not a checkpoint, or holds pickled code.
+        ValueError: the file is damaged, not a checkpoint, or holds pickled code or weights that are not finite.
     """
     path = Path(path)
     content = _read_tensors(path)
@@ -143,12 +143,13 @@ def weights_sha256(model: nn.Module) -> str:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that holds a state dict, bare or under `state_dict`, as `torch.save` wrote it.
 
-    Raises `ValueError` if it holds none, or pickled code.
+    Raises `ValueError` if it holds none, values that are not finite, or pickled code.
     """
     content = _read_tensors(path)
     weights = content.get("state_dict", content)
     if not isinstance(weights, dict) or not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} holds no state dict; expected the weights of a network by name")
+    _check_finite(path, weights)
     return weights
 
 
@@ -215,7 +216,15 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the weights of {path} do not fit its architecture: {reason[:300]}") from error
+    _check_finite(path, weights)
     return model.eval()
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None):
+        raise ValueError(
+            f"the weights of {path} are not finite, the first of them in {broken}; give another checkpoint"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -63,6 +63,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         labels: of each image.
         classes: class names.
         transform: from an image to a network's input.
+
+    Raises `ValueError`, with the number of the image, for values or a label that cannot be.
     """
 
     def __init__(
@@ -72,6 +74,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         classes: tuple[str, ...],
         transform: InputTransform,
     ):
+        if isinstance(images, Tensor) and images.is_floating_point() and not images.isfinite().all():
+            row = int((~images.flatten(1).isfinite().all(dim=1)).nonzero()[0, 0])
+            raise ValueError(f"image {row} has values that are not finite; expected values in [0, 1]")
+        if wrong := [row for row, label in enumerate(labels) if not 0 <= label < len(classes)]:
+            raise ValueError(
+                f"image {wrong[0]} has label {labels[wrong[0]]}; expected 0 to {len(classes) - 1}, of {len(classes)} "
+                "classes"
+            )
         self.images = images
         self.labels = labels
         self.classes = classes

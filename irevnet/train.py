@@ -67,6 +67,8 @@ def evaluate(
     """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on.
 
     Processes of a group (`irevnet.distributed`) share the images; each gets the result of all of them.
+
+    Raises `FloatingPointError` for logits that are not finite.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -76,6 +78,11 @@ def evaluate(
     for images, labels in track(loader, "evaluating"):
         labels = labels.to(device)
         logits = model(images.to(device))
+        if not logits.isfinite().all():
+            row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
+            raise FloatingPointError(
+                f"the logits of image {row} are not finite; the network's weights or its input are broken"
+            )
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         top1 += int(ranked[:, 0].sum())

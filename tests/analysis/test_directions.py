@@ -82,3 +82,12 @@ def test_too_few_images_are_said(bijective, data, generator):
     few = LabelledImages(data.images[:5], data.labels[:5], CLASSES, data.transform)
     with pytest.raises(ValueError, match="cat has 2 images, maple-tree 1; at least 3 of each are needed"):
         find(BetweenClasses("svm", "cat", "maple-tree"), bijective, few, generator)
+
+
+@pytest.mark.parametrize("direction", [PrincipalComponent(1), BetweenClasses("svm", "cat", "dog")])
+def test_features_that_are_not_finite_are_refused(bijective, data, generator, direction):
+    data.images[3] = 3e38
+    with pytest.raises(
+        ValueError, match="features at depth 3 are not finite; the network's weights are broken, or too"
+    ):
+        find(direction, bijective, data, generator)

@@ -165,9 +165,21 @@ def test_the_network_is_left_as_it_was(model, data, store):
 
 def test_features_that_are_not_finite_are_refused_and_none_is_marked(model, data, store):
     model.blocks[2].bottleneck[0].weight.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match="the features of block-3 are not finite; the network's weights or inputs are"):
+    with pytest.raises(
+        ValueError, match="the features of block-3 are not finite, at first of test image 0; the network"
+    ):
         extract(model, data, store, "test", network_layers(model))
     assert not store.done("test", ["block-1"]).any()
+
+
+def test_the_first_image_whose_features_are_not_finite_is_named(model, data, store):
+    data.images[7] = 3e38
+    layers = network_layers(model)
+    with pytest.raises(
+        ValueError, match="the features of block-1 are not finite, at first of test image 7; the network"
+    ):
+        extract(model, data, store, "test", layers, batch_size=3)
+    assert store.done("test", [layer.name for layer in layers]).tolist() == [True] * 6 + [False] * 4
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet-cifar", 224), ("revnet-56", 3328)])

@@ -167,3 +167,9 @@ def test_the_table_and_the_summary_say_where_the_answer_changes(result):
     assert line["paths"]["features"]["changes_at_t"] == [0.5, 0.0]
     assert line["paths"]["features"]["length"] == pytest.approx(result.travelled[0, 1, -1])
     assert line["paths"]["pixels"]["middle_distance"] is None
+
+
+def test_images_that_are_not_finite_are_refused(bijective, inputs):
+    bijective.head.classifier.bias.data[2] = torch.nan
+    with pytest.raises(ValueError, match="images along path 1 from depth 4 are not finite; the network's weights are"):
+        walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth))

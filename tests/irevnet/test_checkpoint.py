@@ -182,3 +182,16 @@ def test_bare_weights_are_read(tmp_path):
         torch.save(content, tmp_path / "none.pth")
         with pytest.raises(ValueError, match=r"none\.pth holds no state dict; expected the weights of a network"):
             read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    broken = checkpoint()
+    broken.model.blocks[1].bottleneck[2].weight.data[0] = value
+    save_checkpoint(tmp_path / "model.pt", broken)
+    torch.save(broken.model.state_dict(), tmp_path / "bare.pth")
+    message = r"the weights of .*{} are not finite, the first of them in blocks\.1\.bottleneck\.2\.weight; give another"
+    with pytest.raises(ValueError, match=message.format(r"model\.pt")):
+        read_checkpoint(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=message.format(r"bare\.pth")):
+        read_weights(tmp_path / "bare.pth")

@@ -397,7 +397,7 @@ def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(digits_for
 
 def test_an_epoch_holds_each_image_once(digits_for_testing):
     data = LabelledImages(
-        digits_for_testing.images, list(range(360)), digits_for_testing.classes, digits_for_testing.transform
+        digits_for_testing.images, list(range(360)), tuple(map(str, range(360))), digits_for_testing.transform
     )
     first, second = (
         torch.cat([labels for _, labels in training_batches(data, 90, epoch=epoch)]).tolist() for epoch in (1, 2)
@@ -442,6 +442,17 @@ def test_images_in_memory_are_identified_by_pixels_and_labels(digits):
     assert changed.sha256() != images.sha256()
     relabelled = LabelledImages(images.images, [*images.labels[1:], 0], images.classes, images.transform)
     assert relabelled.sha256() != images.sha256()
+
+
+@pytest.mark.parametrize(("value", "label"), [(np.nan, 0), (np.inf, 0), (0.5, -1), (0.5, 2)])
+def test_images_and_labels_that_cannot_be_are_named(value, label):
+    images, labels = torch.rand(4, 1, 8, 8), [0, 1, 1, 0]
+    images[2, 0, 3, 3], labels[2] = value, label or labels[2]
+    message = (
+        f"image 2 has label {label}; expected 0 to 1, of 2 classes" if label else "image 2 has values that are not"
+    )
+    with pytest.raises(ValueError, match=message):
+        LabelledImages(images, labels, ("a", "b"), InputTransform(channels=1, image_size=(8, 8)))
 
 
 def test_image_files_are_identified_by_class_name_and_size(folder, tmp_path_factory):

@@ -38,6 +38,14 @@ def test_evaluation_counts_what_it_says():
     assert model.training
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_image_whose_logits_are_not_finite_is_named(value):
+    logits = torch.randn(50, 8)
+    logits[23, 5] = value
+    with pytest.raises(FloatingPointError, match="the logits of image 23 are not finite; the network's weights or its"):
+        evaluate(Fixed(logits), TensorDataset(torch.arange(50.0)[:, None], torch.zeros(50).long()), batch_size=7)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_uses_eval_mode_and_leaves_the_mode_as_it_was(training):
     seen = []
