@@ -22,6 +22,9 @@ scale of C is set by their number and that of the images alone."""
 CV_IMAGES = 2000
 """Training images used for cross-validation: "a small part of the training set" (section 5.1)."""
 
+FOLDS = 3
+"""Of the cross-validation, and so the fewest training images of a class."""
+
 Solver = Literal["newton", "sklearn"]
 """`"newton"`: `analysis.svm`, all classes at once and certified; `"sklearn"`: LinearSVC, the reference."""
 
@@ -83,10 +86,10 @@ def choose_svm(
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
-    if len(counts) < 2 or counts.min() < 3:
+    if len(counts) < 2 or counts.min() < FOLDS:
         raise ValueError(
             f"the rarest of {len(counts)} classes has {counts.min()} training images; three-fold cross-validation "
-            "needs at least two classes and 3 images of each"
+            f"needs at least two classes and {FOLDS} images of each"
         )
     small = _stratified_part(labels, max(cv_images, 6 * len(counts)), seed)
     cv_accuracy = _cross_validate(features[small], labels[small], cost_grid, solver, seed)
@@ -131,7 +134,7 @@ def _cross_validate(
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a rare class that is not in each of the folds
-        folds = list(StratifiedKFold(3, shuffle=True, random_state=seed).split(labels, labels))
+        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels))
     for rows, held in folds:
         fitted, accuracies = None, []
         for cost in cost_grid:

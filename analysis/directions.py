@@ -122,12 +122,24 @@ def find_direction(
     return torch.from_numpy(step.astype(np.float32).reshape(size)).to(device)
 
 
+def _check_differ(first: ndarray, second: ndarray, what: str) -> None:
+    """Raises `ValueError` unless two sets of features differ by more than the rounding of a float32."""
+    size = max(np.abs(first).max(), np.abs(second).max())
+    if np.abs(first - second).max() <= 4 * np.finfo(np.float32).eps * size:
+        raise ValueError(
+            f"{what} are the same at this depth, and no direction leads from one to the other; name others"
+        )
+
+
 def _component(features: Float[ndarray, "n dims"], number: int) -> Float[ndarray, " dims"]:
     if number >= len(features):
         raise ValueError(f"component {number} needs more than the {len(features)} images that there are")
+    _check_differ(features, features[:1], f"the features of all {len(features)} images")
     found = PCA(n_components=number, random_state=0)
-    scores = found.fit_transform(features)
-    return np.asarray(found.components_)[-1] * scores[:, -1].std()
+    deviation = found.fit_transform(features)[:, -1].std()
+    if deviation <= 4 * np.finfo(np.float32).eps * np.abs(features).max():
+        raise ValueError(f"features do not vary along component {number} at this depth; choose a lower one")
+    return np.asarray(found.components_)[-1] * deviation
 
 
 def _between(
@@ -138,7 +150,9 @@ def _between(
         raise ValueError(
             f"{direction.first} has {counts[0]} images, {direction.second} {counts[1]}; at least 3 of each are needed"
         )
-    way = features[second].mean(axis=0) - features[~second].mean(axis=0)
+    means = features[~second].mean(axis=0), features[second].mean(axis=0)
+    _check_differ(*means, f"the mean features of {direction.first} and {direction.second}")
+    way = means[1] - means[0]
     if direction.kind == "mean":
         return way
     scaled = (features - features.mean(axis=0)) / features.std()

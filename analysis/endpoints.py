@@ -75,7 +75,7 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
 
 
 def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> Endpoints:
-    """Pairs of images of different classes, drawn at random."""
+    """Pairs of images of different classes, drawn at random; `ValueError` where there are none."""
     order = torch.randperm(len(data), generator=generator).tolist()
     names, inputs = [], []
     while len(names) < count and len(order) > 1:
@@ -86,13 +86,19 @@ def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> 
         order.remove(partner)
         names.append(" to ".join(_describe(data, row) for row in (first, partner)))
         inputs.append(torch.stack([data[first][0], data[partner][0]]))
+    if not names:
+        raise ValueError(
+            f"pairs are of test images of different classes, and there is one class among {len(data)}; name two images"
+        )
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs))
 
 
 def draw_images(data: LabelledImages, count: int, generator: torch.Generator, *, of: str | None = None) -> Endpoints:
-    """Images drawn at random, of a class or of all."""
+    """Images drawn at random, of a class or of all; `ValueError` where there are none."""
     order = torch.randperm(len(data), generator=generator).tolist()
     rows = [row for row in order if of is None or data.classes[data.labels[row]] == of][:count]
+    if not rows:
+        raise ValueError(f"there are no test images{f' of {of}' if of else ''} to draw from; name images")
     return Endpoints(
         names=tuple(_describe(data, row) for row in rows), inputs=torch.stack([data[row][0] for row in rows])[:, None]
     )

@@ -108,13 +108,16 @@ def find_inversion(result: InversionResult, network: str) -> list[Finding]:
     texts = {name: "not finite" if mean is None else f"{mean:.1e}" for name, mean in means.items()}
     counts = {name: f"{summary[name]['count']:,}" for name in PAPER_ERRORS}
     agrees = all(mean is not None and mean <= PAPER_ERRORS[name] for name, mean in means.items())
+    defined = summary["images"]["count"] > 0
+    if not defined:  # black throughout
+        texts["images"] = "undefined"
     return [
         Finding(
             network=network,
             paper="the mean relative error is 3e-6 on the validation set and 5e-6 on uniform noise",
             here=f"{texts['images']} on {counts['images']} test images and {texts['noise']} on {counts['noise']} of "
             f"uniform noise, in {summary['arithmetic']}",
-            verdict=_verdict(agrees),
+            verdict=_verdict(agrees) if defined else "open",
             rule="neither is above the paper's",
         )
     ]
@@ -125,9 +128,10 @@ def find_interpolation(result: InterpolationResult, network: str) -> list[Findin
     lines = len(result.names)
     outside = result.outside.max(axis=2).mean(axis=1)
     lengths = result.travelled[:, :, -1].mean(axis=1)
+    way = f"is {lengths[0] / lengths[1]:.1f} times as long" if lengths[1] > 0 else "has no length: they are the same"
     here = (
         f"over {lines} lines, {outside[0]:.0%} of the pixel values leave [0, 1] where that is worst (on lines of "
-        f"pixels {outside[1]:.0%}), and the way from image to image is {lengths[0] / lengths[1]:.1f} times as long"
+        f"pixels {outside[1]:.0%}), and the way from image to image {way}"
     )
     findings = [
         Finding(

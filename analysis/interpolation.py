@@ -155,7 +155,7 @@ def _look_along(
         "probability": probability,
         "travelled": torch.cat((pixels.new_zeros(1), _distances(pixels).cumsum(dim=0))),
         "outside": outside.double().mean(dim=(1, 2, 3)),
-        "residual": _norms(again - phi) / _norms(phi),
+        "residual": _norms(again - phi) / _norms(phi).clamp(min=torch.finfo(torch.float64).tiny),
     }
     return {name: value.cpu().numpy() for name, value in values.items()}
 

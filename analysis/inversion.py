@@ -227,6 +227,8 @@ def _amplification_by_depth(
 
 @true_float32()
 def _feature_norms(model: IRevNet, images: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
-    """||phi|| / ||x||, by which a change relative to the features is larger than one relative to the image."""
+    """||phi|| / ||x||, by which a change relative to the features is larger than one relative to the image; NaN where x
+    is zero."""
     norms = [torch.linalg.vector_norm(model.features(images, depth).flatten(1), dim=1) for depth in depths]
-    return (torch.stack(norms) / torch.linalg.vector_norm(images.flatten(1), dim=1)).double().cpu().numpy()
+    of_images = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return torch.stack(norms).div(of_images).where(of_images > 0, torch.nan).double().cpu().numpy()

@@ -23,7 +23,8 @@ class PrincipalComponents:
 
     Attributes:
         mean: of each feature, `(dims,)`.
-        scale: its standard deviation; 1 where it is constant, `(dims,)`.
+        scale: its standard deviation; 1 where it is constant up to the rounding of a float32, which differs from batch
+            to batch and must not be taken for a feature, `(dims,)`.
         axes: orthonormal principal axes of the standardised features, one a column, `(dims, dims)`; of the two signs of
             an axis the one that makes its largest entry positive.
         variance: of the standardised features along each axis, in decreasing order, `(dims,)`.
@@ -80,6 +81,7 @@ def principal_components(features: Float[ndarray, "n dims"], *, device: str = "c
     for rows in parts:
         scaler.partial_fit(_finite(features[rows]))
     mean, scale = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in (scaler.mean_, scaler.scale_))
+    scale[scale <= 4 * torch.finfo(torch.float32).eps * mean.abs()] = 1
     identity = torch.eye(dims, dtype=torch.float64, device=device)
     standard = PrincipalComponents(mean=mean, scale=scale, axes=identity, variance=torch.ones_like(mean))
     gram = torch.zeros_like(identity)

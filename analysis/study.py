@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cost import FOLDS
 from analysis.features import LOGITS, Layer, extract, network_layers
 from analysis.probes import NetworkFeatures, Recall
 from analysis.results import Result, check_folder
@@ -314,11 +315,27 @@ def check_comparable(studies: Sequence[Study]) -> None:
 def network_features(
     studies: Sequence[Study], layers: Sequence[Sequence[Layer]], result: type[Result]
 ) -> list[NetworkFeatures]:
-    """The features of several networks, each at its own layers, called by the model where no two share it."""
+    """The features of several networks, each at its own layers, called by the model where no two share it.
+
+    Raises `ValueError` for classes that cannot be told apart: a single one, or too few training images of one.
+    """
     for study in studies:
         study.folder(result)  # refuses one that results cannot go to before the work begins
+        _check_counts(study)
     labels = names_apart([study.model_name for study in studies], [study.name for study in studies])
     return [study.features(at, result, label=label) for study, at, label in zip(studies, layers, labels)]
+
+
+def _check_counts(study: Study) -> None:
+    counts = np.bincount(study.images("train").labels, minlength=len(study.classes))
+    rarest = int(counts.argmin())
+    if len(counts) < 2:
+        raise ValueError(f"{study.source.name} has one class, {study.classes[0]!r}; the probes tell two or more apart")
+    if counts[rarest] < FOLDS:
+        raise ValueError(
+            f"{study.classes[rarest]!r} of {study.source.name} has {counts[rarest]} of the {FOLDS} training images "
+            "that cross-validation needs of each class; add some, or choose other classes with --classes"
+        )
 
 
 def save_comparison(studies: Sequence[Study], result: Result) -> list[Path]:

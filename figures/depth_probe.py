@@ -72,7 +72,7 @@ def tabulate_depth_probe(result: DepthProbeResult) -> TextTable:
                 f"{depth}",
                 f"{result.dims[row]}",
                 *accuracy_cells(result, row),
-                f"{result.distance_ratio[row]:.3f}",
+                "undefined" if np.isnan(result.distance_ratio[row]) else f"{result.distance_ratio[row]:.3f}",
             )
         )
         places.append(" ".join([*network, str(layer)]))

@@ -69,8 +69,8 @@ def _errors(result: InversionResult) -> Panel:
 
 def _amplification(result: InversionResult) -> Panel:
     kinds = {
-        "the most magnified direction": result.amplification_largest,
-        "random directions": result.amplification_random,
+        "the most magnified direction": result.amplifications["largest"],
+        "random directions": result.amplifications["random"],
     }
     curves = [
         Curve(
@@ -82,6 +82,7 @@ def _amplification(result: InversionResult) -> Panel:
             look=look(number),
         )
         for number, (name, values) in enumerate(kinds.items())
+        if values.size
     ]
     label = "relative change of the image over\nrelative change of its features"
     return Panel(y_label=label, curves=curves, rules=[Rule(y=1.0, look=GUIDE)], **_AXIS)
@@ -101,18 +102,25 @@ def tabulate_inversion(result: InversionResult) -> TextTable:
     summary = result.summary()
     keys = ("mean", "median", "q99", "max")
     rows = [
-        (name, f"{errors['count']}", *(_scientific(errors.get(key)) for key in keys))
+        (name, f"{errors['count']}", *(_scientific(errors[key]) if errors["count"] else "-" for key in keys))
         for name, errors in (("test images", summary["images"]), ("uniform noise", summary["noise"]))
     ]
     deepest = summary["by_depth"][-1]
+    sample = np.count_nonzero(~np.isnan(result.depth_errors[0, 0]))
     errors = ", ".join(f"{name} {_scientific(error)}" for name, error in deepest["mean_error"].items())
     notes = [
         f"in {summary['arithmetic']}, from block {summary['depth']}",
-        f"mean over {result.depth_errors.shape[2]} test images, from block {deepest['depth']}: {errors}",
-        f"a change of the features comes back {deepest['amplification_random']:.3g} times as large, relatively, in a "
-        f"random direction, and up to {deepest['amplification_largest']:.3g} times in the most magnified one (medians "
-        f"of {result.amplification_largest.shape[1]} images)",
     ]
+    if sample > 0:
+        notes.append(f"mean over {sample} test images, from block {deepest['depth']}: {errors}")
+    if deepest["amplification_random"] is not None:
+        notes.append(
+            f"a change of the features comes back {deepest['amplification_random']:.3g} times as large, relatively, in "
+            f"a random direction, and up to {deepest['amplification_largest']:.3g} times in the most magnified one "
+            f"(medians of {result.amplifications['largest'].shape[1]} images)"
+        )
+    if undefined := summary["images"]["undefined"]:
+        notes.append(f"of {undefined} more test images, which are zero throughout, a relative error is not defined")
     return TextTable(("relative error", "images", *keys[:2], "99%", "max"), rows, notes)
 
 

@@ -15,7 +15,8 @@ from analysis.results.base import Result, finite_or_none
 class InversionResult(Result):
     """Relative reconstruction error ||x - Phi^-1 Phi x|| / ||x|| of network inputs x (section 4.2).
 
-    An error is NaN for an image that is exactly zero, and infinite where the arithmetic overflowed.
+    An error, or an amplification, is NaN for an image that is exactly zero; an error is infinite where the arithmetic
+    overflowed.
 
     Attributes:
         arithmetic: in which the two sets were inverted, `()`.
@@ -80,11 +81,21 @@ class InversionResult(Result):
                 {
                     "depth": depth,
                     "mean_error": dict(zip(self.arithmetics.tolist(), map(finite_or_none, means))),
-                    "amplification_random": float(np.median(self.amplification_random[row])),
-                    "amplification_largest": float(np.median(self.amplification_largest[row])),
+                    **{
+                        f"amplification_{kind}": float(np.median(values[row])) if values.size else None
+                        for kind, values in self.amplifications.items()
+                    },
                 }
                 for row, (depth, means) in enumerate(zip(self.depths.tolist(), self.mean_depth_errors.T))
             ],
+        }
+
+    @property
+    def amplifications(self) -> dict[str, Float[ndarray, "depths images"]]:
+        """The two amplifications, images that are exactly zero left out."""
+        return {
+            kind: values[:, ~np.isnan(values).any(axis=0)]
+            for kind, values in (("random", self.amplification_random), ("largest", self.amplification_largest))
         }
 
     @property

@@ -152,7 +152,7 @@ class Gallery:
         pairs = [
             Pair(
                 title=f"test image {index}" if place < first else f"noise {index}",
-                error=f"{result.shown_errors[place]:.1e}",
+                error="undefined" if np.isnan(result.shown_errors[place]) else f"{result.shown_errors[place]:.1e}",
                 original=image_uri(result.originals[place]),
                 reconstruction=image_uri(result.reconstructions[place]),
             )
