@@ -225,6 +225,7 @@ def train(
     else:
         check_unchanged(resume, given)
         settings = read_settings(resume)
+    click.get_current_context().params["batch_size"] = settings.training.batch_size  # for who asks what was tried
     torch.manual_seed(settings.seed + distributed.rank())  # the initial weights, which are the first's, and dropout
     if dry_run:
         _show_plan(settings, places, as_json=as_json)

@@ -163,17 +163,20 @@ def _candidates(scores: Float[Tensor, "m n"], error: Float[Tensor, " m"]) -> tup
 
 
 def _nearest(train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], row: Tensor, column: Tensor) -> Int[Tensor, " m"]:
-    """Of the candidates of each row the nearest in float64, and of several the one with the lowest column."""
+    """Of the candidates of each row the nearest in float64, and of several the one with the lowest column.
+
+    By sorting, which keeps the order of columns among equals: on a GPU torch takes no other way for reproducible.
+    """
     if len(row) == len(test):  # one a row
         return column
     distances = [
         _sums((test[i].double() - train[j].double()).square())
         for i, j in zip(*(indices.split(max(1, VALUES // train.shape[1])) for indices in (row, column)))
     ]
-    distance = torch.cat(distances)
-    least = distance.new_full((len(test),), torch.inf).scatter_reduce_(0, row, distance, "amin")
-    ties = distance == least[row]
-    return column.new_full((len(test),), len(train)).scatter_reduce_(0, row[ties], column[ties], "amin")
+    order = torch.cat(distances).argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    first = torch.searchsorted(row, torch.arange(len(test), device=row.device))  # rows are in order themselves
+    return column[order[first]]
 
 
 def _sums(values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -283,6 +283,7 @@ class Study:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
             "wall_seconds": round(time.perf_counter() - self.started, 3),
         }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from irevnet.terminal import Classes, Floats, Names, Numbers
+from irevnet.terminal import Classes, Floats, Names, Numbers, deterministic
 
 ckpt_option = click.option(
     "--ckpt",
@@ -42,9 +42,6 @@ on_error_option = click.option(
 class_seed_option = click.option("--class-seed", type=click.IntRange(min=0), help="Seed of that draw.  [default: 0]")
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 batch_size_option = click.option(
     "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
@@ -83,6 +80,11 @@ solver_option = click.option(
 )
 
 
+def _be_deterministic(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        ctx.with_resource(deterministic())  # until the command is done
+
+
 def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options, or groups of them, as one decorator; --help lists them in this order."""
 
@@ -93,6 +95,24 @@ def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., 
 
     return decorate
 
+
+device_option = _group(
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    ),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        expose_value=False,
+        callback=_be_deterministic,
+        help="The same seed gives the same results to the last digit on this machine, on a GPU too; slower there.",
+    ),
+)
+"""Where and how to compute."""
 
 data_options = _group(
     data_option, data_root_option, download_option, on_error_option, classes_option, class_seed_option

@@ -156,6 +156,7 @@ def _begin_folder(
         "device": str(training.device),
         "processes": distributed.size(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     content = {
         **dataclasses.asdict(settings),

@@ -66,6 +66,8 @@ class Command(click.Command):
             if isinstance(error, WRONG_INPUT):
                 raise WrongInput(_one_line(error)) from error
             kind = type(error).__name__
+            if kind == "OutOfMemoryError":  # of torch, on a GPU
+                raise click.ClickException(_out_of_memory(ctx)) from error
             raise click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)") from error
 
 
@@ -117,6 +119,41 @@ def _one_line(error: Exception) -> str:
     if "Original Traceback" in text:  # of a process that loads images: it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
     return " ".join(text.split())
+
+
+def _out_of_memory(ctx: click.Context) -> str:
+    for option in ("--batch-size", "--block-width"):
+        if size := ctx.params.get(option.removeprefix("--").replace("-", "_")):
+            return f"the GPU has not enough memory for {option} {size}; lower it, or compute with --device cpu"
+    return "the GPU has not enough memory; compute with --device cpu"
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Has torch compute in ways that give the same bits each time, or not at all."""
+    import torch
+
+    earlier = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+        os.environ.get(_CUBLAS),
+    )
+    os.environ[_CUBLAS] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        enabled, warn_only, torch.backends.cudnn.benchmark, workspace = earlier
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        del os.environ[_CUBLAS]
+        if workspace is not None:
+            os.environ[_CUBLAS] = workspace
+
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+"""Of which cuBLAS wants to know before its first product: by default several streams may share a work space."""
 
 
 def _require_torch() -> None:
