@@ -146,9 +146,7 @@ def _check_unused(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
 
 
-def _begin_folder(
-    run: Run, settings: RunSettings, left_out: Mapping[str, str] | None, command: Sequence[str]
-) -> None:
+def _begin_folder(run: Run, settings: RunSettings, left_out: Mapping[str, str] | None, command: Sequence[str]) -> None:
     folder, training, checkpoint = run.folder, run.training, run.checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     save_left_out(folder, left_out)
