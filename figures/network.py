@@ -126,7 +126,7 @@ def _draw(config: Config) -> Figure:
                 f"$P$: a convolution of {_kernels(1)} and BN in blocks that change the size, else the identity.",
             ]
     for row, words in enumerate(notes):
-        sheet.text(0.1, 0.37 - 0.13 * row, words, 6.5, ha="left")
+        sheet.text(0.1, 0.38 - 0.14 * row, words, 6.5, ha="left")
     return sheet.figure
 
 

@@ -391,7 +391,8 @@ def test_the_api_reference_is_written_without_a_warning(tmp_path):
     make = ["make", "-C", ROOT, "--old-file=.venv/ready", "docs", *tools]
     done = subprocess.run(make, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Warn" not in done.stdout + done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    assert not [line for line in lines if "Warn" in line and "'lscpu'" not in line]  # which torch 2.6 asks for
     expected = {
         "irevnet.html": ["build_model", "load_checkpoint", "IRevNetConfig"],
         "irevnet/model.html": ["range_residual", "inverse"],
