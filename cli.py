@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irevnet.options import (
+    SEED,
     bits_option,
     ckpt_option,
     codec_options,
@@ -34,6 +35,7 @@ from irevnet.options import (
     workers_option,
 )
 from irevnet.terminal import (
+    File,
     Floats,
     Group,
     Numbers,
@@ -173,9 +175,9 @@ def models(as_json: bool) -> None:
     help="Where the settings below come from.  [default: digits for the digits, else fast]",
 )
 @config_options
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.  [default: 0]")
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run of this folder.")
+@click.option("--seed", type=SEED, help="Seed of everything random.  [default: 0]")
+@click.option("--out", type=File(), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
+@click.option("--resume", type=File(), help="Go on with the run of this folder.")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Do no more than so many steps now.")
 @click.option("--dry-run", is_flag=True, help="Print what the run will take, check the data, and train nothing.")
 @device_option
@@ -314,8 +316,8 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The file to write, such as phi.npz.")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=File())
+@click.option("-o", "--out", required=True, type=File(), help="The file to write, such as phi.npz.")
 @click.option("--depth", type=click.IntRange(min=0), help="The block whose features.  [default: the last]")
 @bits_option
 @codec_options
@@ -336,8 +338,8 @@ def encode(images: tuple[Path, ...], out: Path, depth: int | None, bits: int, as
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the images.")
+@click.argument("file", type=File())
+@click.option("-o", "--out", required=True, type=File(), help="Folder for the images.")
 @codec_options
 def decode(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Turn features that encode wrote back into images, as PNG.
@@ -456,10 +458,10 @@ def invert(as_json: bool, **options: Any) -> None:
 
 
 @analyze.command()
-@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=File())
 @click.option(
     "--pairs",
-    type=click.Path(path_type=Path),
+    type=File(),
     help="A CSV of pairs: columns a and b name image files, middle one that is truly between them, kind what they are.",
 )
 @click.option(
@@ -520,7 +522,7 @@ def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Study]":
     help="Extract one of several equal parts of the images, for processes that are started one by one.  [default: all, "
     "which the processes of torchrun share]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of fresh weights.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of fresh weights.")
 @network_options
 def features(
     depths: list[int] | None, layers: list[str] | None, part: tuple[int, int] | None, as_json: bool, **options: Any
@@ -628,7 +630,7 @@ def pca(
 
 
 @analyze.command()
-@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=File())
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
@@ -706,13 +708,11 @@ def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **option
 
 
 @analyze.command("training-curves")
-@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=File())
 @click.option(
     "--window", type=click.IntRange(min=1), default=100, show_default=True, help="Iterations of the moving average."
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the first run's folder]"
-)
+@click.option("--out", type=File(), help="Folder for the results.  [default: in the first run's folder]")
 @json_option
 def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_json: bool) -> None:
     """Compare the training losses of runs on the same data (section 3.2, Fig. 3).
@@ -742,9 +742,7 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
 @compared_options
 @data_options
 @seed_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the first run's folder]"
-)
+@click.option("--out", type=File(), help="The page.  [default: report.html in the first run's folder]")
 @click.option("--dry-run", is_flag=True, help="Print the commands and what is up to date, and run nothing.")
 @pass_options
 def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -834,10 +832,8 @@ def _write_report(folders: "Sequence[Path]", page: Path) -> None:
 
 
 @analyze.command()
-@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the first run's folder]"
-)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=File())
+@click.option("--out", type=File(), help="The page.  [default: report.html in the first run's folder]")
 @json_option
 def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Put what was found of a run, or of several side by side, on one page, beside what the paper found.
@@ -864,7 +860,7 @@ def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
 
 
 @analyze.command()
-@click.argument("report", type=click.Path(path_type=Path))
+@click.argument("report", type=File())
 @json_option
 def reproduce(report: Path, as_json: bool) -> None:
     """Print the commands that make a REPORT again: training, studies, and the page itself.

@@ -132,9 +132,11 @@ def _check_differ(first: ndarray, second: ndarray, what: str) -> None:
 
 
 def _component(features: Float[ndarray, "n dims"], number: int) -> Float[ndarray, " dims"]:
-    if number >= len(features):
-        raise ValueError(f"component {number} needs more than the {len(features)} images that there are")
-    _check_differ(features, features[:1], f"the features of all {len(features)} images")
+    images, dims = features.shape
+    most = min(images - 1, dims)
+    if number > most:
+        raise ValueError(f"component {number} was asked for; {images} images of {dims} numbers each have 1 to {most}")
+    _check_differ(features, features[:1], f"the features of all {images} images")
     found = PCA(n_components=number, random_state=0)
     deviation = found.fit_transform(features)[:, -1].std()
     if deviation <= 4 * np.finfo(np.float32).eps * np.abs(features).max():
@@ -148,7 +150,8 @@ def _between(
     counts = int((~second).sum()), int(second.sum())
     if min(counts) < 3:
         raise ValueError(
-            f"{direction.first} has {counts[0]} images, {direction.second} {counts[1]}; at least 3 of each are needed"
+            f"{direction.first} has {counts[0]} training images, {direction.second} {counts[1]}; a direction between "
+            "them needs at least 3 of each"
         )
     means = features[~second].mean(axis=0), features[second].mean(axis=0)
     _check_differ(*means, f"the mean features of {direction.first} and {direction.second}")

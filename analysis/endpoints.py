@@ -52,10 +52,10 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
 
     Raises:
         FileNotFoundError: the table or an image is missing.
-        ValueError: a column is missing, or an image cannot be read or differs in size from the other.
+        ValueError: a column or a name is missing, or an image cannot be read or differs in size from the other.
     """
     if not table.is_file():
-        raise FileNotFoundError(f"there is no table of pairs {table}")
+        raise FileNotFoundError(f"there is no table of pairs {table}; give a CSV with the columns a and b")
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
@@ -63,7 +63,9 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     if not {"a", "b"} <= set(rows.columns) or rows.empty:
         raise ValueError(f"{table} has the columns {', '.join(rows.columns)}; expected a and b, and at least one row")
     names, inputs, middle = [], [], []
-    for row in rows.to_dict("records"):
+    for number, row in enumerate(rows.to_dict("records"), start=1):
+        if not (row["a"] and row["b"]):
+            raise ValueError(f"{table}: pair {number} is of {row['a']!r} and {row['b']!r}; expected two image files")
         pair = [table.parent / row["a"], table.parent / row["b"]]
         known = row.get("middle")
         images = _read([*pair, *([table.parent / known] if known else [])], transform, resize=resize)
@@ -87,9 +89,7 @@ def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> 
         names.append(" to ".join(_describe(data, row) for row in (first, partner)))
         inputs.append(torch.stack([data[first][0], data[partner][0]]))
     if not names:
-        raise ValueError(
-            f"pairs are of test images of different classes, and there is one class among {len(data)}; name two images"
-        )
+        raise ValueError("all test images are of one class, and a path leads from one to another; name image files")
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs))
 
 

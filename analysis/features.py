@@ -56,7 +56,7 @@ def network_layers(
     if names is not None and depths is not None:
         raise ValueError("depths and layers by name were both given; give one of them")
     if names is not None:
-        modules = dict(model.named_modules())
+        modules = {name: module for name, module in model.named_modules() if name}
         return _numbered({name: find("layer", name, modules) for name in names})
     own = getattr(model, "blocks", None)
     if isinstance(own, nn.ModuleList):
@@ -109,7 +109,7 @@ def spatial_mean(output: Tensor) -> Float[Tensor, "images channels"]:
             return output.mean(dim=1)
         case (_, _):
             return output
-    raise ValueError(f"a layer's output is {shape}; expected (n, c, h, w), (n, tokens, c) or (n, c)")
+    raise ValueError(f"a layer's output is {shape}; expected (n, c, h, w), (n, tokens, c) or (n, c); name other layers")
 
 
 @contextmanager

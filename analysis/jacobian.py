@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -80,20 +81,28 @@ def _plain_attention() -> Iterator[None]:
 
 
 def layer_function(model: nn.Module, module: nn.Module) -> Function:
-    """What a module of a network puts out for one image `(c, h, w)`; two streams are put side by side."""
+    """What a module of a network puts out for one image `(c, h, w)`; two streams are put side by side.
+
+    The function raises `ValueError` if the network does not pass through the module, or that puts out no tensors.
+    """
 
     def function(image: Tensor) -> Tensor:
-        outputs: list[Tensor] = []
+        outputs: list[Any] = []
 
-        def keep(_: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-            outputs[:] = [torch.cat(output, dim=1) if isinstance(output, tuple) else output]
+        def keep(_: nn.Module, inputs: tuple, output: Any) -> None:
+            outputs[:] = output if isinstance(output, tuple) else (output,)
 
         handle = module.register_forward_hook(keep)
         try:
             model(image[None])
         finally:
             handle.remove()
-        return outputs[0][0]
+        if not outputs:
+            raise ValueError("the network does not pass through the layer; name another one")
+        if not all(isinstance(output, Tensor) for output in outputs):
+            kinds = ", ".join(type(output).__name__ for output in outputs)
+            raise ValueError(f"the layer's output is {kinds}; expected a tensor, or streams; name another layer")
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))[0]
 
     return function
 

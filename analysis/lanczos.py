@@ -15,6 +15,7 @@ vectors take the place of what is missing: the coupling to them is zero.
 """
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -271,6 +272,12 @@ class GolubKahan:
         """
         if not (folder / "state.npz").is_file():
             return
+        try:
+            self._read(folder)
+        except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{folder} is damaged: {error}; remove the folder that it is in, to begin anew") from error
+
+    def _read(self, folder: Path) -> None:
         kind = {"dtype": torch.float64, "device": self.map.device}
         with np.load(folder / "state.npz", allow_pickle=False) as state:
             blocks = [name for name in state.files if name.startswith("diagonal-")]
@@ -286,7 +293,7 @@ class GolubKahan:
             while (missing := self._saved - len(self.basis)) > 0:
                 rows = np.fromfile(file, kept, min(missing, SEGMENT) * self.basis.size)
                 if rows.size == 0 or rows.size % self.basis.size:
-                    raise ValueError(f"{file.name} is cut short; remove the folder that it is in, to begin anew")
+                    raise ValueError(f"{Path(file.name).name} is cut short")
                 self.basis.append(torch.tensor(rows.reshape(-1, self.basis.size), device=self.map.device))
 
 

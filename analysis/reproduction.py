@@ -35,6 +35,9 @@ def script(content: Mapping[str, Any]) -> str:
 
 def check_page(path: Path) -> None:
     """Raises `FileExistsError` unless a report can be written there, in place of an earlier one at most."""
+    for place in path.parents:
+        if place.exists() and not place.is_dir():
+            raise FileExistsError(f"{place} is a file, and holds no report; name another place with --out")
     if not path.exists():
         return
     try:

@@ -128,5 +128,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected an object, found {type(content).__name__}")
+        raise ValueError(f"{path} is of no run and no study: expected an object, found {type(content).__name__}")
     return content

@@ -210,7 +210,7 @@ class _State:
         if resume and not work:
             raise ValueError(f"{folder} keeps no work of an interrupted call; leave --resume out to begin")
         if resume:
-            kept = json.loads(self._settings.read_text(encoding="utf-8"))
+            kept = self._read_settings()
             if changed := [name for name, value in settings.items() if kept.get(name) != value]:
                 raise ValueError(
                     f"{folder} keeps the work of a call that differed in {', '.join(changed)}; repeat its options, or "
@@ -218,6 +218,12 @@ class _State:
                 )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(self._settings, settings)
+
+    def _read_settings(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._settings.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(f"{self._settings} is damaged: {error}; remove {self._folder} to begin anew") from error
 
     def __enter__(self):
         return self

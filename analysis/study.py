@@ -133,9 +133,10 @@ class Study:
             checkpoint = read_checkpoint(path)
             if image_size is not None:
                 raise ValueError(f"{path} says how it takes its images; --image-size is for networks of torchvision")
-            if data in (None, checkpoint.data):
+            name = checkpoint.data if data is None else data
+            if name == checkpoint.data:
                 reading["left_out"] = read_left_out(results_folder(path))
-            source = open_data(data or checkpoint.data, **reading)
+            source = open_data(name, **reading)
         else:
             if data is None:
                 raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")

@@ -94,9 +94,9 @@ def _read_history(folder: Path, name: str) -> History:
     tables = {}
     for file, columns in {"losses.csv": ["loss"], "metrics.csv": ["step", "test_top1"]}.items():
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder} holds no {file}: that run has recorded nothing yet")
+            raise FileNotFoundError(f"{folder} holds no {file}: that run has recorded nothing yet; go on with it")
         try:
-            tables[file] = pd.read_csv(folder / file)[columns]
+            tables[file] = pd.read_csv(folder / file)[columns].astype(np.float64)
         except (KeyError, ValueError) as error:
             raise ValueError(f"{folder / file} is damaged: {error}") from error
     metrics = tables["metrics.csv"]

@@ -217,7 +217,7 @@ class ResNetConfig:
     def __post_init__(self):
         _check_sizes(self.input_shape, self.num_classes)
         if not len(self.blocks) == len(self.widths) > 0:
-            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of each a stage")
+            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of both a stage")
 
     @property
     def num_blocks(self) -> int:

@@ -1,11 +1,10 @@
 """Options of the commands that mean the same thing everywhere, one by one and in groups. Only the commands use them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
-from irevnet.terminal import Classes, Floats, Names, Numbers, deterministic
+from irevnet.terminal import Classes, File, Floats, Names, Numbers, deterministic
 
 ckpt_option = click.option(
     "--ckpt",
@@ -20,7 +19,7 @@ data_option = click.option(
 )
 data_root_option = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=File(),
     default="data",
     show_default=True,
     envvar="IREVNET_DATA_ROOT",
@@ -39,9 +38,14 @@ on_error_option = click.option(
     help="Of images in a folder that cannot be read: stop at the first; or read every image beforehand, and leave such "
     "out.  [default: stop; what a run left out, its studies leave out too]",
 )
-class_seed_option = click.option("--class-seed", type=click.IntRange(min=0), help="Seed of that draw.  [default: 0]")
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: in the run's folder]"
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""What every library that draws takes."""
+
+class_seed_option = click.option("--class-seed", type=SEED, help="Seed of that draw.  [default: 0]")
+out_option = click.option("--out", type=File(), help="Folder for the results.  [default: in the run's folder]")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 batch_size_option = click.option(
     "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
@@ -49,7 +53,7 @@ batch_size_option = click.option(
 workers_option = click.option(
     "-j", "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images."
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 bits_option = click.option(
     "--bits",
     type=click.IntRange(8, 24),
@@ -151,7 +155,7 @@ network_options = _group(
     click.option(
         "--features",
         "features_root",
-        type=click.Path(path_type=Path),
+        type=File(),
         help="Where features are kept, and found again.  [default: features/ in the run's folder]",
     ),
     data_options,

@@ -64,12 +64,12 @@ class TrainConfig:
                 f"epochs={self.epochs}, steps={self.steps}, batch_size={self.batch_size}; expected at least 1 epoch, "
                 "or else 1 step, and 2 images a batch for batch normalisation"
             )
-        if not (self.learning_rate > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0):
+        if not (0 < self.learning_rate < math.inf and 0 <= self.momentum < 1 and 0 <= self.weight_decay < math.inf):
             raise ValueError(
                 f"learning_rate={self.learning_rate}, momentum={self.momentum}, weight_decay={self.weight_decay}; "
                 "expected a positive rate, a momentum in [0, 1) and a decay of 0 or more"
             )
-        if not (self.decay > 0 and all(0 < part < 1 for part in self.decay_at)):
+        if not (0 < self.decay < math.inf and all(0 < part < 1 for part in self.decay_at)):
             raise ValueError(
                 f"decay_at={self.decay_at}, decay={self.decay}; expected parts of the run between 0 and 1, and a "
                 "positive factor"

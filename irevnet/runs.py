@@ -262,7 +262,7 @@ def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
             raise FileNotFoundError(f"{path} holds no last.pt; give a run's folder or a checkpoint file")
         return path / "last.pt"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"there is no checkpoint {path}; give a run's folder or a checkpoint file")
     return path
 
 

@@ -3,6 +3,7 @@
 Results go to standard output, everything else to standard error.
 """
 
+import errno
 import json
 import math
 import os
@@ -63,7 +64,7 @@ class Command(click.Command):
         except Exception as error:
             if debug:
                 raise
-            if isinstance(error, WRONG_INPUT):
+            if isinstance(error, WRONG_INPUT) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
                 raise WrongInput(_one_line(error)) from error
             kind = type(error).__name__
             if kind == "OutOfMemoryError":  # of torch, on a GPU
@@ -114,7 +115,8 @@ def given_options(*names: str) -> list[str]:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        wanted = ", and is no folder; name another" if isinstance(error, FileExistsError) else ""
+        return f"{error.filename}: {error.strerror}{wanted}" if error.filename else error.strerror
     text = str(error)
     if "Original Traceback" in text:  # of a process that loads images: it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
@@ -186,7 +188,9 @@ def track(loop: Iterable, description: str) -> Iterable:
     from rich.progress import track as rich_track
 
     console = standard_error()
-    return rich_track(loop, description, console=console, transient=True, disable=not console.is_terminal)
+    if not console.is_terminal:  # where rich, told to show nothing, ends with an empty line up to version 14.2
+        return loop
+    return rich_track(loop, description, console=console, transient=True)
 
 
 @contextmanager
@@ -212,7 +216,7 @@ class Numbers(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         numbers: set[int] = set()
         for part in value.split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)  # a million would fill the memory
             if match is None:
                 self.fail(f"{value!r} is not a list of numbers; expected numbers and ranges, such as 1,4,8-12")
             first, last = int(match[1]), int(match[2] or match[1])
@@ -228,7 +232,10 @@ class Names(click.ParamType):
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return [name.strip() for name in value.split(",") if name.strip()]
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if not names:
+            self.fail(f"{value!r} names nothing; expected names such as layer1.0,layer4")
+        return names
 
 
 class Floats(click.ParamType):
@@ -256,10 +263,22 @@ class Part(click.ParamType):
     name = "k/n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)/(\d+)", value)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is no part; expected such as 2/4, the second of four")
         return int(match[1]), int(match[2])
+
+
+class File(click.Path):
+    """A file or a folder. An empty word, such as a variable of the shell that is not set gives, is none."""
+
+    def __init__(self):
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; expected the path of a file or a folder")
+        return super().convert(value, param, ctx)
 
 
 class Classes(click.ParamType):
@@ -268,11 +287,14 @@ class Classes(click.ParamType):
     name = "n|file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[str, ...]:
-        if value.isdecimal():
+        if re.fullmatch(r"\d{1,9}", value):
             return int(value)
-        if not Path(value).is_file():
-            self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
-        lines = Path(value).read_text(encoding="utf-8").splitlines()
+        try:
+            if not Path(value).is_file():
+                self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
+            lines = Path(value).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{value} cannot be read: {error}; expected a text with a class name a line")
         return tuple(line.strip() for line in lines if line.strip())
 
 

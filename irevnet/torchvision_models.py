@@ -51,13 +51,8 @@ def build_torchvision(
     find("network of torchvision", name, {known: known for known in list_models(module=torchvision.models)})
     if file is not None and which:
         raise ValueError(f"torchvision:{name}/{which} names weights and {file} holds others; give one of them")
-    weights = find(f"weights of {name}", which, get_model_weights(name).__members__) if which else None
-    try:
-        model = get_model(name, weights=weights) if file is None else _with_weights_of(name, file)
-    except OSError as error:
-        raise OSError(
-            f"{weights} cannot be fetched ({error}); save its state dict as a file where it can, and give it by --ckpt"
-        ) from error
+    weights = find(f"set of weights of {name}", which, get_model_weights(name).__members__) if which else None
+    model = _with_weights_of(name, file) if file else _with_weights(name, weights)
     if isinstance(model, SwinTransformer):
         raise ValueError(f"{name} keeps its channels last, unlike all others; its features cannot be averaged yet")
     *_, last = model.state_dict().values()
@@ -65,6 +60,15 @@ def build_torchvision(
         name=name, weights=str(file) if file else weights and weights.name, num_classes=len(last)
     )
     return model.eval(), _transform(source, weights.transforms() if weights else None, image_size)
+
+
+def _with_weights(name: str, weights: Any) -> nn.Module:
+    try:
+        return get_model(name, weights=weights)
+    except OSError as error:
+        raise OSError(
+            f"{weights} cannot be fetched ({error}); save its state dict as a file where it can, and give it by --ckpt"
+        ) from error
 
 
 def _with_weights_of(name: str, file: Path) -> nn.Module:

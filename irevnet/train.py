@@ -142,7 +142,10 @@ class Training:
     ):
         self.steps_per_epoch = len(train_data) // config.batch_size  # type: ignore[arg-type]
         if self.steps_per_epoch == 0:
-            raise ValueError(f"a batch of {config.batch_size} images is larger than the training set; lower batch_size")
+            raise ValueError(
+                f"a batch of {config.batch_size} images is larger than the training set, of {len(train_data)}; "  # type: ignore[arg-type]
+                "lower batch_size"
+            )
         if config.augmentation != "none" and not isinstance(train_data, LabelledImages):
             raise ValueError(
                 f"augmentation={config.augmentation!r} needs LabelledImages, not {type(train_data).__name__}"
@@ -295,7 +298,7 @@ class Training:
                     torch.cuda.set_rng_state(state["device_generators"][distributed.rank()].clone(), self.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"this is not the state of such a training run: {type(error).__name__}: {error}"
+                f"this is not the state of such a training run ({type(error).__name__}: {error}); begin a new one"
             ) from error
 
 

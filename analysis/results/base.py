@@ -107,7 +107,8 @@ def finite_or_none(value: float) -> float | None:
 
 def check_folder(folder: Path, study: str) -> None:
     """Raises `FileExistsError` unless results of that study can be written to the folder without mixing with others."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; name a folder for the results")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise FileExistsError(f"{place} is a file; name a folder for the results")
     if not is_unused(folder) and not any(folder.glob(f"{study}.*")):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new, empty or of an earlier {study}")

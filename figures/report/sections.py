@@ -92,7 +92,7 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         top1 = _test_accuracy(run)
         if top1 is not None:
             accuracy[invertible][name] = top1
-        bijective = invertible and network["config"]["channels"] is None
+        bijective = invertible and network["config"].get("channels") is None
         count = network.get("parameters")
         rows.append(
             (

@@ -174,7 +174,9 @@ def test_a_state_that_was_cut_short_is_refused(left, tmp_path, generator):
     process.save(tmp_path)
     with open(tmp_path / "basis.bin", "r+b") as file:
         file.truncate(left)
-    with pytest.raises(ValueError, match=r"basis\.bin is cut short; remove the folder that it is in, to begin anew"):
+    with pytest.raises(
+        ValueError, match=r"damaged: basis\.bin is cut short; remove the folder that it is in, to begin anew"
+    ):
         GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator).restore(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_named(tmp_path, run):
     with pytest.raises(ValueError, match=r"invert\.json is damaged"):
         read_run(run)
     mark.write_text("[]")
-    with pytest.raises(ValueError, match=r"invert\.json is damaged: expected an object, found list"):
+    with pytest.raises(ValueError, match=r"invert\.json is of no run and no study: expected an object, found list"):
         read_run(run)
     mark.unlink()  # as in a save that was killed
     assert list(read_run(run).studies) == ["depth-probe"]

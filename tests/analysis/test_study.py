@@ -214,7 +214,7 @@ def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
             {"data": "digits"},
             "there is no network of torchvision 'resnet19'; did you mean resnet",
         ),
-        ("torchvision:resnet18/IMAGENET", {"data": "digits"}, "there is no weights of resnet18 'IMAGENET'"),
+        ("torchvision:resnet18/IMAGENET", {"data": "digits"}, "there is no set of weights of resnet18 'IMAGENET'"),
         ("torchvision:swin_t", {"data": "digits"}, "swin_t keeps its channels last, unlike all others"),
         (None, {"model": "irevnet-b"}, "--model irevnet-b is no network of torchvision, such as torchvision:resnet50"),
     ],

@@ -55,7 +55,7 @@ def test_images_with_other_channels_are_refused(name):
 def test_configs_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match=r"blocks=\(1, 1\), widths=.*expected one of each a stage"):
         RevNetConfig(blocks=(1, 1))
-    with pytest.raises(ValueError, match=r"blocks=\(1,\), widths=.*expected one of each a stage"):
+    with pytest.raises(ValueError, match=r"blocks=\(1,\), widths=.*expected one of both a stage"):
         ResNetConfig(blocks=(1,))
     with pytest.raises(ValueError, match="num_classes=0; expected integers from 1 on"):
         ResNetConfig(num_classes=0)

@@ -1,0 +1,1457 @@
+"""Every message that a command can end with, word for word, and a proof that there is no other.
+
+`MESSAGES` has a case for every `raise` that a command line can lead to, under the file that raises it;
+`NOT_BY_A_COMMAND` names the others. What has neither, or both, fails `test_every_message_has_a_case`.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import traceback
+import urllib.error
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torchvision.models import _api
+
+import cli
+from analysis import svm
+from analysis.lanczos import GolubKahan
+from irevnet import Checkpoint, build_model, read_checkpoint, save_checkpoint, train
+from irevnet.transforms import InputTransform
+
+ROOT = Path(__file__).parents[1]
+GROUPS = {"irevnet": cli.main, "irevnet-analyze": cli.analyze}
+
+Prepare = Callable[[pytest.MonkeyPatch], object]
+"""Puts more into the folder that a command is run in, or changes what the machine is like."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that cannot do what it is asked for.
+
+    Attributes:
+        command: as it is typed, in the folder that `obstacles` makes.
+        message: what stands after "Error: "; `{}` is a number or a name that is not the same everywhere.
+        prepare: what is done before.
+        code: 2 where the input is wrong, 1 where the work failed.
+        leaves: patterns of files that may be left: work that was done before.
+    """
+
+    command: str
+    message: str
+    prepare: Prepare | None = None
+    code: int = 2
+    leaves: tuple[str, ...] = ()
+
+
+def odd(source: str = "runs/first/last.pt", to: str = "odd.pt", **changes: Any) -> Prepare:
+    """Writes a checkpoint in which something is not as it should be; `...` leaves it out."""
+
+    def write(_: pytest.MonkeyPatch) -> None:
+        torch.save(_changed(torch.load(source, weights_only=True), changes), to)
+
+    return write
+
+
+def told(path: str, **changes: Any) -> Prepare:
+    """Changes a JSON file."""
+
+    def write(_: pytest.MonkeyPatch) -> None:
+        Path(path).write_text(json.dumps(_changed(json.loads(Path(path).read_text()), changes)))
+
+    return write
+
+
+def _changed(content: Any, changes: dict[str, Any]) -> Any:
+    for key, value in changes.items():
+        old = content.get(key)
+        content[key] = _changed(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return {key: value for key, value in content.items() if value is not ...}
+
+
+def text(path: str, content: str | bytes) -> Prepare:
+    """Writes a file."""
+    raw = content if isinstance(content, bytes) else content.encode()
+    return lambda _: (Path(path).parent.mkdir(parents=True, exist_ok=True), Path(path).write_bytes(raw))
+
+
+def pickled(content: Any) -> Prepare:
+    """Writes odd.pt, of torch but not of this toolkit."""
+    return lambda _: torch.save(content, "odd.pt")
+
+
+def features(**changes: Any) -> Prepare:
+    """Writes odd.npz, a file of features with a header that was changed; `phi` stands for those of the image."""
+
+    def write(_: pytest.MonkeyPatch) -> None:
+        with np.load("grey.npz") as archive:
+            arrays = dict(archive)
+        arrays["phi_0"] = changes.pop("phi", arrays["phi_0"])
+        header = _changed(json.loads(arrays["header"].tobytes()), changes)
+        np.savez("odd.npz", **{**arrays, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+
+    return write
+
+
+def saved(study: str = "invert") -> Prepare:
+    """Puts a mark of a study that was done into a run, without what it found."""
+    return text(f"runs/first/analysis/{study}/{study}.json", '{"provenance": {}}')
+
+
+def patched(target: Any, name: str, value: Any) -> Prepare:
+    """Makes something of the machine, or a constant of the library, another."""
+    return lambda patch: patch.setattr(target, name, value)
+
+
+def after(*steps: Prepare) -> Prepare:
+    """One after the other."""
+    return lambda patch: [step(patch) for step in steps]
+
+
+def interrupted(_: pytest.MonkeyPatch) -> None:
+    """Begins a spectrum in the folder halted, and stops it on the way."""
+    shutil.copytree("stopped", "halted")
+
+
+def broken_store(_: pytest.MonkeyPatch) -> None:
+    """Extracts the features of the last block, and breaks them on the disk."""
+    run("irevnet-analyze features --depths 12", code=0)
+    store = np.load("runs/first/features/digits/train/block-12.npy", mmap_mode="r+")
+    store[3] = np.nan
+    store.flush()
+
+
+def run(command: str, *, code: int) -> Any:
+    group, *arguments = shlex.split(command)
+    result = CliRunner().invoke(GROUPS[group], arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def unreachable(*_: Any, **__: Any) -> Any:
+    raise urllib.error.URLError("no route to host")
+
+
+def refused(*_: Any, **__: Any) -> Any:
+    raise PermissionError(13, "Permission denied", "runs/first/last.pt")
+
+
+def broken_step(optimiser, *_, **__):
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.data.fill_(torch.nan)
+
+
+ELSEWHERE = "elsewhere"
+"""For what the system says, or another process."""
+
+HALTED = "--out halted --method lanczos --num-images 1 --num-values 3 --block-width 2"
+LEFT_BY_A_RUN = ("new/classes.txt", "new/config.json")
+STORE = "runs/first/features/*"
+
+
+MESSAGES: dict[str, dict[str, Case]] = {
+    "analysis/cost.py": {
+        "few images": Case(
+            "irevnet-analyze depth-probe --data scarce --depths 12",
+            "the rarest of 2 classes has 2 training images; three-fold cross-validation needs at least two "
+            "classes and 3 images of each",
+            leaves=(STORE,),
+        ),
+    },
+    "analysis/directions.py": {
+        "no direction": Case(
+            "irevnet-analyze interpolate --direction up",
+            "'up' is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS",
+        ),
+        "component 0": Case(
+            "irevnet-analyze interpolate --direction pc:0",
+            "'pc:0' is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS",
+        ),
+        "no class": Case(
+            "irevnet-analyze interpolate --direction svm:4-eleven",
+            "'svm:4-eleven' does not name two classes; there are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        ),
+        "component": Case(
+            "irevnet-analyze interpolate --direction pc:65",
+            "component 65 was asked for; 1000 images of 64 numbers each have 1 to 64",
+        ),
+        "component of few images": Case(
+            "irevnet-analyze interpolate --direction pc:4 --data scarce",
+            "component 4 was asked for; 4 images of 64 numbers each have 1 to 3",
+        ),
+        "few images": Case(
+            "irevnet-analyze interpolate --direction mean:a-b --data scarce",
+            "a has 2 training images, b 2; a direction between them needs at least 3 of each",
+        ),
+    },
+    "analysis/endpoints.py": {
+        "no table": Case(
+            "irevnet-analyze interpolate --pairs absent.csv",
+            "there is no table of pairs absent.csv; give a CSV with the columns a and b",
+        ),
+        "columns": Case(
+            "irevnet-analyze interpolate --pairs names.txt",
+            "names.txt has the columns 3; expected a and b, and at least one row",
+        ),
+        "no rows": Case(
+            "irevnet-analyze interpolate --pairs odd.csv",
+            "odd.csv has the columns a, b; expected a and b, and at least one row",
+            text("odd.csv", "a,b\n"),
+        ),
+        "no CSV": Case(
+            "irevnet-analyze interpolate --pairs odd.csv", "odd.csv cannot be read as CSV: {}", text("odd.csv", "")
+        ),
+        "bytes": Case(
+            "irevnet-analyze interpolate --pairs odd.csv",
+            "odd.csv cannot be read as CSV: {}",
+            text("odd.csv", b"\xff\xfe\x00,1\n"),
+        ),
+        "half a pair": Case(
+            "irevnet-analyze interpolate --pairs odd.csv",
+            "odd.csv: pair 1 is of 'grey.png' and ''; expected two image files",
+            text("odd.csv", "a,b\ngrey.png,\n"),
+        ),
+        "sizes": Case(
+            "irevnet-analyze interpolate grey.png torn/train/b/0.png",
+            "grey.png is 8 x 8 pixels large, torn/train/b/0.png is 50 x 40; give images of one size, or an "
+            "--image-size to resize both to",
+        ),
+        "one class": Case(
+            "irevnet-analyze interpolate --data single",
+            "all test images are of one class, and a path leads from one to another; name image files",
+        ),
+    },
+    "analysis/features.py": {
+        "both": Case(
+            "irevnet-analyze features --depths 1 --layers head",
+            "depths and layers by name were both given; give one of them",
+        ),
+        "blocks": Case(
+            "irevnet-analyze features --ckpt torchvision:alexnet --data digits",
+            "no blocks are found in this AlexNet; name its layers with --layers, such as features",
+        ),
+        "depths": Case(
+            "irevnet-analyze depth-probe --depths 3,13",
+            "the depths asked for go from 3 to 13; this network has blocks 1 to 12",
+        ),
+        "depth 0": Case(
+            "irevnet-analyze spectrum --depths 0",
+            "the depths asked for go from 0 to 0; this network has blocks 1 to 12",
+        ),
+        "depth of pca": Case(
+            "irevnet-analyze pca --depth 13", "the depths asked for go from 13 to 13; this network has blocks 1 to 12"
+        ),
+        "output": Case(
+            "irevnet-analyze features --layers encoder.layers.encoder_layer_0.self_attention --ckpt "
+            "torchvision:vit_b_32 --data digits -b 1",
+            "a layer's output is NoneType; expected (n, c, h, w), (n, tokens, c) or (n, c); name other layers",
+            leaves=("vit_b_32-analysis/*",),
+        ),
+        "not passed": Case(
+            "irevnet-analyze features --layers blocks",
+            "the network does not pass through blocks; name other layers",
+            leaves=(STORE,),
+        ),
+        "not finite": Case(
+            "irevnet-analyze depth-probe --ckpt broken.pt --depths 1",
+            "the features of block-1 are not finite; the network's weights or inputs are broken",
+            leaves=("broken-analysis/*",),
+        ),
+    },
+    "analysis/jacobian.py": {
+        "not passed": Case(
+            "irevnet-analyze spectrum --layers blocks", "the network does not pass through the layer; name another one"
+        ),
+        "output": Case(
+            "irevnet-analyze spectrum --layers encoder.layers.encoder_layer_0.self_attention --ckpt "
+            "torchvision:vit_b_32 --data digits --num-images 1",
+            "the layer's output is Tensor, NoneType; expected a tensor, or streams; name another layer",
+        ),
+    },
+    "analysis/lanczos.py": {
+        "cut short": Case(
+            f"irevnet-analyze spectrum --resume {HALTED}",
+            "halted/spectrum.state/lanczos-0/largest is damaged: basis.bin is cut short; remove the folder "
+            "that it is in, to begin anew",
+            after(interrupted, lambda _: os.truncate("halted/spectrum.state/lanczos-0/largest/basis.bin", 100)),
+        ),
+        "state": Case(
+            f"irevnet-analyze spectrum --resume {HALTED}",
+            "halted/spectrum.state/lanczos-0/largest is damaged: {}; remove the folder that it is in, to begin anew",
+            after(interrupted, text("halted/spectrum.state/lanczos-0/largest/state.npz", "no state")),
+        ),
+    },
+    "analysis/linear_map.py": {
+        "broken products": Case(
+            "irevnet-analyze spectrum --ckpt broken.pt",
+            "a product A v is not finite, in float64; the network's weights or its input are broken, or too "
+            "large for this precision",
+        ),
+    },
+    "analysis/pca.py": {
+        "broken features": Case(
+            "irevnet-analyze depth-probe --depths 12",
+            "the features are not finite; the network's weights or inputs are broken",
+            broken_store,
+        ),
+    },
+    "analysis/pca_sweep.py": {
+        "components": Case(
+            "irevnet-analyze pca --dims 65",
+            "65 to 65 components were asked for; irevnet-small has 1 to 64 at block-12",
+            leaves=(STORE,),
+        ),
+        "no components": Case(
+            "irevnet-analyze pca --dims 0,3",
+            "0 to 3 components were asked for; irevnet-small has 1 to 64 at block-12",
+            leaves=(STORE,),
+        ),
+    },
+    "analysis/reproduction.py": {
+        "no report": Case(
+            "irevnet-analyze reproduce absent.html",
+            "there is no report absent.html; make one with 'irevnet-analyze report'",
+        ),
+        "other file": Case(
+            "irevnet-analyze reproduce thesis.tex", "thesis.tex is no report of 'irevnet-analyze report', or is damaged"
+        ),
+        "report below a file": Case(
+            "irevnet-analyze report --out thesis.tex/r.html",
+            "thesis.tex is a file, and holds no report; name another place with --out",
+        ),
+        "report over a file": Case(
+            "irevnet-analyze report runs/first --out thesis.tex",
+            "thesis.tex is there and is no report; name another file with --out",
+        ),
+        "all over a file": Case(
+            "irevnet-analyze all --out thesis.tex", "thesis.tex is there and is no report; name another file with --out"
+        ),
+    },
+    "analysis/results/base.py": {
+        "results in a file": Case(
+            "irevnet-analyze depth-probe --out thesis.tex", "thesis.tex is a file; name a folder for the results"
+        ),
+        "other results": Case(
+            "irevnet-analyze invert --out full",
+            "full holds other files; name a folder that is new, empty or of an earlier invert",
+        ),
+        "incomplete": Case(
+            "irevnet-analyze report",
+            "runs/first/analysis/invert holds no complete result of invert; run the study first",
+            saved(),
+        ),
+        "damaged": Case(
+            "irevnet-analyze report",
+            "runs/first/analysis/invert/invert.npz is damaged, or not a result of invert: {}",
+            after(saved(), text("runs/first/analysis/invert/invert.npz", "no array")),
+        ),
+    },
+    "analysis/saved.py": {
+        "no folder": Case(
+            "irevnet-analyze report resnet.pt",
+            "there is no folder resnet-analysis; give that of a run, or the results of a checkpoint",
+        ),
+        "no results": Case(
+            "irevnet-analyze report empty",
+            "empty holds neither a run nor results of one; train one with 'irevnet train', or run "
+            "'irevnet-analyze all'",
+        ),
+        "damaged": Case(
+            "irevnet-analyze report", "runs/first/config.json is damaged: {}", text("runs/first/config.json", "{")
+        ),
+        "no object": Case(
+            "irevnet-analyze report",
+            "runs/first/config.json is of no run and no study: expected an object, found list",
+            text("runs/first/config.json", "[]"),
+        ),
+    },
+    "analysis/spectra.py": {
+        "unfinished work": Case(
+            f"irevnet-analyze spectrum {HALTED}",
+            "halted/spectrum.state keeps the work of an interrupted call; go on with --resume, or remove it to "
+            "begin anew",
+            interrupted,
+        ),
+        "nothing to go on with": Case(
+            "irevnet-analyze spectrum --resume",
+            "runs/first/analysis/spectrum/spectrum.state keeps no work of an interrupted call; leave --resume "
+            "out to begin",
+        ),
+        "damaged": Case(
+            f"irevnet-analyze spectrum --resume {HALTED}",
+            "halted/spectrum.state/settings.json is damaged: {}; remove halted/spectrum.state to begin anew",
+            after(interrupted, text("halted/spectrum.state/settings.json", "{")),
+        ),
+        "another call": Case(
+            f"irevnet-analyze spectrum --resume {HALTED} --seed 1",
+            "halted/spectrum.state keeps the work of a call that differed in seed, layers and images; repeat "
+            "its options, or remove it and leave --resume out",
+            interrupted,
+        ),
+    },
+    "analysis/spectrum.py": {
+        "values": Case(
+            "irevnet-analyze spectrum --num-values 65",
+            "65 singular values were asked for; a Jacobian of 64 x 64 has 1 to 64",
+        ),
+    },
+    "analysis/store.py": {
+        "other files": Case(
+            "irevnet-analyze features --features full",
+            "full/first/digits holds other files; name a folder for features that is new or empty",
+        ),
+        "other weights": Case(
+            "irevnet-analyze features --ckpt runs/first",
+            "runs/first/features/digits holds features of something else: its weights_sha256 is {}, not {}; "
+            "remove it, or name another folder with --features",
+            lambda _: (
+                run("irevnet-analyze features --depths 1 --ckpt runs/first", code=0),
+                shutil.copy("other.pt", "runs/first/last.pt"),
+            ),
+        ),
+        "damaged": Case(
+            "irevnet-analyze features",
+            "runs/first/features/digits/manifest.json is damaged: {}; remove that folder, its features are made again",
+            text("runs/first/features/digits/manifest.json", "{"),
+        ),
+        "full disk": Case(
+            "irevnet-analyze features",
+            "OSError: the features of 1,437 images take 0.0 GB, runs/first/features/digits has room for 0.0 "
+            "GB; name a folder on a larger disk with --features, or fewer layers (--debug shows where)",
+            patched(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0)),
+            1,
+            (STORE,),
+        ),
+    },
+    "analysis/study.py": {
+        "model": Case(
+            "irevnet-analyze pca --model resnet50 --data digits",
+            "--model resnet50 is no network of torchvision, such as torchvision:resnet50; those of this "
+            "toolkit come with their checkpoint, --ckpt",
+        ),
+        "image size": Case(
+            "irevnet-analyze pca --image-size 16",
+            "runs/first/last.pt says how it takes its images; --image-size is for networks of torchvision",
+        ),
+        "no data": Case(
+            "irevnet-analyze features --ckpt torchvision:resnet18",
+            "torchvision:resnet18 was trained by others; name the images to look at with --data",
+        ),
+        "compared": Case(
+            "irevnet-analyze depth-probe --ckpt runs/first --ckpt runs/few",
+            "few looks at 3 classes of digits, first at 10 of digits; name the same for all with --data and --classes",
+        ),
+    },
+    "analysis/svm.py": {
+        "no optimum": Case(
+            "irevnet-analyze depth-probe --depths 12",
+            "RuntimeError: the SVM of class {} is within {} of its optimum, relatively; {} was asked for; lower C={} "
+            "(--debug shows where)",
+            after(patched(svm, "CG_STEPS", 1), patched(svm, "DIRECT_STEPS", 0)),
+            1,
+            (STORE,),
+        ),
+    },
+    "analysis/training_curves.py": {
+        "window": Case(
+            "irevnet-analyze training-curves --window 999",
+            "irevnet-small has 440 iterations; a moving average over 999 needs as many, take a smaller window",
+        ),
+        "other data": Case(
+            "irevnet-analyze training-curves runs/first runs/few",
+            "runs/few was trained on 3 classes of digits, runs/first on 10 classes of digits; give runs on the "
+            "same data",
+            told("runs/few/config.json", classes=["1", "3", "8"]),
+        ),
+        "nothing recorded": Case(
+            "irevnet-analyze training-curves runs/few",
+            "runs/few holds no losses.csv: that run has recorded nothing yet; go on with it",
+        ),
+        "damaged": Case(
+            "irevnet-analyze training-curves",
+            "runs/first/losses.csv is damaged: {}",
+            text("runs/first/losses.csv", "step,los\n1,2\n"),
+        ),
+        "damaged to the bytes": Case(
+            "irevnet-analyze training-curves",
+            "runs/first/losses.csv is damaged: {}",
+            text("runs/first/losses.csv", b"\xff\x00"),
+        ),
+        "words": Case(
+            "irevnet-analyze training-curves",
+            "runs/first/losses.csv is damaged: {}",
+            text("runs/first/losses.csv", "step,loss\n1,high\n"),
+        ),
+    },
+    "analysis/walk.py": {
+        "pairs and images": Case(
+            "irevnet-analyze interpolate grey.png grey.png --pairs x.csv",
+            "--pairs was given with images or a direction; give one of them",
+        ),
+        "one place": Case(
+            "irevnet-analyze interpolate --t 1", "1 place on a path was given; give two or more, such as 1,0.5,0"
+        ),
+        "three images": Case(
+            "irevnet-analyze interpolate grey.png grey.png grey.png",
+            "3 images were given; give two for a path or four for a grid",
+        ),
+    },
+    "cli.py": {
+        "other classes": Case(
+            "irevnet evaluate --ckpt resnet.pt",
+            "resnet.pt tells 3 classes apart, digits has 10, and they are not the same; evaluate it on its own classes",
+        ),
+        "resumed elsewhere": Case(
+            "irevnet train --resume runs/first --out new",
+            "--resume runs/first goes on in that folder, by its own recipe; leave --out and --recipe out",
+        ),
+    },
+    "figures/report/sections.py": {
+        "config": Case(
+            "irevnet-analyze report",
+            "the config that runs/first keeps describes no IRevNet: {}",
+            told("runs/first/config.json", config={"squeeze": 3}),
+        ),
+    },
+    "irevnet/baselines.py": {
+        "channels": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "images of shape (108, 3, 8, 8) do not fit; this network takes (batch, 1, height, width)",
+            odd("resnet.pt", transform={"channels": 3}, classes=["1", "2", "3"]),
+        ),
+    },
+    "irevnet/checkpoint.py": {
+        "layout": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is no checkpoint of a known layout: it has the keys ['epoch', 'net']; expected one that "
+            "'irevnet train' wrote, or the authors' release with its 'state_dict'",
+            pickled({"net": {}, "epoch": 3}),
+        ),
+        "state dict": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is no checkpoint: its 'state_dict' is not a dictionary of tensors",
+            pickled({"state_dict": 3}),
+        ),
+        "weights alone": Case(
+            "irevnet train --resume runs/first",
+            "runs/first/last.pt holds weights alone, and not the state of the training: it cannot go on from there",
+            odd(to="runs/first/last.pt", training=None),
+        ),
+        "no weights": Case(
+            "irevnet-analyze pca --model torchvision:resnet18 --data digits --ckpt odd.pt",
+            "odd.pt holds no state dict; expected the weights of a network by name",
+            pickled({"epoch": 3}),
+        ),
+        "no weights file": Case(
+            "irevnet-analyze pca --model torchvision:resnet18 --data digits --ckpt absent.pt",
+            "there is no checkpoint absent.pt",
+        ),
+        "no dictionary": Case(
+            "irevnet evaluate --ckpt odd.pt", "odd.pt holds a list; expected a checkpoint's dictionary", pickled([1])
+        ),
+        "version": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is of checkpoint version 9; this toolkit reads version 1, read it with the one that wrote it",
+            odd(version=9),
+        ),
+        "no inverse": Case(
+            "irevnet-analyze invert --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint of an i-RevNet"
+        ),
+        "encoded by a ResNet": Case(
+            "irevnet encode grey.png -o phi.npz --ckpt resnet.pt",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+        ),
+        "exact ResNet": Case(
+            "irevnet-analyze features --exact --ckpt resnet.pt",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+        ),
+        "path of a ResNet": Case(
+            "irevnet-analyze interpolate --ckpt resnet.pt",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+        ),
+        "truncated": Case(
+            "irevnet evaluate --ckpt truncated.pt", "truncated.pt is not a checkpoint, or is damaged: {}"
+        ),
+        "other file": Case("irevnet evaluate --ckpt thesis.tex", "thesis.tex is not a checkpoint, or is damaged: {}"),
+        "damaged": Case(
+            "irevnet evaluate --ckpt odd.pt", "odd.pt is damaged: KeyError: 'transform'", odd(transform=...)
+        ),
+        "other weights": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: {}",
+            odd(config={"num_classes": 3}),
+        ),
+        "pickled": Case(
+            "irevnet evaluate --ckpt pickled.pt",
+            "pickled.pt holds pickled Python objects, which could run code when read, and is refused; save the "
+            "network's state_dict() instead",
+        ),
+    },
+    "irevnet/codec.py": {
+        "encoded over": Case("irevnet encode grey.png -o thesis.tex", "thesis.tex is there already; name another file"),
+        "others' features": Case(
+            "irevnet decode grey.npz -o out --ckpt other.pt",
+            "the features in grey.npz are of another network (weights {} in exact arithmetic, not {}); name "
+            "the checkpoint that they were encoded with, --ckpt",
+        ),
+        "decoded over": Case("irevnet decode grey.npz -o .", "grey.png is there already; name another folder"),
+        "no file": Case("irevnet decode absent.npz -o out", "there is no file of features absent.npz"),
+        "no image": Case(
+            "irevnet decode odd.npz -o out",
+            "odd.npz is damaged, or not a file that 'irevnet encode' wrote: EncodedImage(name='../grey', "
+            "channels=1, height=8, width=8) is no image",
+            features(images=[{"name": "../grey", "channels": 1, "height": 8, "width": 8}]),
+        ),
+        "header": Case(
+            "irevnet decode odd.npz -o out",
+            "odd.npz is damaged, or not a file that 'irevnet encode' wrote: its header is of another kind",
+            features(depth="all"),
+        ),
+        "other file": Case(
+            "irevnet decode thesis.tex -o out", "thesis.tex is damaged, or not a file that 'irevnet encode' wrote: {}"
+        ),
+        "colours": Case(
+            "irevnet encode torn/train/b/0.png -o phi.npz",
+            "torn/train/b/0.png: its colours, in a network for grey images, would be lost; convert it to a "
+            "plain image first",
+        ),
+        "lost features": Case(
+            "irevnet decode odd.npz -o out",
+            "odd.npz is damaged: the features of image 0 cannot be read: {}",
+            features(phi=np.array(["a"])),
+        ),
+    },
+    "irevnet/config.py": {
+        "images of a ResNet": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: input_shape=(1, 8, 8), num_classes=0; expected integers from 1 on",
+            odd("resnet.pt", config={"num_classes": 0}),
+        ),
+        "no image": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: input_shape is [1, 0, 8]; channels, height and width must be at least 1",
+            odd(config={"input_shape": [1, 0, 8]}),
+        ),
+        "no classes": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: num_classes is 0; expected at least 1",
+            odd(config={"num_classes": 0}),
+        ),
+        "stages": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: blocks=[1] and strides=(1, 2, 2); expected one number of blocks "
+            "and one stride for each stage, and at least one stage",
+            odd(config={"blocks": [1]}),
+        ),
+        "squeeze by 0": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: blocks=(4, 4, 4), strides=(1, 2, 2), initial_squeeze=0; expected "
+            "integers from 1 on",
+            odd(config={"initial_squeeze": 0}),
+        ),
+        "size": Case(
+            "irevnet train --model irevnet-b --image-size 30",
+            "images of 30 x 30 cannot be squeezed by 32 (initial_squeeze=2, strides=(2, 2, 2, 2)); resize them "
+            "to 32 x 32 or lower a stride",
+        ),
+        "kernels": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: kernel_sizes is [2, 2, 2]; expected three odd numbers, such as (1, 3, 1)",
+            odd(config={"kernel_sizes": [2, 2, 2]}),
+        ),
+        "ratio": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: bottleneck_ratio is 0.0; expected a positive number, or one for "
+            "each of the 3 stages",
+            odd(config={"bottleneck_ratio": 0.0}),
+        ),
+        "odd channels": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: 3 channels after the initial squeeze cannot be split into two "
+            "equal streams; use an even initial_squeeze, or channels=2 to append zeros",
+            odd(config={"input_shape": [3, 8, 8], "initial_squeeze": 1}),
+        ),
+        "no room": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: channels=1 leaves no room to append zeros to the 4 channels of the "
+            "squeezed input; leave channels out for a bijective network, or use more than 2",
+            odd(config={"channels": 1}),
+        ),
+        "dropout": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: dropout is 1.0; expected a probability from 0 up to, but not including, 1",
+            odd(config={"dropout": 1.0}),
+        ),
+        "order": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: squeeze_order is 'spiral'; expected one of ('block', 'channel')",
+            odd(config={"squeeze_order": "spiral"}),
+        ),
+        "stages of a RevNet": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: blocks=(4, 4, 4), widths=(512, 1024, 2048, 3328), strides=(1, 2, "
+            "2); expected one of each a stage",
+            odd(
+                architecture="RevNet",
+                config=dict.fromkeys(
+                    ["initial_squeeze", "kernel_sizes", "bottleneck_ratio", "channels", "dropout", "squeeze_order"], ...
+                ),
+            ),
+        ),
+        "stages of a ResNet": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is damaged: ValueError: blocks=(2, 2, 2, 2), widths=[1]; expected one of both a stage",
+            odd("resnet.pt", config={"widths": [1]}),
+        ),
+    },
+    "irevnet/data.py": {
+        "no class folders": Case(
+            "irevnet train --data flat", "flat/train holds no class folders; expected a folder of images for each class"
+        ),
+        "classes of the splits": Case(
+            "irevnet train --data odd",
+            "odd/val has no folder for class 'a'; both splits need the same classes",
+            after(text("odd/train/a/x", ""), text("odd/val/b/x", "")),
+        ),
+        "one class": Case(
+            "irevnet train --classes odd.txt",
+            "1 class of digits was named; expected at least 2",
+            text("odd.txt", "3\n\n3\n"),
+        ),
+        "no classes": Case(
+            "irevnet train --classes odd.txt", "0 class of digits was named; expected at least 2", text("odd.txt", "")
+        ),
+        "too many classes": Case(
+            "irevnet train --classes 11", "11 classes were asked for; expected 2 to 10, of digits"
+        ),
+        "one class of a study": Case(
+            "irevnet-analyze depth-probe --classes 1", "1 classes were asked for; expected 2 to 10, of digits"
+        ),
+        "no splits": Case(
+            "irevnet train --data empty",
+            "empty has no folder train/; expected train/ and val/, and in both a folder of images for each class",
+        ),
+        "no images": Case(
+            "irevnet train --data flat",
+            "flat/train has a class without images: Found no valid file for the classes a. "
+            "Supported extensions are: .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
+            after(text("flat/train/a/x", ""), text("flat/val/a/x", "")),
+        ),
+        "no files": Case(
+            "irevnet train --data cifar10 --data-root empty",
+            "cifar10 is not under empty, or is damaged there; name its folder with --data-root, or fetch it "
+            "with --download",
+        ),
+    },
+    "irevnet/exact.py": {
+        "lattice": Case(
+            "irevnet decode odd.npz -o out", "a lattice of 99 bits was asked for; expected 8 to 24", features(bits=99)
+        ),
+        "values": Case(
+            "irevnet evaluate --exact --bits 24 --ckpt other.pt",
+            "block 1: values up to {}; on a lattice of 24 bits only values below 16 are exact, use one of fewer bits",
+        ),
+        "not finite": Case(
+            "irevnet evaluate --exact --ckpt broken.pt", "block 1: weights or batch-norm statistics are not finite"
+        ),
+    },
+    "irevnet/lookup.py": {
+        "model": Case(
+            "irevnet train --model irevnet-smal",
+            "there is no model 'irevnet-smal'; did you mean irevnet-small or irevnet-a or irevnet-b?",
+        ),
+        "data": Case("irevnet train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
+        "studied data": Case(
+            "irevnet-analyze invert --data mnist",
+            "there is no data set or folder 'mnist'; known: digits, cifar10, cifar100, fashion-mnist",
+        ),
+        "layer": Case(
+            "irevnet-analyze features --layers blocks.1,block.2",
+            "there is no layer 'block.2'; did you mean blocks.2 or blocks.9 or blocks.8?",
+        ),
+        "class": Case(
+            "irevnet train --classes names.txt",
+            "there is no class of digits 'seven'; known: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        ),
+        "torchvision": Case(
+            "irevnet-analyze pca --model torchvision:resnet19 --data digits",
+            "there is no network of torchvision 'resnet19'; did you mean resnet18 or resnet152 or resnet101?",
+        ),
+        "weights": Case(
+            "irevnet-analyze pca --ckpt torchvision:resnet18/LATEST --data digits",
+            "there is no set of weights of resnet18 'LATEST'; known: IMAGENET1K_V1, DEFAULT",
+        ),
+        "imagenet": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "there is no data set or folder 'imagenet'; known: digits, cifar10, cifar100, fashion-mnist",
+            odd(data="imagenet"),
+        ),
+    },
+    "irevnet/model.py": {
+        "memory": Case(
+            "irevnet train --resume runs/first",
+            "memory is 'none'; expected one of ('plain', 'checkpoint', 'reversible')",
+            told("runs/first/config.json", training={"memory": "none"}),
+        ),
+        "features": Case(
+            "irevnet decode odd.npz -o out",
+            "features of shape (1, 3, 8, 8) are not of depth 12, where they are (batch, 64, height, width); "
+            "pass the depth at which they were taken",
+            features(phi=np.zeros((3, 8, 8), np.int32)),
+        ),
+        "size": Case(
+            "irevnet-analyze interpolate grey.png grey.png --image-size 9",
+            "images of shape (1, 1, 9, 9) do not fit; this network takes (batch, 1, height, width) with height "
+            "and width multiples of 8",
+        ),
+        "channels": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "images of shape (256, 3, 8, 8) do not fit; this network takes (batch, 1, height, width) with "
+            "height and width multiples of 8",
+            odd(transform={"channels": 3}),
+        ),
+        "depth": Case(
+            "irevnet-analyze invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"
+        ),
+        "depths to invert from": Case(
+            "irevnet-analyze invert --depths 3,13",
+            "depth 13 does not exist; this network has depths 0 (its input) to 12",
+        ),
+        "depth of encode": Case(
+            "irevnet encode grey.png -o phi.npz --depth 13",
+            "depth 13 does not exist; this network has depths 0 (its input) to 12",
+        ),
+        "depth of a path": Case(
+            "irevnet-analyze interpolate --depth 13",
+            "depth 13 does not exist; this network has depths 0 (its input) to 12",
+        ),
+    },
+    "irevnet/recipes.py": {
+        "epochs": Case(
+            "irevnet train --epochs 0",
+            "epochs=0, steps=None, batch_size=64; expected at least 1 epoch, or else 1 step, and 2 images a "
+            "batch for batch normalisation",
+        ),
+        "epochs and steps": Case(
+            "irevnet train --epochs 3 --steps 3",
+            "epochs=3, steps=3, batch_size=64; expected at least 1 epoch, or else 1 step, and 2 images a batch "
+            "for batch normalisation",
+        ),
+        "rate": Case(
+            "irevnet train --lr -1",
+            "learning_rate=-1.0, momentum=0.9, weight_decay=0.01; expected a positive rate, a momentum in [0, "
+            "1) and a decay of 0 or more",
+        ),
+        "factor": Case(
+            "irevnet train --schedule step --decay 0",
+            "decay_at=(), decay=0.0; expected parts of the run between 0 and 1, and a positive factor",
+        ),
+        "decays": Case(
+            "irevnet train --decay-at 0.5", "decay_at=(0.5,) is for schedule='step'; the schedule is 'one-cycle'"
+        ),
+        "check": Case(
+            "irevnet train --check-reconstruction 3",
+            "check_reconstruction=3, memory='plain'; expected a number of steps and memory='reversible', or 0",
+        ),
+        "compile": Case(
+            "irevnet train --compile --memory reversible",
+            "compile=True with memory='reversible'; a compiled network needs memory='plain'",
+        ),
+    },
+    "irevnet/released.py": {
+        "no blocks": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the tensors of odd.pt are not those of an i-RevNet in the authors' layout (no bottleneck blocks); "
+            "they start with ['fc.bias']",
+            pickled({"state_dict": {"fc.bias": torch.zeros(3)}}),
+        ),
+        "streams": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the tensors of odd.pt are not those of an i-RevNet in the authors' layout (no squeeze of an RGB "
+            "image has two streams of 5 channels); they start with ['stack.0.bottleneck_block.0.weight', "
+            "'stack.0.bottleneck_block.3.weight']",
+            pickled(
+                {
+                    "state_dict": {
+                        **{f"stack.0.bottleneck_block.{k}.weight": torch.zeros(5, 5, 1, 1) for k in (0, 3, 6)},
+                        "linear.weight": torch.zeros(3, 10),
+                    }
+                }
+            ),
+        ),
+    },
+    "irevnet/runs.py": {
+        "files": Case("irevnet train --out full", "full holds other files; name a folder that is new or empty"),
+        "a file": Case(
+            "irevnet train --out thesis.tex", "thesis.tex holds other files; name a folder that is new or empty"
+        ),
+        "another run": Case(
+            "irevnet train --out runs/first",
+            "runs/first holds another run; go on with it by --resume runs/first, or name a folder that is new or empty",
+        ),
+        "missing checkpoint": Case(
+            "irevnet evaluate --ckpt absent.pt",
+            "there is no checkpoint absent.pt; give a run's folder or a checkpoint file",
+        ),
+        "no GPU": Case(
+            "irevnet evaluate --device cuda",
+            "torch finds no CUDA device here; compute on the cpu instead",
+            patched(torch.cuda, "is_available", lambda: False),
+        ),
+        "weights": Case(
+            "irevnet train --out new --max-steps 1",
+            "FloatingPointError: a weight is no longer finite after step 1; try a lower learning rate; no "
+            "checkpoint had been saved by then (--debug shows where)",
+            patched(torch.optim.SGD, "step", broken_step),
+            1,
+            LEFT_BY_A_RUN,
+        ),
+        "other network": Case(
+            "irevnet train --resume runs/first",
+            "runs/first/last.pt is of another network or other data than runs/first/config.json says",
+            told("runs/first/config.json", seed=1, image_size=16),
+        ),
+        "no run": Case(
+            "irevnet evaluate",
+            "there is no run under runs/; train one with 'irevnet train', or give --ckpt",
+            lambda _: shutil.rmtree("runs"),
+        ),
+        "empty folder": Case(
+            "irevnet evaluate --ckpt empty", "empty holds no last.pt; give a run's folder or a checkpoint file"
+        ),
+    },
+    "irevnet/settings.py": {
+        "no run": Case(
+            "irevnet train --resume empty",
+            "empty holds no run (no config.json); give the folder of a run to go on with",
+        ),
+        "no run to draw": Case(
+            "irevnet-analyze training-curves empty",
+            "empty holds no run (no config.json); give the folder of a run to go on with",
+        ),
+        "other settings": Case(
+            "irevnet train --resume runs/first --lr 0.2",
+            "runs/first was begun with learning_rate=0.1, not 0.2; leave it out, or begin a new run",
+        ),
+        "other network": Case(
+            "irevnet train --resume runs/first --model irevnet-b",
+            "runs/first was begun with model='irevnet-small', not 'irevnet-b'; leave it out, or begin a new run",
+        ),
+        "damaged": Case(
+            "irevnet train --resume runs/first",
+            "runs/first/config.json is damaged: KeyError: 'training'",
+            text("runs/first/config.json", "{}"),
+        ),
+        "no object": Case(
+            "irevnet train --resume runs/first",
+            "runs/first/config.json is damaged: TypeError: list indices must be integers or slices, not str",
+            text("runs/first/config.json", "[]"),
+        ),
+    },
+    "irevnet/terminal.py": {
+        "pair": Case(
+            "irevnet models",
+            "torch {} and torchvision {} do not work together ({}); install a matching pair: pip install "
+            "--upgrade torch torchvision",
+            lambda patch: patch.setitem(sys.modules, "torchvision", None),
+            1,
+        ),
+        "places": Case(
+            "irevnet-analyze interpolate --t 1,half",
+            "Invalid value for '--t': '1,half' is not a list of places on a path; expected numbers such as 1,0.5,0",
+        ),
+        "part": Case(
+            "irevnet-analyze features --part 3/2",
+            "Invalid value for '--part': '3/2' is no part; expected such as 2/4, the second of four",
+        ),
+        "classes": Case(
+            "irevnet train --classes absent.txt",
+            "Invalid value for '--classes': 'absent.txt' is neither a number nor a file; expected one with a "
+            "class name a line",
+        ),
+        "numbers": Case(
+            "irevnet-analyze pca --dims '1;2'",
+            "Invalid value for '--dims': '1;2' is not a list of numbers; expected numbers and ranges, such as 1,4,8-12",
+        ),
+        "range": Case(
+            "irevnet-analyze pca --dims 1,3-1",
+            "Invalid value for '--dims': '3-1' names no number; a range goes from the lower to the higher",
+        ),
+        "no names": Case(
+            "irevnet-analyze features --layers ,",
+            "Invalid value for '--layers': ',' names nothing; expected names such as layer1.0,layer4",
+        ),
+        "too many numbers": Case(
+            "irevnet-analyze pca --dims 1-9999999",
+            "Invalid value for '--dims': '1-9999999' is not a list of numbers; expected numbers and ranges, "
+            "such as 1,4,8-12",
+        ),
+        "no text": Case(
+            "irevnet train --classes truncated.pt",
+            "Invalid value for '--classes': truncated.pt cannot be read: {}; expected a text with a class name a line",
+        ),
+        "no path": Case(
+            "irevnet train --out ''", "Invalid value for '--out': it is empty; expected the path of a file or a folder"
+        ),
+        "failure": Case(
+            "irevnet evaluate",
+            "ZeroDivisionError: division by zero (--debug shows where)",
+            patched(train, "evaluate", lambda *_, **__: 1 / 0),
+            1,
+        ),
+    },
+    "irevnet/torchvision_models.py": {
+        "twice": Case(
+            "irevnet-analyze pca --model torchvision:resnet18/DEFAULT --ckpt resnet.pt --data digits",
+            "torchvision:resnet18/DEFAULT names weights and resnet.pt holds others; give one of them",
+        ),
+        "channels last": Case(
+            "irevnet-analyze pca --ckpt torchvision:swin_t --data digits",
+            "swin_t keeps its channels last, unlike all others; its features cannot be averaged yet",
+        ),
+        "no network": Case(
+            "irevnet-analyze pca --ckpt torchvision:resnet18/DEFAULT --data digits",
+            "OSError: ResNet18_Weights.IMAGENET1K_V1 cannot be fetched (<urlopen error no route to host>); "
+            "save its state dict as a file where it can, and give it by --ckpt (--debug shows where)",
+            patched(_api, "load_state_dict_from_url", unreachable),
+            1,
+        ),
+        "other weights": Case(
+            "irevnet-analyze pca --model torchvision:resnet18 --ckpt resnet.pt --data digits",
+            "the weights of resnet.pt are not those of a resnet18: {}",
+        ),
+    },
+    "irevnet/train.py": {
+        "reconstruction": Case(
+            "irevnet train --memory reversible --check-reconstruction 1 --out new --epochs 1",
+            "FloatingPointError: at step 1 back-propagation rebuilt its input with a relative error of {}, "
+            "above 0e+00: its gradients are wrong; train with memory='plain' or 'checkpoint'; no checkpoint "
+            "had been saved by then (--debug shows where)",
+            patched(train, "MAX_RECONSTRUCTION_ERROR", 0.0),
+            1,
+            LEFT_BY_A_RUN,
+        ),
+        "batch": Case(
+            "irevnet train -b 5000", "a batch of 5000 images is larger than the training set, of 1437; lower batch_size"
+        ),
+        "loss": Case(
+            "irevnet train --lr 1e30 --epochs 1 --out new",
+            "FloatingPointError: the loss is nan at step {}, learning rate {}; try a lower learning rate; no "
+            "checkpoint had been saved by then (--debug shows where)",
+            None,
+            1,
+            LEFT_BY_A_RUN,
+        ),
+        "memory": Case(
+            "irevnet train --model resnet-cifar --memory reversible",
+            "memory='reversible' needs an i-RevNet; a ResNet takes 'plain'",
+        ),
+        "state": Case(
+            "irevnet train --resume runs/first",
+            "this is not the state of such a training run (KeyError: 'step'); begin a new one",
+            odd(to="runs/first/last.pt", training={"step": ...}),
+        ),
+    },
+    "irevnet/transforms.py": {
+        "training image": Case(
+            "irevnet train --data torn -b 2 --out new",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it",
+            None,
+            2,
+            LEFT_BY_A_RUN,
+        ),
+        "planned": Case(
+            "irevnet train --data torn -b 2 --dry-run",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it",
+        ),
+        "encoded": Case(
+            "irevnet encode thesis.tex -o phi.npz", "thesis.tex cannot be read as an image: {}; replace or remove it"
+        ),
+        "end of a path": Case(
+            "irevnet-analyze interpolate grey.png thesis.tex",
+            "thesis.tex cannot be read as an image: {}; replace or remove it",
+        ),
+        "image of a spectrum": Case(
+            "irevnet-analyze spectrum thesis.tex", "thesis.tex cannot be read as an image: {}; replace or remove it"
+        ),
+        "channels": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "an image of 1 channels cannot be shown to a network of 2",
+            odd(transform={"channels": 2}),
+        ),
+    },
+    ELSEWHERE: {
+        "in a process": Case(
+            "irevnet train --data torn -b 2 -j 1 --out new",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it",
+            None,
+            2,
+            LEFT_BY_A_RUN,
+        ),
+        "no image": Case("irevnet encode absent.png -o phi.npz", "absent.png: No such file or directory"),
+        "absent end": Case("irevnet-analyze interpolate grey.png absent.png", "absent.png: No such file or directory"),
+        "folder below a file": Case("irevnet train --out thesis.tex/run", "thesis.tex/run: Not a directory"),
+        "report in a folder": Case(
+            "irevnet-analyze report --out full", "full is there and is no report; name another file with --out"
+        ),
+        "features below a file": Case(
+            "irevnet-analyze features --features thesis.tex", "thesis.tex/first/digits: Not a directory"
+        ),
+        "decoded into a file": Case(
+            "irevnet decode grey.npz -o thesis.tex", "thesis.tex: File exists, and is no folder; name another"
+        ),
+        "encode to folder": Case("irevnet encode grey.png -o full", "full is there already; name another file"),
+        "reproduce a folder": Case(
+            "irevnet-analyze reproduce full", "there is no report full; make one with 'irevnet-analyze report'"
+        ),
+        "resume a file": Case(
+            "irevnet train --resume thesis.tex",
+            "thesis.tex holds no run (no config.json); give the folder of a run to go on with",
+        ),
+        "not a list of folders": Case(
+            "irevnet-analyze report thesis.tex",
+            "there is no folder thesis-analysis; give that of a run, or the results of a checkpoint",
+        ),
+        "not allowed": Case(
+            "irevnet evaluate",
+            "runs/first/last.pt is not a checkpoint, or is damaged: {}",
+            patched(torch, "load", refused),
+        ),
+    },
+}
+
+
+NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
+    "analysis/jacobian.py": {
+        "in exact arithmetic rounds": "the spectrum takes no --exact",
+        "the layer is not differentiable": "the layers of all networks that a command opens are",
+    },
+    "analysis/nearest_neighbour.py": {
+        "coordinates and test points": "both are of one layer",
+        "the training points are of shape": "no layer is empty, and no data",
+        "dims=": "pca looks at the numbers first, and sorts them",
+        "points are not finite": "the components are looked for first",
+    },
+    "analysis/results/base.py": {"cannot be joined": "a report joins those alone that agree"},
+    "analysis/search.py": {"stopped": "the command says how to go on"},
+    "analysis/spectrum.py": {
+        "method is": "an option with choices",
+        "width=": "options with ranges",
+    },
+    "analysis/store.py": {"holds no complete features": "they are extracted before they are read"},
+    "analysis/svm.py": {
+        "there is one class": "cross-validation asks for more",
+        "expected a positive number": "the grid holds no other",
+        "the features are not finite": "the components are looked for first",
+    },
+    "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
+    "irevnet/codec.py": {"in exact arithmetic alone": "the commands make it exact"},
+    "irevnet/model.py": {
+        "in exact arithmetic already": "the commands do it once",
+        "cannot be trained": "the commands train no exact one",
+        "expected floating point": "every transform ends in floats",
+        "needs eval mode": "checkpoints are opened in it",
+    },
+    "irevnet/squeeze.py": {
+        "cannot be squeezed by": "the network has looked at the size",
+        "cannot be unsqueezed by": "the network has looked at the channels",
+    },
+    "irevnet/train.py": {"needs LabelledImages": "the commands train on nothing else"},
+}
+"""Statements that only callers of the library can reach: by file, some of their words, and why."""
+
+HANDED_ON = {
+    ("cli.py", "click.exceptions.Exit(1)"),
+    ("cli.py", "click.exceptions.Exit(code)"),
+    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('double backward'))"),  # of which commands do none
+    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('forward-mode differentiation'))"),
+    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('torch.func transforms'))"),
+    ("irevnet/runs.py", "FloatingPointError(f'{error}; {self._last_good()}')"),
+    ("irevnet/terminal.py", "WrongInput(_one_line(error))"),
+}
+"""Statements without words of their own."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A statement that makes a message.
+
+    Attributes:
+        file: from the root of the repository.
+        lines: of the statement.
+        code: of the exception.
+        pattern: of its messages.
+    """
+
+    file: str
+    lines: range
+    code: str
+    pattern: str
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is a word in it that is not another's."""
+        return re.search(r"\w\w", self.pattern) is not None
+
+
+def sites_in(source: str, file: str) -> Iterator[Site]:
+    """Every `raise` of an exception that is given something to say, and every `fail` of a kind of parameter."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Raise(exc=ast.Call(args=[message, *_]) as call):
+                pass
+            case ast.Call(func=ast.Attribute(attr="fail"), args=[message, *_]) as call:
+                pass
+            case _:
+                continue
+        yield Site(file, range(node.lineno, (node.end_lineno or 0) + 1), ast.unparse(call), _pattern(message))
+
+
+def _pattern(message: ast.expr) -> str:
+    match message:
+        case ast.Constant(value=str(text)):
+            return re.escape(text)
+        case ast.JoinedStr(values=parts):
+            return "".join(map(_pattern, parts))
+        case _:
+            return ".*"
+
+
+SOURCES = [
+    *(path for name in ("irevnet", "analysis", "figures") for path in (ROOT / name).rglob("*.py")),
+    ROOT / "cli.py",
+]
+SITES = [
+    site
+    for path in sorted(SOURCES)
+    for site in sites_in(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
+]
+
+
+def sites_of(file: str, case: Case) -> set[Site]:
+    """The statements of a file that can have made the message of a case."""
+    return {site for site in SITES if site.file == file and site.has_words and re.search(site.pattern, case.message)}
+
+
+@pytest.fixture
+def answered(monkeypatch) -> list[BaseException]:
+    """What the commands answer with, as it was raised."""
+    made: list[BaseException] = []
+    init = click.ClickException.__init__
+
+    def remember(error: click.ClickException, message: str) -> None:
+        made.append(error)
+        init(error, message)
+
+    monkeypatch.setattr(click.ClickException, "__init__", remember)
+    return made
+
+
+def sites_behind(error: BaseException | None) -> set[Site]:
+    """The statements that an exception has come from, and those which it was raised in answer to."""
+    if error is None:
+        return set()
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    found = {site for site in SITES for path, line in frames if path == ROOT / site.file and line in site.lines}
+    return found.union(*map(sites_behind, {error.__cause__, error.__context__}))
+
+
+def excused() -> dict[Site, str]:
+    """The statements that no command leads to, and why."""
+    found = {}
+    for file, reasons in NOT_BY_A_COMMAND.items():
+        for words, reason in reasons.items():
+            (site,) = [site for site in SITES if site.file == file and words in site.code]
+            found[site] = reason
+    return found
+
+
+@pytest.fixture(scope="module")
+def obstacles(finished_run, tmp_path_factory) -> Path:
+    """A folder of all that commands are to stumble over, for tests to copy."""
+    folder = tmp_path_factory.mktemp("obstacles")
+    torch.manual_seed(0)
+    with contextlib.chdir(folder):
+        _save_obstacles(shutil.copytree(finished_run, Path("runs") / "first"))
+    return folder
+
+
+def _save_obstacles(first: Path) -> None:
+    (first / "best.pt").unlink()
+    Path("thesis.tex").write_text("years of work")
+    Path("truncated.pt").write_bytes((first / "last.pt").read_bytes()[:-1000])
+    torch.save(torch.nn.Linear(1, 1), "pickled.pt")
+    Path("empty").mkdir()
+    Path("full").mkdir()
+    Path("names.txt").write_text("3\nseven\n")
+    for split in ("train", "val"):
+        Path("flat", split).mkdir(parents=True)
+        _image_folder(Path("torn", split), ("a", "b"), (40, 50, 3))
+        _image_folder(Path("scarce", split), ("a", "b"), (8, 8))
+        _image_folder(Path("single", split), ("a",), (8, 8))
+    Path("torn/train/b/1.png").write_bytes(b"no image")
+    Path("full/precious").write_text("results of another study")
+    Path("full/first/digits").mkdir(parents=True)
+    Path("full/first/digits/precious").write_text("no features")
+    checkpoint = read_checkpoint(first / "last.pt")
+    Path("runs/few").mkdir()
+    shutil.copy(first / "config.json", "runs/few")
+    save_checkpoint(Path("runs/few/last.pt"), dataclasses.replace(checkpoint, classes=("1", "3", "8")))
+    os.utime("runs/few/last.pt", (0, 0))  # older than the other
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save("grey.png")
+    run("irevnet encode grey.png -o grey.npz", code=0)
+    checkpoint.model.blocks[0].bottleneck[0].weight.data += 1
+    save_checkpoint(Path("other.pt"), checkpoint)
+    checkpoint.model.blocks[0].bottleneck[0].weight.data *= torch.nan
+    save_checkpoint(Path("broken.pt"), checkpoint)
+    model = build_model("resnet-cifar", num_classes=3, image_size=8, in_channels=1)
+    transform = InputTransform(channels=1, image_size=(8, 8))
+    other = Checkpoint(model=model, transform=transform, data="digits", classes=("a", "b", "c"), metrics={})
+    save_checkpoint(Path("resnet.pt"), other)
+    _stop_a_spectrum()
+    shutil.move("halted", "stopped")
+
+
+def _stop_a_spectrum() -> None:
+    extend, steps = GolubKahan.extend, iter(range(4))
+
+    def interrupt(process: GolubKahan) -> None:
+        extend(process)
+        if next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GolubKahan, "extend", interrupt)
+        run(f"irevnet-analyze spectrum {HALTED}", code=1)
+
+
+def _image_folder(folder: Path, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for n in range(2):
+            image = rng.integers(0, 256, (shape[0] + n * (len(shape) - 2), *shape[1:]), dtype=np.uint8)
+            Image.fromarray(image).save(folder / name / f"{n}.png")
+
+
+@pytest.fixture(autouse=True)
+def _as_users_have_it() -> Iterator[None]:
+    """Without the checks of types, which would answer some wrong values before the toolkit does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def contents() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [pytest.param(file, case, id=f"{file} {name}") for file, cases in MESSAGES.items() for name, case in cases.items()],
+)
+def test_what_cannot_work_gets_one_line_and_changes_nothing(obstacles, answered, tmp_path, monkeypatch, file, case):
+    shutil.copytree(obstacles, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        if case.prepare is not None:
+            case.prepare(patch)
+        before = contents()
+        answered.clear()
+        result = run(case.command, code=case.code)
+    assert result.stdout == ""
+    *usage, error = [line for line in result.stderr.splitlines() if not line.startswith("using ")]
+    assert re.fullmatch(re.escape(f"Error: {case.message}").replace(r"\{\}", ".+"), error), error
+    if case.message.startswith("Invalid value"):  # of an option, which click answers
+        assert [line.split(" ")[0] for line in usage] == ["Usage:", "Try", ""]
+    else:
+        assert usage == []
+    now = contents()
+    assert {path: now.get(path) for path in before} == before
+    assert [
+        path for path in now.keys() - before.keys() if not any(fnmatch.fnmatch(path, each) for each in case.leaves)
+    ] == []
+    behind = set().union(*map(sites_behind, answered))
+    assert sites_of(file, case) <= behind, "the message is like another in that file"
+    assert not behind & excused().keys(), "it is caused by a command after all"
+
+
+def test_every_message_has_a_case():
+    caused = {site for file, cases in MESSAGES.items() for case in cases.values() for site in sites_of(file, case)}
+    assert {file for file in MESSAGES if file != ELSEWHERE} <= {site.file for site in SITES}
+    silent = {site for site in SITES if not site.has_words}
+    assert {(site.file, site.code) for site in silent} == HANDED_ON
+    untold = [site for site in SITES if site not in caused | excused().keys() | silent]
+    assert [f"{site.file}:{site.lines.start} {site.code}" for site in untold] == []
+    assert [site.code for site in caused & excused().keys()] == []
+    idle = [
+        name
+        for file, cases in MESSAGES.items()
+        if file != ELSEWHERE
+        for name in cases
+        if not sites_of(file, cases[name])
+    ]
+    assert idle == []
+
+
+def test_no_statement_that_makes_a_message_is_passed_over():
+    source = """
+def check(x):
+    if x:
+        raise ValueError(f"{x!r} is too "
+                         f"{'much'}; expected [less]")
+    try:
+        raise KeyError
+    except KeyError as error:
+        raise OSError("it is gone") from error
+    text = "hidden"
+    raise RuntimeError(text)
+
+class Kind:
+    def convert(self, value):
+        self.fail("no " + value)
+        raise self.error(value)
+"""
+    found = list(sites_in(source, "x.py"))
+    assert sorted((site.lines.start, site.lines.stop, site.pattern) for site in found) == [
+        (4, 6, r".*\ is\ too\ .*;\ expected\ \[less\]"),
+        (9, 10, r"it\ is\ gone"),
+        (11, 12, ".*"),
+        (15, 16, ".*"),
+        (16, 17, ".*"),
+    ]
+    assert [site.has_words for site in sorted(found, key=lambda site: site.lines.start)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_debug_shows_where(obstacles, tmp_path, monkeypatch):
+    shutil.copytree(obstacles, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    result = run("irevnet evaluate --ckpt absent.pt --debug", code=1)
+    assert isinstance(result.exception, FileNotFoundError)
+    assert [(site.file, site.has_words) for site in sites_behind(result.exception)] == [("irevnet/runs.py", True)]
