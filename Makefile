@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test test-slow lint format docs clean
+.PHONY: help setup demo test test-slow test-matrix lint format docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,12 +22,37 @@ demo: $(READY)  ## Train on handwritten digits, run every study, and put what wa
 	$(BIN)/irevnet-analyze all
 
 # A process with one thread for each core: several that compute with as many threads as there are cores slow each other.
+ON_ALL_CORES := --numprocesses auto --maxprocesses 8 --dist worksteal
+
 test: $(READY)  ## Run the tests on all cores, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal \
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ON_ALL_CORES) \
 	  --cov --cov-report=term --cov-fail-under=95
 
 test-slow: $(READY)  ## Run the tests that take minutes, without type checks, which torch.compile cannot trace
 	JAXTYPING_DISABLE=1 $(BIN)/pytest -m slow
+
+# pyproject.toml names the oldest versions, which uv can find and pip cannot.
+MATRIX := build/matrix
+
+test-matrix: $(READY)  ## Use the wheel and run the tests with the oldest versions that are promised, and with the newest
+	rm -rf $(MATRIX)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(MATRIX) .
+	$(MAKE) --no-print-directory $(MATRIX)/lowest-direct $(MATRIX)/highest
+
+# What old releases warn of has been mended in new ones.
+$(MATRIX)/lowest-direct: WARNINGS := -W ignore::DeprecationWarning
+
+$(MATRIX)/%:
+	$(PYTHON) -m venv $@
+	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* $(MATRIX)/*.whl
+	$(BIN)/uv pip check --python $@/bin/python
+	mkdir $@/used
+	cd $@/used && ../bin/irevnet --version && ../bin/irevnet train --epochs 1 && ../bin/irevnet evaluate && \
+	  ../bin/irevnet-analyze invert --num-noise 100
+	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* --editable '.[dev]'
+	$(BIN)/uv pip list --python $@/bin/python
+	OMP_NUM_THREADS=1 $@/bin/pytest $(ON_ALL_CORES) $(WARNINGS)
 
 lint: $(READY)  ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
