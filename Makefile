@@ -43,16 +43,18 @@ test-matrix: $(READY)  ## Use the wheel and run the tests with the oldest versio
 # What old releases warn of has been mended in new ones.
 $(MATRIX)/lowest-direct: WARNINGS := -W ignore::DeprecationWarning
 
+$(MATRIX)/%: export OMP_NUM_THREADS := 1
+
 $(MATRIX)/%:
 	$(PYTHON) -m venv $@
 	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* $(MATRIX)/*.whl
 	$(BIN)/uv pip check --python $@/bin/python
 	mkdir $@/used
 	cd $@/used && ../bin/irevnet --version && ../bin/irevnet train --epochs 1 && ../bin/irevnet evaluate && \
-	  ../bin/irevnet-analyze invert --num-noise 100
+	  ../bin/irevnet-analyze invert --num-noise 20 --num-images 2 --depths 1,12
 	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* --editable '.[dev]'
 	$(BIN)/uv pip list --python $@/bin/python
-	OMP_NUM_THREADS=1 $@/bin/pytest $(ON_ALL_CORES) $(WARNINGS)
+	$@/bin/pytest $(ON_ALL_CORES) $(WARNINGS)
 
 lint: $(READY)  ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
