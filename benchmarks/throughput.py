@@ -5,8 +5,8 @@
                                                                      # (b) on a GPU: results/throughput-cuda.*
 
 Each way takes steps of `irevnet.train.Training` on one batch that is on the device already: what a run does, but for
-the loading of its images. The first two steps of each warm up (and compile); the time is the least of the others. On a GPU
-the peak memory of a step is measured as well; on a CPU times are kept as ratios to the first way alone.
+the loading of its images. The first two steps of each warm up (and compile); the time is the least of the others. On a
+GPU the peak memory of a step is measured as well; on a CPU times are kept as ratios to the first way alone.
 """
 
 import argparse
