@@ -16,7 +16,7 @@ from analysis.results import (
 from analysis.saved import STUDIES, SavedRun, read_run
 from analysis.spectra import keeps_work
 from analysis.study import Study
-from analysis.training_curves import describe_run
+from analysis.training_curves import WINDOW, describe_run
 from irevnet.checkpoint import weights_sha256
 from irevnet.data import choose_classes
 from irevnet.model import IRevNet
@@ -112,7 +112,9 @@ def _training_curves(study: Study, saved: SavedRun | None) -> Task:
     name = TrainingCurvesResult.STUDY
     if study.path is None or not (study.home / "losses.csv").is_file():
         return Task(study=name, arguments=[], state="not applicable", reason="there is no record of its training")
-    task = Task(study=name, arguments=[str(study.home)])
+    steps = (study.home / "losses.csv").read_text(encoding="utf-8").count("\n") - 1
+    window = ["--window", str(steps)] if 0 < steps < WINDOW else []
+    task = Task(study=name, arguments=[str(study.home), *window])
     there = saved is not None and name in saved.studies
     if saved is not None and there and describe_run(study.home) in saved.studies[name].provenance.get("runs", []):
         return replace(task, state="up to date")

@@ -93,7 +93,8 @@ def find_training(result: TrainingCurvesResult) -> list[Finding]:
         return [Finding(network=runs[0]["name"], paper=paper, here=here, verdict="open", rule=rule)]
     findings, first = [], runs[0]
     for run in runs[1:]:
-        ratios = np.array(first["loss_at_quarters"]) / np.array(run["loss_at_quarters"])
+        tiny = np.finfo(np.float64).tiny  # losses may be zero, where there is nothing to tell apart
+        ratios = np.array(first["loss_at_quarters"]).clip(tiny) / np.array(run["loss_at_quarters"]).clip(tiny)
         factors = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         here = f"at the quarters of the run its loss is {factors} times that of {run['name']}"
         agrees = bool((np.maximum(ratios, 1 / ratios) <= ALIKE).all())

@@ -32,7 +32,11 @@ class History:
     test_accuracy: Float[ndarray, " epochs"]
 
 
-def training_curves(histories: Sequence[History], *, window: int = 100) -> TrainingCurvesResult:
+WINDOW = 100
+"""Iterations of the paper's moving average (section 3.2)."""
+
+
+def training_curves(histories: Sequence[History], *, window: int = WINDOW) -> TrainingCurvesResult:
     """The losses as a moving average over the last `window` iterations (100 in the paper).
 
     Raises `ValueError` for a run with fewer iterations than that.

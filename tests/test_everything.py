@@ -48,6 +48,14 @@ def states(*arguments: str) -> dict[str, str]:
     return {row["study"]: row["state"] for row in json.loads(done.stdout)["studies"]}
 
 
+def test_of_a_short_run_the_moving_average_is_short(run):
+    lines = (run / "losses.csv").read_text().splitlines()
+    for steps, words in ((7, ["--window", "7"]), (100, [])):
+        (run / "losses.csv").write_text("".join(f"{line}\n" for line in lines[: steps + 1]))
+        (first, *_) = json.loads(analyze("all", "--dry-run", "--json").stdout)["studies"]
+        assert first["command"].split() == ["irevnet-analyze", "training-curves", "runs/first", *words]
+
+
 def test_every_study_is_run_once_and_put_on_one_page(run):
     first = analyze("all")
     assert first.exit_code == 0, first.output

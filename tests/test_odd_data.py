@@ -226,7 +226,8 @@ def test_a_class_with_too_few_images_is_named(model):
             "'b' of data has 1 of the 3 training images that cross-validation needs of each class; add some, or choose"
         ) in refused(*study)
     assert not Path("net-analysis").exists()  # before any work
-    assert "a has 9 images, c 2; at least 3 of each are needed" in refused("interpolate", "--direction", "svm:a-c")
+    expected = "a has 9 training images, c 2; a direction between them needs at least 3 of each"
+    assert expected in refused("interpolate", "--direction", "svm:a-c")
 
 
 def test_more_classes_than_images_of_any(model):
@@ -240,9 +241,8 @@ def test_a_single_class(model):
     folder({"a": (6, 4)}, noise)
     for study in (PROBE, ("pca",)):
         assert "data has one class, 'a'; the probes tell two or more apart" in refused(*study)
-    assert (
-        "pairs are of test images of different classes, and there is one class among 4; name two images"
-    ) in refused("interpolate")
+    expected = "all test images are of one class, and a path leads from one to another; name image files"
+    assert expected in refused("interpolate")
     assert "'svm:a-b' does not name two classes; there are a" in refused("interpolate", "--direction", "svm:a-b")
     analyze("interpolate", "--direction", "pc:1", "--num-pairs", "1", "--steps", "2")
     analyze("features", "--depths", "12")
@@ -277,7 +277,7 @@ def test_fewer_images_than_a_batch_cannot_be_trained_on():
     folder(TWO, noise)
     result = CliRunner().invoke(cli.main, ["train", "--data", "data", "--batch-size", "29"])
     assert result.exit_code == 2
-    assert "a batch of 29 images is larger than the training set; lower batch_size" in result.stderr
+    assert "a batch of 29 images is larger than the training set, of 28; lower batch_size" in result.stderr
     assert not Path("runs").exists()
 
 
