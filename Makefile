@@ -47,7 +47,8 @@ $(MATRIX)/%: export OMP_NUM_THREADS := 1
 
 $(MATRIX)/%:
 	$(PYTHON) -m venv $@
-	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* $(MATRIX)/*.whl
+	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* --requirement pyproject.toml
+	$(BIN)/uv pip install --quiet --python $@/bin/python --no-deps $(MATRIX)/*.whl
 	$(BIN)/uv pip check --python $@/bin/python
 	mkdir $@/used
 	cd $@/used && ../bin/irevnet --version && ../bin/irevnet train --epochs 1 && ../bin/irevnet evaluate && \
