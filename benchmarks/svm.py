@@ -104,7 +104,8 @@ def measure(
 
 def stored(folder: Path, layer: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Of the first n images; in CIFAR's files these are in random order."""
-    return np.load(folder / "train" / f"{layer}.npy")[:n], np.load(folder / "train" / "labels.npy")[:n]
+    features, labels = (np.load(folder / "train" / f"{name}.npy", allow_pickle=False) for name in (layer, "labels"))
+    return features[:n], labels[:n]
 
 
 def main() -> None:

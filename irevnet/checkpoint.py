@@ -1,17 +1,19 @@
 """Weights and config on disk: this toolkit's checkpoints, and the layout of the authors' release.
 
 A checkpoint is self-contained: the network's config, its weights, the input transform, the data set's name and its
-class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code.
+class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code; and no network
+is made before its weights are known to be in the file.
 """
 
 import dataclasses
 import hashlib
 import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from irevnet.model import IRevNet
 from irevnet.presets import Network, build_network, num_parameters
 from irevnet.released import read_released
 from irevnet.transforms import InputTransform
+from irevnet.untrusted import brief, build, check_tensors, fits
 
 _FORMAT = "irevnet-toolkit checkpoint"
 _VERSION = 1
@@ -94,16 +97,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     content = _read_tensors(path)
     weights = content.get("state_dict", {})
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not _is_state_dict(weights):
         raise ValueError(f"{path} is no checkpoint: its 'state_dict' is not a dictionary of tensors")
-    if content.get("format") == _FORMAT:
+    if fits(content.get("format"), str) and content["format"] == _FORMAT:
         return _read_own(path, content)
     if weights:
         config, weights, transform = read_released(path, weights)
         model = _build(path, config, weights)
         return Checkpoint(model=model, transform=transform, data="imagenet", classes=(), metrics={})
+    keys = sorted(key for key in content if isinstance(key, str))
     raise ValueError(
-        f"{path} is no checkpoint of a known layout: it has the keys {sorted(map(str, content))[:5]}; expected one "
+        f"{path} is no checkpoint of a known layout: it has the keys {keys[:5]}; expected one "
         "that 'irevnet train' wrote, or the authors' release with its 'state_dict'"
     )
 
@@ -147,7 +151,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     content = _read_tensors(path)
     weights = content.get("state_dict", content)
-    if not isinstance(weights, dict) or not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not _is_state_dict(weights) or not weights:
         raise ValueError(f"{path} holds no state dict; expected the weights of a network by name")
     _check_finite(path, weights)
     return weights
@@ -171,7 +175,9 @@ def _read_tensors(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused below
+            check_tensors(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_content(content, room=path.stat().st_size)
     except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
         if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
             raise ValueError(
@@ -184,6 +190,36 @@ def _read_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_content(content: Any, *, room: int) -> None:
+    """Raises `ValueError` for tensors that are no plain arrays, or that take more bytes than there is room for: one may
+    repeat a single number a million times. Attributes of dictionaries, which hide their methods, are taken away."""
+    seen: set[int] = set()
+    waiting, total = [content], 0
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, Tensor):
+            if each.layout != torch.strided or each.device.type != "cpu" or each.is_quantized or each.is_complex():
+                raise ValueError(f"it holds a tensor of {each.dtype} as {each.layout}; expected plain numbers")
+            total += each.numel() * each.element_size()
+        elif isinstance(each, dict):
+            if isinstance(each, OrderedDict):
+                vars(each).clear()
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += each
+    if total > room:
+        raise ValueError(f"its tensors announce {total:,} bytes, and it has {room:,}")
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+
+
 def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
     """Whether a file was refused for naming something to call, or for being a plain pickle rather than torch's."""
     with open(path, "rb") as file:
@@ -191,16 +227,28 @@ def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
     return "Unsupported global" in str(error) or "Unsupported class" in str(error) or plain_pickle
 
 
+class _Content(TypedDict):
+    """What a checkpoint of this toolkit has beside its network and its transform."""
+
+    data: str
+    classes: list[str]
+    metrics: dict[str, int | float]
+
+
 def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
-    if content.get("version") != _VERSION:
+    if not fits(content.get("version"), int) or content["version"] != _VERSION:
         raise ValueError(
-            f"{path} is of checkpoint version {content.get('version')}; this toolkit reads version {_VERSION}, "
+            f"{path} is of checkpoint version {brief(content.get('version'))}; this toolkit reads version {_VERSION}, "
             "read it with the one that wrote it"
         )
     try:
-        config = ARCHITECTURES[content["architecture"]](**content["config"])
-        transform = InputTransform(**content["transform"])
+        config = build(ARCHITECTURES[content["architecture"]], content["config"])
+        transform = build(InputTransform, content["transform"])
+        if not fits(content, _Content):
+            raise ValueError("its data, classes or metrics are not text, a list of names, and numbers by name")
         data, classes, metrics = content["data"], tuple(content["classes"]), content["metrics"]
+        if len(classes) not in (0, config.num_classes):
+            raise ValueError(f"it names {len(classes)} classes, and its network tells {config.num_classes} apart")
         weights = content["state_dict"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
@@ -210,14 +258,31 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
 
 
 def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
-    model = build_network(config)
+    """The network with its weights, made once it is known that the file has them all."""
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the weights of {path} do not fit its architecture: {reason[:300]}") from error
+        if config.num_blocks > len(weights):
+            raise ValueError(f"{config.num_blocks:,} blocks cannot be of {len(weights)} tensors")
+        with torch.device("meta"):
+            model = build_network(config)
+        check_shapes(model, weights)
+        model.to_empty(device="cpu").load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
     _check_finite(path, weights)
     return model.eval()
+
+
+def check_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` unless the weights of a network, which may be on the meta device, have these names and
+    shapes."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"{name} is missing")
+        if name not in expected:
+            raise ValueError(f"{brief(name)} belongs to no part of it")
+        if tuple(weights[name].shape) != expected[name]:
+            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}; expected {expected[name]}")
 
 
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

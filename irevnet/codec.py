@@ -8,9 +8,8 @@ units of the lattice's spacing.
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +26,18 @@ from irevnet.lookup import names_apart
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform, read_image
+from irevnet.untrusted import Arrays, brief, build, open_arrays, parse_json
 
 _FORMAT = "irevnet-toolkit features"
+
+LONGEST_NAME = 200
+"""Of an image, in bytes; with what stands around it while it is written, more than most systems take."""
+
+_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Of an image; Pillow reads none that is larger."""
+
+_LONGEST_HEADER = 2**24
+"""In bytes; 100,000 images take less."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class EncodedImage:
         height: in pixels.
         width: in pixels.
 
-    Raises `ValueError` where no image can be called or sized so.
+    Raises `ValueError` where no image can be called or sized so: it becomes a file of that name in whichever folder.
     """
 
     name: str
@@ -50,8 +59,13 @@ class EncodedImage:
     width: int
 
     def __post_init__(self):
-        plain = Path(self.name).name == self.name not in ("", "..")  # or it would lead out of a folder
-        if not plain or self.channels not in (1, 3) or min(self.height, self.width) < 1:
+        plain = self.name.isprintable() and not self.name.startswith(".") and not set(self.name) & set("/\\:")
+        if not plain or not 0 < len(self.name.encode()) <= LONGEST_NAME:
+            raise ValueError(
+                f"no image can be called {brief(self.name)}; expected a name of at most {LONGEST_NAME} bytes, without "
+                "slash, colon and what cannot be printed, that begins with no dot"
+            )
+        if self.channels not in (1, 3) or min(self.height, self.width) < 1:
             raise ValueError(f"{self} is no image")
 
 
@@ -137,9 +151,11 @@ def decode(
     if existing := [path for path in paths if path.exists()]:
         raise FileExistsError(f"{existing[0]} is there already; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+    model.check_depth(header.depth)
+    with open_arrays(file, compressed=True) as arrays:
         for index, entry in enumerate(track(header.images, "decoding")):
-            pixels = _to_pixels(model, transform, _read(archive, file, index), entry, header.depth)
+            units = _read(arrays, file, index, _feature_shape(model, entry, header.depth))
+            pixels = _to_pixels(model, transform, units, entry, header.depth)
             with atomic_write(paths[index]) as temporary:
                 Image.fromarray(pixels).save(temporary)
     return paths
@@ -153,17 +169,19 @@ def read_header(file: Path) -> Header:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file of features {file}")
     try:
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            content = json.loads(archive["header"].tobytes())
-        if content.pop("format") != _FORMAT or not isinstance(content["depth"], int):
+        with open_arrays(file, compressed=True) as arrays:
+            shape, kind = arrays.announced("header")
+            if kind != np.uint8 or len(shape) != 1 or shape[0] > _LONGEST_HEADER:
+                raise ValueError(f"its header is {shape} of {kind}")
+            content = parse_json(arrays["header"].tobytes())
+        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
             raise ValueError("its header is of another kind")
-        return Header(**{**content, "images": tuple(EncodedImage(**entry) for entry in content["images"])})
-    except _DAMAGE as error:
+        images = tuple(build(EncodedImage, entry) for entry in content.pop("images", ()))
+        if len({image.name for image in images}) < len(images):
+            raise ValueError("two of its images have the same name")
+        return replace(build(Header, {**content, "images": []}), images=images)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{file} is damaged, or not a file that 'irevnet encode' wrote: {error}") from error
-
-
-_DAMAGE = (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile)
-"""What NumPy and JSON raise for a file that is not what it should be."""
 
 
 def _lattice(model: IRevNet) -> Lattice:
@@ -215,8 +233,23 @@ def _add(archive: zipfile.ZipFile, name: str, array: ndarray) -> None:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _read(archive: Any, file: Path, index: int) -> Int32[Tensor, "channels height width"]:
+def _feature_shape(model: IRevNet, entry: EncodedImage, depth: int) -> tuple[int, int, int]:
+    """Of the features of an image; `ValueError` for one that `encode` would not have taken."""
+    if entry.channels > model.config.input_shape[0]:
+        raise ValueError(f"{entry} is coloured, and the network is of grey images")
+    if entry.height * entry.width > _MOST_PIXELS:
+        raise ValueError(f"{entry} is too large; images of up to {_MOST_PIXELS:,} pixels can be encoded")
+    stride = model.config.total_stride
+    return model.config.feature_shape(depth, (-(-entry.height // stride) * stride, -(-entry.width // stride) * stride))
+
+
+def _read(
+    arrays: Arrays, file: Path, index: int, shape: tuple[int, int, int]
+) -> Int32[Tensor, "channels height width"]:
+    name = f"phi_{index}"
     try:
-        return torch.from_numpy(archive[f"phi_{index}"])
-    except _DAMAGE as error:
+        if arrays.announced(name) != (shape, np.int32):
+            raise ValueError(f"they are {arrays.announced(name)}; expected {shape} of int32")
+        return torch.from_numpy(arrays[name])
+    except ValueError as error:
         raise ValueError(f"{file} is damaged: the features of image {index} cannot be read: {error}") from error

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+MOST_BLOCKS = 10_000
+"""Of a network; the paper's deepest has 100."""
+
 SqueezeOrder = Literal["block", "channel"]
 """How the r^2 sub-pixels of c channels are laid out in the c r^2 output channels.
 
@@ -65,6 +68,7 @@ class IRevNetConfig:
                 f"blocks={self.blocks}, strides={self.strides}, initial_squeeze={self.initial_squeeze}; "
                 "expected integers from 1 on"
             )
+        _check_blocks(self.blocks)
         if h % self.total_stride or w % self.total_stride:
             raise ValueError(
                 f"images of {h} x {w} cannot be squeezed by {self.total_stride} (initial_squeeze={self.initial_squeeze}"
@@ -73,7 +77,7 @@ class IRevNetConfig:
             )
         if len(self.kernel_sizes) != 3 or any(k < 1 or k % 2 == 0 for k in self.kernel_sizes):
             raise ValueError(f"kernel_sizes is {self.kernel_sizes}; expected three odd numbers, such as (1, 3, 1)")
-        if len(self.stage_ratios) != len(self.blocks) or min(self.stage_ratios) <= 0:
+        if len(self.stage_ratios) != len(self.blocks) or not all(0 < r < math.inf for r in self.stage_ratios):
             raise ValueError(
                 f"bottleneck_ratio is {self.bottleneck_ratio}; expected a positive number, or one for each of the "
                 f"{len(self.blocks)} stages"
@@ -177,6 +181,12 @@ class RevNetConfig:
             raise ValueError(
                 f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected one of each a stage"
             )
+        if min(*self.blocks, *self.strides) < 1 or any(width < 8 or width % 2 for width in self.widths):
+            raise ValueError(
+                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected integers from 1 on, and "
+                "even widths from 8 on"
+            )
+        _check_blocks(self.blocks)
 
     @property
     def num_blocks(self) -> int:
@@ -218,6 +228,9 @@ class ResNetConfig:
         _check_sizes(self.input_shape, self.num_classes)
         if not len(self.blocks) == len(self.widths) > 0:
             raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of both a stage")
+        if min(*self.blocks, *self.widths) < 1:
+            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected integers from 1 on")
+        _check_blocks(self.blocks)
 
     @property
     def num_blocks(self) -> int:
@@ -288,6 +301,11 @@ def _reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
 def _check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
     if min(*input_shape, num_classes) < 1:
         raise ValueError(f"input_shape={input_shape}, num_classes={num_classes}; expected integers from 1 on")
+
+
+def _check_blocks(blocks: tuple[int, ...]) -> None:
+    if sum(blocks) > MOST_BLOCKS:
+        raise ValueError(f"blocks={blocks} are {sum(blocks):,}; expected no more than {MOST_BLOCKS:,}")
 
 
 def _nearest_multiple(size: int, factor: int) -> int:

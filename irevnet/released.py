@@ -16,6 +16,7 @@ from torch import Tensor
 from irevnet.config import IRevNetConfig
 from irevnet.presets import preset_config
 from irevnet.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_TRANSFORM, InputTransform
+from irevnet.untrusted import brief
 
 _PRESETS = ("irevnet-b-released", "irevnet-b", "irevnet-a", "irevnet-cifar")
 _BLOCK_KEY = re.compile(r"stack\.(\d+)\.bottleneck_block\.(\d+)\.(\w+)")
@@ -29,10 +30,10 @@ def read_released(path: Path, state: Mapping[str, Tensor]) -> tuple[IRevNetConfi
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         config = _recognise(state)
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
         raise ValueError(
             f"the tensors of {path} are not those of an i-RevNet in the authors' layout ({error}); "
-            f"they start with {list(state)[:2]}"
+            f"they start with {list(map(brief, state))[:2]}"
         ) from error
     return config, _rename(state), _transform(config)
 

@@ -1,7 +1,6 @@
 """What a training run is asked for: put together from what a user gives, kept in the run's folder, and read again."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from irevnet.config import IRevNetConfig
 from irevnet.presets import preset_config
 from irevnet.recipes import TrainConfig, recipe
+from irevnet.untrusted import build, parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +78,11 @@ def read_settings(folder: Path) -> RunSettings:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to go on with")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        training = content["training"]
-        training["decay_at"] = tuple(training["decay_at"])
-        return RunSettings(
-            model=content["model"],
-            data=content["data"],
-            training=TrainConfig(**training),
-            classes=tuple(content["classes"]),
-            class_seed=content["class_seed"],
-            image_size=content["image_size"],
-            seed=content["seed"],
-        )
+        content = parse_json(path.read_bytes())
+        own = {field.name: content[field.name] for field in dataclasses.fields(RunSettings)}
+        settings = build(RunSettings, {**own, "training": build(TrainConfig, own["training"])})
+        if not isinstance(settings.classes, tuple):
+            raise ValueError("its classes are not their names")
+        return settings
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error

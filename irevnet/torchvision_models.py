@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision.models
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.swin_transformer import SwinTransformer
 
-from irevnet.checkpoint import read_weights
+from irevnet.checkpoint import check_shapes, read_weights
 from irevnet.data import DataSource
 from irevnet.lookup import find
 from irevnet.transforms import IMAGENET_STATISTICS, InputTransform
@@ -74,12 +75,14 @@ def _with_weights(name: str, weights: Any) -> nn.Module:
 def _with_weights_of(name: str, file: Path) -> nn.Module:
     state = read_weights(file)
     *_, last = state.values()  # the classifier's bias in all of them
-    model = get_model(name, num_classes=len(last))
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+        with torch.device("meta"):
+            check_shapes(get_model(name, num_classes=len(last)), state)
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights of {file} are not those of a {name}: {reason}") from error
+    model = get_model(name, num_classes=len(last))
+    model.load_state_dict(state)
     return model
 
 

@@ -26,6 +26,10 @@ CIFAR100_STATISTICS: Normalisation = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 
 """The three that the authors' releases normalise by."""
 
 
+MOST_PIXELS = 2**24
+"""Of an image that a network is shown, as it is resized for it: 4,096 x 4,096."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputTransform:
     """From an image to the network's input: the channels it takes, resize, centre crop, normalise. No randomness.
@@ -46,6 +50,22 @@ class InputTransform:
     resize: int | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self):
+        height, width = self.image_size
+        if (
+            min(self.channels, height, width, self.resize or 1) < 1
+            or max(height * width, self.resize or 1) > MOST_PIXELS
+        ):
+            raise ValueError(
+                f"channels={self.channels}, image_size={self.image_size}, resize={self.resize}; expected integers from "
+                f"1 on, and no more than {MOST_PIXELS:,} pixels"
+            )
+        if any(len(values) not in (1, self.channels) for values in (self.mean, self.std)) or 0 in self.std:
+            raise ValueError(
+                f"mean={self.mean}, std={self.std}; expected a number for each of {self.channels} channels, or one for "
+                "all, and no deviation of 0"
+            )
 
     def __call__(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels height width"]:
         """The input tensor of an image with values in [0, 1]; a fourth channel, transparency, is left out.
@@ -69,6 +89,12 @@ class InputTransform:
     def frame(self, image: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels height width"]:
         """The image resized, and its centre cropped."""
         if self.resize is not None:
+            short, long = sorted(image.shape[1:])
+            if self.resize**2 * long > MOST_PIXELS * short:  # a line of pixels would be as long as it is thin
+                raise ValueError(
+                    f"an image of {image.shape[2]} x {image.shape[1]} pixels, resized to {self.resize} on its shorter "
+                    f"side, would have more than {MOST_PIXELS:,} pixels; crop it"
+                )
             return image_ops.center_crop(image_ops.resize(image, [self.resize]), list(self.image_size))
         if tuple(image.shape[1:]) != self.image_size:
             return image_ops.resize(image, list(self.image_size))

@@ -254,3 +254,13 @@ def test_pretrained_weights_that_cannot_be_fetched_are_explained(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
     with pytest.raises(OSError, match=r"IMAGENET1K_V1 cannot be fetched \(no route to host\); save its state dict"):
         Study.open("torchvision:resnet18/DEFAULT", data="digits")
+
+
+def test_weights_of_another_network_of_torchvision_are_refused_before_it_is_made(tmp_path):
+    state = {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(10**6)}  # whose weights take 2 GB
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth are not those of a resnet18: bn1\.bias is missing"):
+        Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
+    torch.save({"fc.bias": torch.tensor(0.0)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth are not those of a resnet18: len\(\) of a 0-d tensor"):
+        Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)

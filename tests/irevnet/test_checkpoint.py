@@ -1,6 +1,7 @@
 import dataclasses
 import pickle
 import resource
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -107,7 +108,10 @@ def test_other_contents_are_refused(saved, content, message):
         ({"architecture": "VGG"}, "model.pt is damaged: KeyError: 'VGG'"),
         ({"config": {"depth": 3}}, "model.pt is damaged: TypeError"),
         ({"transform": None}, "model.pt is damaged: TypeError"),
-        ({"state_dict": {"a": torch.zeros(1)}}, "the weights of .*model.pt do not fit its architecture: .*Missing key"),
+        (
+            {"state_dict": {"a": torch.zeros(1)}},
+            "the weights of .*model.pt do not fit its .*: 12 blocks cannot be of 1",
+        ),
     ],
 )
 def test_a_checkpoint_with_a_wrong_part_is_refused(saved, change, message):
@@ -195,3 +199,72 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
         read_checkpoint(tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message.format(r"bare\.pth")):
         read_weights(tmp_path / "bare.pth")
+
+
+def resaved(path, **change):
+    """The checkpoint with other content."""
+    content = torch.load(path, weights_only=True)
+    torch.save(content | change, path)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a"]}, "it names 1 classes, and its network tells 3 apart"),
+        ({"classes": "abc"}, "its data, classes or metrics are not text, a list of names, and numbers by name"),
+        ({"metrics": {"epoch": "4"}}, "its data, classes or metrics are not text"),
+        ({"data": 3}, "its data, classes or metrics are not text"),
+        ({"config": {"num_classes": "3"}}, "num_classes is '3'; expected int"),
+        ({"transform": {"channels": 3, "image_size": 8}}, r"image_size is 8; expected tuple\[int, int\]"),
+        ({"version": torch.zeros(2)}, r"is of checkpoint version tensor"),
+        ({"format": torch.zeros(2)}, "not those of an i-RevNet"),
+    ],
+)
+def test_values_of_another_kind_are_refused(saved, change, message):
+    resaved(saved, **change)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("head.classifier.bias", torch.zeros(4), r"head\.classifier\.bias has the shape \(4,\); expected \(3,\)"),
+        ("further", torch.zeros(4), "'further' belongs to no part of it"),
+        ("head.classifier.bias", None, r"head\.classifier\.bias is missing"),
+        ("head.classifier.bias", torch.zeros(3, dtype=torch.complex64), "holds a tensor of torch.complex64"),
+        ("head.classifier.bias", torch.zeros(()).expand(2**40), r"its tensors announce \d+,\d+,\d+,\d+,\d+ bytes"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(saved, name, tensor, message):
+    content = torch.load(saved, weights_only=True)
+    content["state_dict"].pop(name, None)
+    if tensor is not None:
+        content["state_dict"][name] = tensor
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(saved)
+
+
+class Hiding:
+    """A dictionary in a pickle, with attributes that hide its methods."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        hidden = {"items": 3, "keys": 3, "values": 3, "_metadata": 3}
+        return OrderedDict, (), hidden, None, iter(self.content.items())
+
+
+def test_attributes_of_a_dictionary_hide_none_of_its_methods(saved):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"state_dict": Hiding(content["state_dict"])}, saved)
+    assert read_checkpoint(saved).classes == ("a", "b", "ü")
+
+
+def test_reading_draws_no_random_numbers(saved):
+    before = torch.get_rng_state()
+    read_checkpoint(saved)
+    assert torch.equal(torch.get_rng_state(), before)

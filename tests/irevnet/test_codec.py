@@ -153,6 +153,8 @@ def rewrite(file: Path, change: dict) -> None:
         {"depth": "3"},
         {"images": [{"name": "a"}]},
         {"images": 3},
+        {"weights_sha256": 3},
+        {"bits": "14"},
         {"images": [{"name": "a", "channels": 2, "height": 8, "width": 8}]},
         {"images": [{"name": "a", "channels": 3, "height": 0, "width": 8}]},
         {"further": 1},
@@ -184,3 +186,53 @@ def test_a_damaged_file_is_named(model, tmp_path):
         archive.writestr("header.npy", b"nothing")
     with pytest.raises(ValueError, match=r"phi\.npz is damaged"):
         read_header(file)
+
+
+@pytest.mark.parametrize("name", [".hidden", "a\nb", "a\x1b[2J", "a\\b", "c:d", "x" * 201, "\ud800", "a\0b"])
+def test_names_that_are_odd_are_refused(model, tmp_path, name):
+    file = tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    rewrite(file, {"images": [{"name": name, "channels": 3, "height": 8, "width": 8}]})
+    with pytest.raises(ValueError, match=r"no image can be called .*; expected a name of at most 200 bytes"):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_images_of_one_name_are_refused(model, tmp_path):
+    file = tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    rewrite(file, {"images": 2 * [{"name": "a", "channels": 3, "height": 8, "width": 8}]})
+    with pytest.raises(ValueError, match="two of its images have the same name"):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("channels", "height", "message"),
+    [
+        (3, 10**9, r"is too large; images of up to 178,956,970 pixels can be encoded"),
+        (3, 16, r"the features of image 0 cannot be read: they are .*; expected \(\d+, \d+, \d+\) of int32"),
+    ],
+)
+def test_features_are_of_the_size_of_their_image(model, tmp_path, channels, height, message):
+    file = tmp_path / "phi.npz"
+    encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
+    rewrite(file, {"images": [{"name": "a", "channels": channels, "height": height, "width": 8}]})
+    with pytest.raises(ValueError, match=message):
+        decode(model, TRANSFORM, file, tmp_path / "out")
+
+
+def test_features_of_a_coloured_image_are_not_of_a_network_for_grey_ones(tmp_path, trained_looking):
+    config = IRevNetConfig(input_shape=(1, 8, 8), num_classes=2, blocks=(2,), strides=(2,))
+    grey = trained_looking(IRevNet(config)).exact()
+    transform = InputTransform(channels=1, image_size=(8, 8))
+    file = tmp_path / "phi.npz"
+    encode(grey, transform, [draw(tmp_path / "a.png", 8, 8)], file)
+    rewrite(file, {"images": [{"name": "a", "channels": 3, "height": 8, "width": 8}]})
+    with pytest.raises(ValueError, match="is coloured, and the network is of grey images"):
+        decode(grey, transform, file, tmp_path / "out")
+
+
+def test_a_header_of_another_shape_is_refused(model, tmp_path):
+    np.savez(tmp_path / "phi.npz", header=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"its header is \(2, 2\) of float64"):
+        read_header(tmp_path / "phi.npz")

@@ -1,3 +1,6 @@
+import json
+import re
+
 import pytest
 
 from irevnet.recipes import RECIPES, recipe
@@ -27,7 +30,7 @@ def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); give the folder of a run"):
         read_settings(tmp_path)
     for content, message in {
-        '{"model": "irevnet-small"}': r"config\.json is damaged: KeyError: 'training'",
+        '{"model": "irevnet-small"}': r"config\.json is damaged: KeyError: 'data'",
         "{": r"config\.json is damaged: JSONDecodeError",
     }.items():
         (tmp_path / "config.json").write_text(content)
@@ -39,3 +42,21 @@ def test_a_run_goes_on_as_it_was_begun(finished_run):
     check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 20, "seed": 0})
     with pytest.raises(ValueError, match="digits was begun with epochs=20, not 30; leave it out, or begin a new run"):
         check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 30})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 3}, "its classes are not their names"),
+        ({"classes": "0123456789"}, "classes is '0123456789'; expected"),
+        ({"seed": "0"}, "seed is '0'; expected int"),
+        ({"training": {"epochs": "20"}}, "epochs is '20'; expected int | None"),
+    ],
+)
+def test_settings_of_another_kind_are_named(finished_run, tmp_path, change, message):
+    content = json.loads((finished_run / "config.json").read_text())
+    if "training" in change:
+        change = {"training": content["training"] | change["training"]}
+    (tmp_path / "config.json").write_text(json.dumps(content | change))
+    with pytest.raises(ValueError, match=rf"config\.json is damaged: ValueError: {re.escape(message)}"):
+        read_settings(tmp_path)

@@ -349,3 +349,28 @@ def test_a_picture_that_is_too_large_is_named_with_the_limit(tmp_path, monkeypat
         ValueError, match=r"large\.png is too large: .*2000 pixels.* limit of 1998 .*Make it smaller, or"
     ):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_size": (0, 8)}, r"image_size=\(0, 8\), resize=None; expected integers from 1 on"),
+        ({"image_size": (10**5, 10**5)}, "and no more than 16,777,216 pixels"),
+        ({"image_size": (8, 8), "resize": 10**9}, "and no more than 16,777,216 pixels"),
+        (
+            {"image_size": (8, 8), "mean": (0.5, 0.5)},
+            r"mean=\(0.5, 0.5\), std=\(1.0,\); expected a number for each of 3",
+        ),
+        ({"image_size": (8, 8), "std": (1.0, 0.0, 1.0)}, "and no deviation of 0"),
+    ],
+)
+def test_a_transform_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        InputTransform(channels=3, **fields)
+
+
+def test_a_line_of_pixels_is_not_made_an_image_without_end():
+    transform = InputTransform(channels=1, image_size=(224, 224), resize=256)
+    with pytest.raises(ValueError, match="an image of 1000 x 1 pixels, resized to 256 on its shorter side, would have"):
+        transform(torch.zeros(1, 1, 1000))
+    assert transform(torch.zeros(1, 1, 100)).shape == (1, 224, 224)
