@@ -1,5 +1,6 @@
 """How linearly separable, and how contracted, the features are at each depth (section 5.1, Fig. 6)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from analysis.contraction import distance_ratio
 from analysis.cost import COST_GRID, CV_IMAGES, Solver
 from analysis.pca import principal_components
-from analysis.probes import NetworkFeatures, probe_nearest, probe_svm, tabulate
+from analysis.probes import NetworkFeatures, SVMRow, probe_nearest, probe_svm, tabulate
 from analysis.results import DepthProbeResult
 from irevnet.train import Track, no_progress
 
@@ -47,7 +48,8 @@ def depth_probe(
     rows = []
     for number, position in track(places, "probing"):
         net, layer = networks[number], networks[number].layers[position]
-        result = net.recall(layer, lambda: _probe(net, layer, device, **options), **options)  # noqa: B023 (called here)
+        probe = functools.partial(_probe, net, layer, device, **options)
+        result = net.recall(layer, probe, kind=_Row, **options)
         rows.append((number, layer, result))
     return DepthProbeResult(
         **tabulate(networks, rows, options["cost_grid"]),
@@ -55,6 +57,12 @@ def depth_probe(
         relative_depth=np.array([networks[number].relative_depths[position] for number, position in places]),
         distance_ratio=np.array([row["distance_ratio"] for _, _, row in rows], dtype=np.float64),
     )
+
+
+class _Row(SVMRow):
+    dims: int
+    nn_correct: int
+    distance_ratio: float | None
 
 
 def _probe(net: NetworkFeatures, layer: str, device: str, **options: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ vectors take the place of what is missing: the coupling to them is zero.
 """
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from analysis.linear_map import LinearMap
 from irevnet.files import atomic_write, writing
+from irevnet.untrusted import open_arrays
 
 SEGMENT = 1024
 """Vectors of a basis that are kept together; a basis grows by so many at once."""
@@ -274,19 +274,11 @@ class GolubKahan:
             return
         try:
             self._read(folder)
-        except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        except (OSError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder} is damaged: {error}; remove the folder that it is in, to begin anew") from error
 
     def _read(self, folder: Path) -> None:
-        kind = {"dtype": torch.float64, "device": self.map.device}
-        with np.load(folder / "state.npz", allow_pickle=False) as state:
-            blocks = [name for name in state.files if name.startswith("diagonal-")]
-            self._diagonal = [torch.tensor(state[f"diagonal-{j}"], **kind) for j in range(len(blocks))]
-            self._coupling = [torch.tensor(state[f"coupling-{j}"], **kind) for j in range(len(blocks))]
-            self._pending, self._left = (torch.tensor(state[name], **kind) for name in ("pending", "left"))
-            self.captured, self._scale = float(state["captured"]), float(state["scale"])
-            self._saved = int(state["count"])
-            self.generator.set_state(torch.tensor(state["random"]))
+        self._read_state(folder / "state.npz")
         with open(folder / "basis.bin", "rb") as file:
             kept = np.dtype(str(self.map.dtype).removeprefix("torch."))
             file.seek(len(self.basis) * self.basis.size * kept.itemsize)
@@ -294,7 +286,38 @@ class GolubKahan:
                 rows = np.fromfile(file, kept, min(missing, SEGMENT) * self.basis.size)
                 if rows.size == 0 or rows.size % self.basis.size:
                     raise ValueError(f"{Path(file.name).name} is cut short")
-                self.basis.append(torch.tensor(rows.reshape(-1, self.basis.size), device=self.map.device))
+                rows = rows.reshape(-1, self.basis.size)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    lengths = np.linalg.norm(rows, axis=1)
+                if not (abs(lengths - 1) < 1e-3).all():
+                    raise ValueError(f"{Path(file.name).name} holds vectors whose length is not 1")
+                self.basis.append(torch.tensor(rows, device=self.map.device))
+
+    def _read_state(self, file: Path) -> None:
+        """All but the basis; `ValueError` unless blocks, and what comes next, are of sizes that follow each other."""
+        kind = {"dtype": torch.float64, "device": self.map.device}
+        with open_arrays(file) as state:
+            steps = range(sum(name.startswith("diagonal-") for name in state.names))
+            self._diagonal = [torch.tensor(state[f"diagonal-{j}"], **kind) for j in steps]
+            self._coupling = [torch.tensor(state[f"coupling-{j}"], **kind) for j in steps]
+            self._pending, self._left = (torch.tensor(state[name], **kind) for name in ("pending", "left"))
+            self.captured, self._scale = state["captured"].item(), state["scale"].item()
+            self._saved = state["count"].item()
+            random = torch.tensor(state["random"])
+        arrays = [*self._diagonal, *self._coupling, self._pending, self._left]
+        if any(array.ndim != 2 for array in arrays) or not all((array.abs() < 1e100).all() for array in arrays):
+            raise ValueError("its blocks are no matrices of numbers that products have")
+        widths = [*(block.shape[-1] for block in self._diagonal), len(self._pending)]
+        expected = [(len(block), width) for block, width in zip(self._diagonal, widths)]
+        expected += [(len(block), width) for block, width in zip(self._diagonal, widths[1:])]
+        expected += [(widths[-1], self.map.shape[1]), (len(self._diagonal[-1]) if steps else 0, self.map.shape[0])]
+        if [tuple(array.shape) for array in arrays] != expected:
+            raise ValueError("its blocks are not of one process on this map")
+        if self._saved != self.num_locked + sum(widths[:-1]) or self._saved > self.basis.size:
+            raise ValueError(f"it announces {self._saved} vectors, and its blocks are of {sum(widths[:-1])}")
+        if not all(isinstance(each, float) for each in (self.captured, self._scale)):
+            raise ValueError("its norms are no numbers")
+        self.generator.set_state(random)
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

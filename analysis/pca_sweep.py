@@ -1,7 +1,7 @@
 """How few principal components the classes need (section 5.2, Fig. 7)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analysis.cost import COST_GRID, CV_IMAGES, Solver
 from analysis.pca import principal_components
-from analysis.probes import NetworkFeatures, probe_nearest, probe_svm, tabulate
+from analysis.probes import NetworkFeatures, SVMRow, probe_nearest, probe_svm, tabulate
 from analysis.results import PCASweepResult
 from irevnet.train import Track, no_progress
 
@@ -64,6 +64,14 @@ def pca_sweep(
     )
 
 
+class _Row(SVMRow):
+    explained: float
+
+
+class _Nearest(TypedDict):
+    nn_correct: list[int]
+
+
 class _Sweep:
     """The probes of one network; its components are looked for when a result is not there already."""
 
@@ -82,7 +90,7 @@ class _Sweep:
         self._nn_correct: dict[int, int] | None = None
 
     def at(self, d: int) -> dict[str, Any]:
-        svm = self._net.recall(f"{self._layer}-{d}", lambda: self._svm(d), **self._options)
+        svm = self._net.recall(f"{self._layer}-{d}", lambda: self._svm(d), kind=_Row, **self._options)
         return {"dims": d, **svm, "nn_correct": self._nearest()[d]}
 
     def _svm(self, d: int) -> dict[str, Any]:
@@ -94,8 +102,8 @@ class _Sweep:
     def _nearest(self) -> dict[int, int]:
         """The nearest neighbours of every d are found in one sweep."""
         if self._nn_correct is None:
-            kept = self._net.recall(f"{self._layer}-nearest", self._search, dims=self.dims)
-            self._nn_correct = dict(zip(self.dims, kept["nn_correct"]))
+            kept = self._net.recall(f"{self._layer}-nearest", self._search, kind=_Nearest, dims=self.dims)
+            self._nn_correct = dict(zip(self.dims, kept["nn_correct"], strict=True))
         return self._nn_correct
 
     def _search(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from torch import Tensor
 from analysis.cost import ChosenSVM, choose_svm, count_right
 from analysis.nearest_neighbour import nearest_neighbours
 from irevnet.files import write_json
+from irevnet.untrusted import fits, parse_json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,15 +72,20 @@ class Recall:
     def __init__(self, folder: Path | None = None):
         self._folder = folder
 
-    def __call__(self, name: str, compute: Callable[[], dict[str, Any]], **settings: Any) -> dict[str, Any]:
-        """What `compute` returns, plain values for JSON, or returned when it was called with the same settings."""
+    def __call__(
+        self, name: str, compute: Callable[[], dict[str, Any]], *, kind: Any = Any, **settings: Any
+    ) -> dict[str, Any]:
+        """What `compute` returns, plain values for JSON, or returned when it was called with the same settings.
+
+        What was kept and is not of that kind, as `irevnet.untrusted.fits` tells it, is computed again.
+        """
         if self._folder is None:
             return compute()
         settings = json.loads(json.dumps(settings))
         path = self._folder / f"{name}.json"
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["settings"] == settings:
+            kept = parse_json(path.read_bytes())
+            if kept["settings"] == settings and fits(kept["result"], kind):
                 return kept["result"]
         except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
             pass
@@ -87,6 +93,17 @@ class Recall:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"settings": settings, "result": result})
         return result
+
+
+class SVMRow(TypedDict):
+    """What `probe_svm` returns."""
+
+    svm_correct: int
+    svm_cost: float
+    svm_gap: float
+    at_edge: bool
+    cv_accuracy: list[float]
+    held_out_accuracy: list[float | None]
 
 
 def probe_svm(

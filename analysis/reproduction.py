@@ -1,14 +1,27 @@
 """The commands that make a report again, kept within it."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from analysis.results import TrainingCurvesResult
 from analysis.saved import SavedRun
+from irevnet.untrusted import fits, parse_json
+
+
+class _Step(TypedDict):
+    command: list[str]
+    comment: str
+
+
+class _Kept(TypedDict):
+    """The JSON in a page."""
+
+    made_by: str
+    steps: list[_Step]
+
 
 MARK = "irevnet-analyze report"
 """What says that the JSON of a page is that of a report."""
@@ -57,16 +70,11 @@ def read_reproduction(report: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no report {report}; make one with 'irevnet-analyze report'")
     text = report.read_text(encoding="utf-8", errors="replace")
     kept = re.search(r'<script type="application/json" id="reproduction">(.*?)</script>', text, re.DOTALL)
-    content: Any = {}
     try:
-        content = json.loads(kept[1]) if kept else {}
-        valid = content.get("made_by") == MARK and all(
-            isinstance(step["comment"], str) and all(isinstance(word, str) for word in step["command"])
-            for step in content["steps"]
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        valid = False
-    if not valid:
+        content: Any = parse_json(kept[1]) if kept else None
+    except ValueError:
+        content = None
+    if not fits(content, _Kept) or content["made_by"] != MARK:
         raise ValueError(f"{report} is no report of 'irevnet-analyze report', or is damaged")
     return content
 

@@ -1,10 +1,9 @@
 """Runs as they lie on disk: what was trained, and every study of it that has been saved. Needs no torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
 from analysis.results import (
     DepthProbeResult,
@@ -15,6 +14,7 @@ from analysis.results import (
     SpectrumResult,
     TrainingCurvesResult,
 )
+from irevnet.untrusted import brief, fits, parse_json
 
 STUDIES: dict[str, type[Result]] = {
     kind.STUDY: kind
@@ -111,22 +111,75 @@ def read_run(folder: Path) -> SavedRun:
     for study, kind in STUDIES.items():
         place = folder / "analysis" / study if config else folder / study
         if (place / f"{study}.json").is_file():
-            provenance = _read_json(place / f"{study}.json").get("provenance", {})
-            networks = provenance.get("networks", [provenance])
+            mark = place / f"{study}.json"
+            provenance = _read_json(mark).get("provenance", {})
+            networks = provenance.get("networks") or [provenance]
+            for each in (provenance, *networks):
+                _check_record(mark, each)
             studies[study] = SavedStudy(folder=place, result=kind.load(place), provenances=networks)
     if not config and not studies:
         raise FileNotFoundError(
             f"{folder} holds neither a run nor results of one; train one with 'irevnet train', or run "
             "'irevnet-analyze all'"
         )
-    return SavedRun(folder=folder, config=config, studies=studies)
+    if "provenance" in config:
+        _check_record(folder / "config.json", config["provenance"])
+    run = SavedRun(folder=folder, config=config, studies=studies)
+    for name in ("architecture", "config", "transform", "data", "classes"):
+        if name not in run.network:
+            raise ValueError(f"{folder} is damaged: nothing in it tells the {name} of its network")
+    return run
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is of no run and no study: expected an object, found {type(content).__name__}")
+    _check_record(path, content)
     return content
+
+
+def _check_record(path: Path, content: dict[str, Any]) -> None:
+    for name, kind in get_type_hints(_Record).items():
+        if name in content and not fits(content[name], kind):
+            raise ValueError(f"{path} is damaged: its {name} is {brief(content[name])}")
+
+
+class _Record(TypedDict, total=False):
+    """What may be in a `config.json`, or in the provenance of a result."""
+
+    architecture: str
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    classes: list[str]
+    classes_studied: list[str]
+    command: list[str]
+    commit: str | None
+    config: dict[str, Any]
+    data: str
+    device: str
+    metrics: dict[str, int | float]
+    model: str
+    networks: list[dict[str, Any]]
+    parameters: int
+    platform: str
+    provenance: dict[str, Any]
+    python: str
+    runs: list["_Run"]
+    seed: int
+    time: str
+    transform: "_Transform"
+    versions: dict[str, str]
+    wall_seconds: float
+    weights_sha256: str | None
+
+
+class _Run(TypedDict):
+    run: str
+
+
+class _Transform(TypedDict):
+    image_size: tuple[int, int]

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from irevnet.checkpoint import weights_sha256
 from irevnet.files import contents, write_json
 from irevnet.lookup import find, names_apart
 from irevnet.model import IRevNet
+from irevnet.untrusted import parse_json
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -221,7 +222,7 @@ class _State:
 
     def _read_settings(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._settings.read_text(encoding="utf-8")))
+            return dict(parse_json(self._settings.read_bytes()))
         except (OSError, TypeError, ValueError) as error:
             raise ValueError(f"{self._settings} is damaged: {error}; remove {self._folder} to begin anew") from error
 
@@ -238,12 +239,33 @@ class _State:
 
     def recall(self, number: int, compute: Callable[[], Spectrum]) -> Spectrum:
         """That spectrum, kept or computed."""
-        kept = self._recall(f"spectrum-{number}", lambda: _plain(compute()))
+        kept = self._recall(f"spectrum-{number}", lambda: _plain(compute()), kind=_Kept)
         shutil.rmtree(self._folder / f"lanczos-{number}", ignore_errors=True)
         fields: dict[str, Any] = {
             name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()
         }
         return Spectrum(**fields)
+
+
+class _Kept(TypedDict):
+    """A `Spectrum` in JSON."""
+
+    num_outputs: int
+    num_inputs: int
+    method: str
+    largest: list[float]
+    largest_residuals: list[float]
+    smallest: list[float]
+    smallest_residuals: list[float]
+    num_converged: int
+    squared_norm: float
+    squared_norm_error: float
+    nodes: list[float]
+    weights: list[list[float]]
+    log_volume: tuple[float, float]
+    log_volume_error: float
+    num_products: int
+    loss_of_orthogonality: float
 
 
 def _plain(found: Spectrum) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from numpy import ndarray
 from numpy.lib.format import open_memmap
 
 from irevnet.files import atomic_write, flush, is_unused, temporary_beside, write_json, writing
+from irevnet.untrusted import map_array, parse_json
 
 FORMAT = 1
 
@@ -61,7 +62,7 @@ class FeatureStore:
         elif not path.is_file():
             raise FileExistsError(f"{folder} holds other files; name a folder for features that is new or empty")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            found = parse_json(path.read_bytes())["identity"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: {error}; remove that folder, its features are made again") from error
         difference = _difference(found, self.identity)
@@ -82,14 +83,14 @@ class FeatureStore:
 
     def labels(self, split: str) -> Int[ndarray, " images"]:
         """The class of each image."""
-        return np.load(self._path(split, "labels"), allow_pickle=False)
+        return np.array(self._map(split, "labels", np.int64, None))
 
     def done(self, split: str, layers: Sequence[str]) -> Bool[ndarray, " images"]:
         """Which images have features in all of these layers."""
         done = np.ones(len(self.labels(split)), dtype=bool)
         for layer in layers:
-            path = self._path(split, f"{layer}.done")
-            done &= np.load(path, mmap_mode="r") if path.is_file() else False
+            there = self._path(split, f"{layer}.done").is_file()
+            done &= self._map(split, f"{layer}.done", np.bool_, len(done)) if there else False
         return done
 
     def features(self, split: str, layer: str) -> Float[ndarray, "images channels"]:
@@ -99,7 +100,7 @@ class FeatureStore:
         """
         if not self.done(split, [layer]).all():
             raise FileNotFoundError(f"{self.folder} holds no complete features of {layer} on the {split} images")
-        return np.load(self._path(split, layer), mmap_mode="r", allow_pickle=False)
+        return self._map(split, layer, np.float32, len(self.labels(split)), ndim=2)
 
     def writer(self, split: str, channels: Mapping[str, int]) -> "Writer":
         """Writes features of these layers, with so many channels each.
@@ -123,6 +124,21 @@ class FeatureStore:
             {layer: open_memmap(self._path(split, layer), mode="r+") for layer in channels},
             [open_memmap(self._path(split, f"{layer}.done"), mode="r+") for layer in channels],
         )
+
+    def _map(self, split: str, name: str, kind: type, images: int | None, *, ndim: int = 1) -> ndarray:
+        """An array as a memory map; `ValueError` unless it is of that kind, and of so many images if that is known."""
+        path = self._path(split, name)
+        try:
+            array = map_array(path)
+            if array.dtype != kind or array.ndim != ndim:
+                raise ValueError(f"it is {array.dtype} of the shape {array.shape}")
+            if images is not None and len(array) != images:
+                raise ValueError(f"it is of {len(array)} images, and there are {images}")
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged: {error}; remove {self.folder}, its features are made again"
+            ) from error
+        return array
 
     def _path(self, split: str, name: str) -> Path:
         return self.folder / split / f"{name}.npy"

@@ -100,16 +100,14 @@ def _read_history(folder: Path, name: str) -> History:
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} holds no {file}: that run has recorded nothing yet; go on with it")
         try:
-            tables[file] = pd.read_csv(folder / file)[columns].astype(np.float64)
-        except (KeyError, ValueError) as error:
+            table = pd.read_csv(folder / file, index_col=False)
+            tables[file] = [table[name].to_numpy(np.float64) for name in columns]
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{folder / file} is damaged: {error}") from error
-    metrics = tables["metrics.csv"]
-    return History(
-        name=name,
-        losses=tables["losses.csv"]["loss"].to_numpy(np.float64),
-        epoch_iteration=metrics["step"].to_numpy(np.int64),
-        test_accuracy=metrics["test_top1"].to_numpy(np.float64),
-    )
+    (losses,), (steps, accuracy) = tables["losses.csv"], tables["metrics.csv"]
+    if not (abs(steps) < 2**53).all():
+        raise ValueError(f"{folder / 'metrics.csv'} is damaged: expected a number of steps in every line")
+    return History(name=name, losses=losses, epoch_iteration=steps.astype(np.int64), test_accuracy=accuracy)
 
 
 def describe_run(folder: Path) -> dict[str, str]:

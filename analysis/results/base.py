@@ -1,17 +1,18 @@
 """Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
 
 import dataclasses
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 import pandas as pd
+from jaxtyping import jaxtyped
 
 from irevnet.files import as_json, is_unused, write_together
+from irevnet.untrusted import open_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,8 @@ class Result(ABC):
     """What every study returns: a frozen dataclass of NumPy arrays with a name, a table and headline numbers."""
 
     STUDY: ClassVar[str]
+    INDICES: ClassVar[Mapping[str, str]] = {}
+    """Fields of numbers, and the field whose entries they number."""
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
@@ -57,12 +60,30 @@ class Result(ABC):
         path = folder / f"{cls.STUDY}.npz"
         if not path.is_file() or not (folder / f"{cls.STUDY}.json").is_file():
             raise FileNotFoundError(f"{folder} holds no complete result of {cls.STUDY}; run the study first")
-        names = [field.name for field in dataclasses.fields(cls)]
+        hints = get_type_hints(cls)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in names})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            with open_arrays(path) as arrays:
+                fields = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+            with jaxtyped("context"):  # in which a length by name is the same for all
+                for name, array in fields.items():
+                    if not isinstance(array, hints[name]):
+                        raise ValueError(
+                            f"its {name} is {array.dtype} of the shape {array.shape}; expected {hints[name].__name__}"
+                        )
+                    if array.size and hints[name].__name__.startswith("Shaped"):
+                        _check_names(name, array)
+            result = cls(**fields)
+            result.check()
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path} is damaged, or not a result of {cls.STUDY}: {error}") from error
+        return result
+
+    def check(self) -> None:
+        """Raises `ValueError` where numbers of things name none that there is."""
+        for name, of in self.INDICES.items():
+            indices, count = getattr(self, name), len(getattr(self, of))
+            if indices.size and not 0 <= indices.min() <= indices.max() < count:
+                raise ValueError(f"its {name} is of {indices.min()} to {indices.max()}, and there are {count} {of}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +96,12 @@ class Comparison(Result):
     """Fields that say to which of them a row belongs."""
     SHARED: ClassVar[tuple[str, ...]] = ()
     """Fields that are the same for all of them."""
+
+    def check(self) -> None:
+        super().check()
+        of, count = getattr(self, self.NUMBERS[0]), len(getattr(self, self.NAMES))
+        if count == 0 or not np.array_equal(np.unique(of), np.arange(count)):
+            raise ValueError(f"not each of its {count} {self.NAMES} has a part of it")
 
     @property
     def subjects(self) -> list[str]:
@@ -98,6 +125,13 @@ class Comparison(Result):
             joined[name] = np.concatenate([getattr(each, name) + start for each, start in zip(results, starts)])
         shared = {name: getattr(first, name) for name in cls.SHARED}
         return cls(**{**joined, cls.NAMES: np.array(names)}, **shared)
+
+
+def _check_names(field: str, array: np.ndarray) -> None:
+    """Raises `ValueError` unless it is of text that can be written."""
+    if array.dtype.kind != "U":
+        raise ValueError(f"its {field} is {array.dtype}; expected text")
+    "".join(array.ravel().tolist()).encode()
 
 
 def finite_or_none(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """What lies between images in feature space (section 4.2, Fig. 5)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,6 +44,7 @@ class InterpolationResult(Result):
     """
 
     STUDY: ClassVar[str] = "interpolate"
+    INDICES: ClassVar[Mapping[str, str]] = {"top_class": "classes"}
 
     depth: Int[ndarray, ""]
     bijective: Bool[ndarray, ""]
@@ -58,6 +60,12 @@ class InterpolationResult(Result):
     residual: Float[ndarray, "paths lines steps"]
     middle_distance: Float[ndarray, "paths lines"]
     middle_feature_distance: Float[ndarray, "paths lines"]
+
+    def check(self) -> None:
+        super().check()
+        paths, lines, steps, c, h, w = self.images.shape
+        if paths != len(PATHS) or c not in (1, 3) or min(lines, steps, h, w) < 1:
+            raise ValueError(f"its images are of the shape {self.images.shape}")
 
     def changes(self, path: int, line: int) -> list[int]:
         """The steps at which the network's answer is another than at the step before, from 1 on."""

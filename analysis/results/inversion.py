@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from analysis.results.base import Result, finite_or_none
+from irevnet.untrusted import brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,17 @@ class InversionResult(Result):
     amplification_random: Float[ndarray, "depths amplified"]
     amplification_largest: Float[ndarray, "depths amplified"]
     amplification_residual: Float[ndarray, "depths amplified"]
+
+    def check(self) -> None:
+        super().check()
+        first, (count, c, h, w) = int(self.num_image_shown), self.originals.shape
+        if not 0 <= first <= count or (count and (c not in (1, 3) or min(h, w) < 1)):
+            raise ValueError(f"it shows {first} images of an array of the shape {self.originals.shape}")
+        for shown, errors in ((self.shown[:first], self.image_errors), (self.shown[first:], self.noise_errors)):
+            if not all(0 <= index < len(errors) for index in shown.tolist()):
+                raise ValueError(f"it shows the images {brief(shown.tolist())} of {len(errors)}")
+        if min(len(self.depths), len(self.arithmetics), *self.amplification_random.shape) < 1:
+            raise ValueError("it has no depth, no arithmetic or no image to measure")
 
     @property
     def shown_errors(self) -> Float[ndarray, " shown"]:

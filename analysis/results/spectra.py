@@ -1,6 +1,6 @@
 """Singular values of the Jacobians of several networks, at several layers and images (section 4.1, Fig. 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,6 +18,10 @@ SHARES = (0.80, 0.97)
 PAPER_COUNTS = (1_000, 10_000)
 PAPER_DIVISORS = (150, 15)
 """The paper's counts, of 150,528 singular values: as they are, and as parts of the dimension."""
+
+
+MOST_VALUES = 10**8
+"""Of a map; those of images of 5,773 x 5,773."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class SpectrumResult(Comparison):
     """
 
     STUDY: ClassVar[str] = "spectrum"
+    INDICES: ClassVar[Mapping[str, str]] = {"network": "networks", "image": "images"}
 
     networks: Shaped[ndarray, " networks"]
     images: Shaped[ndarray, " images"]
@@ -118,6 +123,21 @@ class SpectrumResult(Comparison):
             depth=[int(each.depth[row]) for each, _, row in rows],
             image=[images.index(str(each.images[each.image[row]])) for each, _, row in rows],
         )
+
+    def check(self) -> None:
+        super().check()
+        for row in range(len(self.network)):
+            each = self.spectrum(row)
+            known = np.concatenate((each.largest, each.smallest, each.nodes, each.weights.ravel()))
+            counts = each.weights.sum(axis=1)
+            if not (
+                len(each.largest) >= 1
+                and len(each.largest) + len(each.smallest) <= each.count <= MOST_VALUES
+                and np.isfinite(known).all()
+                and (known >= 0).all()
+                and (counts <= 2 * each.count).all()
+            ):
+                raise ValueError(f"its row {row} is no spectrum of a map of {each.num_inputs} to {each.num_outputs}")
 
     def spectrum(self, row: int) -> Spectrum:
         """That of a row."""

@@ -1,5 +1,6 @@
 """How fast networks learn, side by side (section 3.2, Fig. 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ class TrainingCurvesResult(Comparison):
     NAMES: ClassVar[str] = "names"
     NUMBERS: ClassVar[tuple[str, ...]] = ("curve_run", "epoch_run")
     SHARED: ClassVar[tuple[str, ...]] = ("window",)
+    INDICES: ClassVar[Mapping[str, str]] = {"curve_run": "names", "epoch_run": "names"}
 
     names: Shaped[ndarray, " runs"]
     curve_run: Int[ndarray, " points"]

@@ -139,7 +139,7 @@ def _test_accuracy(run: SavedRun) -> float | None:
     for study in run.studies.values():
         if isinstance(study.result, ProbeResult) and len(study.result.networks) == 1:
             own = float(study.result.network_accuracy[0])
-            if own == own and study.provenance["classes_studied"] == study.provenance["classes"]:
+            if own == own and study.provenance.get("classes_studied") == study.provenance.get("classes"):
                 return own
     return None
 
@@ -196,9 +196,9 @@ def _context(result: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any
     if isinstance(result, TrainingCurvesResult):
         return {}
     pairs = zip(result.subjects, records)
-    context: dict[str, Any] = {"irevnets": {name for name, each in pairs if each["architecture"] == INVERTIBLE}}
+    context: dict[str, Any] = {"irevnets": {name for name, each in pairs if each.get("architecture") == INVERTIBLE}}
     if isinstance(result, PCASweepResult):
-        context["num_classes"] = len(records[0]["classes_studied"])
+        context["num_classes"] = max(1, len(records[0].get("classes_studied", ())))
     return context
 
 

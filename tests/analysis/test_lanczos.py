@@ -218,3 +218,36 @@ def test_the_way_by_the_square_is_the_same_decomposition(generator, monkeypatch)
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(left * values @ right, matrix)
     torch.testing.assert_close((right @ right.T)[:15, :15], torch.eye(15, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": np.array(7)}, "it announces 7 vectors, and its blocks are of 8"),
+        ({"count": np.array(10**9)}, "it announces 1000000000 vectors"),
+        ({"pending": np.zeros((1, 30))}, "its blocks are not of one process on this map"),
+        ({"diagonal-0": np.zeros(())}, "its blocks are no matrices of numbers"),
+        ({"left": np.full((2, 30), np.nan)}, "its blocks are no matrices of numbers"),
+        ({"captured": np.array("much")}, "its norms are no numbers"),
+        ({"random": np.zeros(3, dtype=np.uint8)}, "remove the folder that it is in, to begin anew"),
+    ],
+)
+def test_a_state_of_another_kind_is_refused(change, message, tmp_path, generator):
+    def begin() -> GolubKahan:
+        return GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator)
+
+    extended(begin(), 4).save(tmp_path)
+    with np.load(tmp_path / "state.npz") as state:
+        arrays = dict(state)
+    np.savez(tmp_path / "state.npz", **arrays | change)
+    with pytest.raises(ValueError, match=rf"is damaged: .*{message}"):
+        begin().restore(tmp_path)
+
+
+def test_vectors_that_are_not_of_length_one_are_refused(tmp_path, generator):
+    process = extended(GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator), 4)
+    process.save(tmp_path)
+    with open(tmp_path / "basis.bin", "r+b") as file:
+        file.write(np.full(2, 1e30, dtype=np.float32).tobytes())
+    with pytest.raises(ValueError, match="holds vectors whose length is not 1; remove the folder that it is in"):
+        GolubKahan(of_matrix(torch.eye(30)), width=2, generator=generator).restore(tmp_path)

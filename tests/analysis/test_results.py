@@ -168,3 +168,64 @@ def test_spectra_of_different_lengths_come_back_one_by_one(tmp_path, geometric):
         *range(1, 151),
         *range(1, 11),
     ]
+
+
+def damaged(folder, result, **changes) -> str:
+    """Saves a result with other arrays, of which the name returned is the study's."""
+    arrays = result.save(folder, {})[0]
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    np.savez(arrays, **fields | changes)
+    return arrays.stem
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"svm_cost": np.zeros(4)}, r"its svm_cost is float64 of the shape \(4,\); expected Float\[ndarray, 'rows'\]"),
+        ({"svm_cost": np.array(["a", "b", "c"])}, "its svm_cost is <U1 of the shape"),
+        ({"num_test": np.array([20])}, "its num_test is int64 of the shape"),
+        ({"layer": np.zeros(3)}, "its layer is float64; expected text"),
+        ({"layer": np.array(["\ud800"] * 3)}, ".*surrogates not allowed"),
+        ({"network": np.array([0, 0, 1])}, "not each of its 1 networks has a part of it"),
+        ({"network": np.array([-1, -1, -1])}, "not each of its 1 networks has a part of it"),
+    ],
+)
+def test_arrays_that_are_not_those_of_a_study_are_refused(tmp_path, result, changes, message):
+    damaged(tmp_path, result, **changes)
+    with pytest.raises(ValueError, match=rf"depth-probe\.npz is damaged, or not a result of depth-probe: {message}"):
+        DepthProbeResult.load(tmp_path)
+
+
+def test_numbers_of_things_that_are_not_there_are_refused(tmp_path, interpolation, inversion, spectrum_result):
+    wrong = [
+        (
+            interpolation,
+            {"top_class": interpolation.top_class + 1},
+            "its top_class is of 1 to 3, and there are 3 classes",
+        ),
+        (interpolation, {"images": interpolation.images[:, :, :, :2]}, "its images are of the shape"),
+        (inversion, {"shown": inversion.shown + 7}, r"it shows the images \[8, 11, 9\] of 9"),
+        (inversion, {"num_image_shown": np.array(6)}, "it shows 6 images of an array of the shape"),
+        (inversion, {"arithmetics": np.array([], dtype=str), "depth_errors": np.zeros((0, 2, 4))}, "it has no depth"),
+        (spectrum_result, {"image": spectrum_result.image + 1}, "its image is of 1 to 2, and there are 2 images"),
+        (
+            spectrum_result,
+            {"weights": spectrum_result.weights * 1e15},
+            "its row 0 is no spectrum of a map of 150 to 150",
+        ),
+        (
+            spectrum_result,
+            {"num_inputs": spectrum_result.num_inputs * 0},
+            "its row 0 is no spectrum of a map of 0 to 150",
+        ),
+    ]
+    for number, (made, changes, message) in enumerate(wrong):
+        study = damaged(tmp_path / str(number), made, **changes)
+        with pytest.raises(ValueError, match=rf"{study}\.npz is damaged, or not a result of {study}: {message}"):
+            type(made).load(tmp_path / str(number))
+
+
+def test_every_result_comes_back(tmp_path, interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes):
+    for number, made in enumerate((interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes)):
+        made.save(tmp_path / str(number), {})
+        assert type(made).load(tmp_path / str(number)).summary() == made.summary()

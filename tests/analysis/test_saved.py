@@ -162,3 +162,40 @@ def test_a_report_may_be_written_where_nothing_or_a_report_is(run, tmp_path):
         read_reproduction(tmp_path / "none.html")
     check_page(tmp_path / "none.html")
     check_page(page(tmp_path, json.dumps(reproduction([read_run(run)], tmp_path / "page.html"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 3}, r"config\.json is damaged: its classes is 3"),
+        ({"transform": {"image_size": 8}}, r"config\.json is damaged: its transform is"),
+        ({"provenance": {"command": "irevnet train"}}, r"config\.json is damaged: its command is 'irevnet train'"),
+        ({"provenance": []}, r"config\.json is damaged: its provenance is \[\]"),
+    ],
+)
+def test_a_config_of_other_kinds_is_named(run, change, message):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
+        read_run(run)
+
+
+@pytest.mark.parametrize("change", [{"versions": ["torch"]}, {"networks": [{"command": [3]}]}, {"wall_seconds": "1"}])
+def test_provenance_of_other_kinds_is_named(run, change):
+    mark = run / "analysis" / "invert" / "invert.json"
+    content = json.loads(mark.read_text())
+    mark.write_text(json.dumps(content | {"provenance": content["provenance"] | change}))
+    with pytest.raises(ValueError, match=r"invert\.json is damaged: its \w+ is"):
+        read_run(run)
+
+
+def test_json_without_an_end_is_named(run):
+    (run / "config.json").write_text("[" * 10**5)
+    with pytest.raises(ValueError, match=r"config\.json is damaged: its lists and objects are nested deeper than 64"):
+        read_run(run)
+
+
+def test_a_folder_that_does_not_say_which_network_it_is_of_is_named(tmp_path, inversion):
+    inversion.save(tmp_path / "x" / "invert", {key: value for key, value in RECORD.items() if key != "architecture"})
+    with pytest.raises(ValueError, match="x is damaged: nothing in it tells the architecture of its network"):
+        read_run(tmp_path / "x")

@@ -108,6 +108,16 @@ def test_what_was_interrupted_goes_on_to_the_same_result(study, tmp_path):
         spectra([study], **options)
     with pytest.raises(ValueError, match="keeps the work of a call that differed in num_values; repeat its options"):
         spectra([study], **{**options, "num_values": 7}, resume=True)
+    settings = (state / "settings.json").read_text()
+    for damage, message in (
+        ("[" * 10**5, "nested deeper"),
+        ("[1]", ""),
+        ("", "Expecting"),
+    ):
+        (state / "settings.json").write_text(damage)
+        with pytest.raises(ValueError, match=rf"settings\.json is damaged: .*{message}.*; remove .* to begin anew"):
+            spectra([study], **options, resume=True)
+    (state / "settings.json").write_text(settings)
     lines, saved = [], []
 
     def refuse(result: SpectrumResult) -> None:

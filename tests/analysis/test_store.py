@@ -151,3 +151,28 @@ def test_a_disk_without_room_is_named_before_anything_is_written(store):
     with pytest.raises(OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* with --features"):
         store.writer("train", {"block-1": 10**14})
     assert [path.name for path in (store.folder / "train").iterdir()] == ["labels.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("labels", np.zeros(10), r"labels\.npy is damaged: it is float64 of the shape \(10,\); remove"),
+        ("labels", np.zeros((5, 2), dtype=np.int64), r"labels\.npy is damaged: it is int64 of the shape \(5, 2\)"),
+        ("a.done", np.ones(9, dtype=bool), r"a\.done\.npy is damaged: it is of 9 images, and there are 10; remove"),
+        ("a", np.zeros((9, 1), dtype=np.float32), r"a\.npy is damaged: it is of 9 images, and there are 10"),
+        ("a", np.zeros((10, 1)), r"a\.npy is damaged: it is float64 of the shape \(10, 1\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_named(store, name, array, message):
+    with store.writer("train", {"a": 1}) as writer:
+        writer.write(np.arange(10), {"a": np.ones((10, 1), dtype=np.float32)})
+    np.save(store.folder / "train" / f"{name}.npy", array)
+    with pytest.raises(ValueError, match=message):
+        store.features("train", "a")
+
+
+def test_an_array_that_announces_more_than_it_has_is_named(store):
+    path = store.folder / "train" / "labels.npy"
+    path.write_bytes(path.read_bytes().replace(b"(10,),", b"(10000000000,),"))
+    with pytest.raises(ValueError, match=r"labels\.npy is damaged: .*; remove .*features, its features are made again"):
+        store.labels("train")

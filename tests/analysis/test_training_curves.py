@@ -93,3 +93,19 @@ def test_a_damaged_record_is_named(finished_run, tmp_path, content):
     (run / "losses.csv").write_text(content)
     with pytest.raises(ValueError, match=r"losses\.csv is damaged"):
         read_histories([run])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("losses.csv", "step,loss\n1,much\n"),
+        ("metrics.csv", f"step,test_top1\n1{'0' * 30},0.5\n"),
+        ("metrics.csv", "step,test_top1\n,0.5\n"),
+        ("metrics.csv", "step,test_top1\n1,often\n"),
+    ],
+)
+def test_a_record_of_other_values_is_named(finished_run, tmp_path, file, content):
+    run: Path = shutil.copytree(finished_run, tmp_path / "run")
+    (run / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"{file} is damaged"):
+        read_histories([run])
