@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from irevnet.data import LabelledImages
 from irevnet.transforms import InputTransform, read_image
+from irevnet.untrusted import brief
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +46,20 @@ def read_files(paths: Sequence[Path], transform: InputTransform, *, resize: bool
 
 
 def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) -> Endpoints:
-    """The pairs of a CSV with the columns `a` and `b`, files named from the folder of the table.
+    """The pairs of a CSV with the columns `a` and `b`, files named from the folder of the table, which they are in.
 
     A column `middle` names a file that shows what is truly between the two, a column `kind` what the pair is of; both
     may be left out.
 
     Raises:
         FileNotFoundError: the table or an image is missing.
-        ValueError: a column or a name is missing, or an image cannot be read or differs in size from the other.
+        ValueError: a column or a name is missing, a name leads out of the folder, or an image cannot be read or differs
+            in size from the other.
     """
     if not table.is_file():
         raise FileNotFoundError(f"there is no table of pairs {table}; give a CSV with the columns a and b")
     try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False).fillna("")
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{table} cannot be read as CSV: {error}") from error
     if not {"a", "b"} <= set(rows.columns) or rows.empty:
@@ -66,14 +68,25 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     for number, row in enumerate(rows.to_dict("records"), start=1):
         if not (row["a"] and row["b"]):
             raise ValueError(f"{table}: pair {number} is of {row['a']!r} and {row['b']!r}; expected two image files")
-        pair = [table.parent / row["a"], table.parent / row["b"]]
+        pair = [_beside(table, row[column]) for column in ("a", "b")]
         known = row.get("middle")
-        images = _read([*pair, *([table.parent / known] if known else [])], transform, resize=resize)
+        images = _read([*pair, *([_beside(table, known)] if known else [])], transform, resize=resize)
         inputs.append(images[:2])
         middle.append(images[2] if known else torch.full_like(images[0], torch.nan))
         kind = f"{row['kind']}: " if row.get("kind") else ""
         names.append(f"{kind}{pair[0].stem} to {pair[1].stem}")
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs), middle=torch.stack(middle))
+
+
+def _beside(table: Path, name: str) -> Path:
+    """The file that a table names, which is in its folder or below it: a table may come from a stranger, and what it
+    names ends up in results that are shown to others. Links are followed."""
+    path = PurePath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(
+            f"{table} names the file {brief(name)}; expected one in the table's folder or below it, as named from there"
+        )
+    return table.parent / path
 
 
 def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> Endpoints:

@@ -103,3 +103,31 @@ def test_images_are_drawn_of_all_classes_or_of_one(data, generator):
     cows = draw_images(data, 9, generator, of="cow")
     assert sorted(cows.names) == ["cow (test image 11)", *(f"cow (test image {row})" for row in (2, 5, 8))]
     assert cows.inputs.shape == (4, 1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "sub/../../secret.png", "/etc/passwd", "..", "."])
+@pytest.mark.parametrize("column", ["a", "b", "middle"])
+def test_a_table_names_no_file_outside_its_folder(images, tmp_path, column, name):
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "table").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "table" / "a.png")
+    row = {"a": "a.png", "b": "a.png", "middle": "a.png"} | {column: name}
+    (tmp_path / "table" / "pairs.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    with pytest.raises(
+        ValueError, match=r"pairs\.csv names the file '.*'; expected one in the table's folder or below it"
+    ):
+        read_pairs(tmp_path / "table" / "pairs.csv", TRANSFORM)
+
+
+def test_a_table_names_files_in_folders_below_it_and_by_links(images, tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "c.png").symlink_to(images["c"])
+    (tmp_path / "pairs.csv").write_text("a,b\na.png,below/c.png\n")
+    ends = read_pairs(tmp_path / "pairs.csv", TRANSFORM)
+    assert ends.inputs[0, 1, 0, 0, 0].item() == pytest.approx(value(2), rel=1e-5)
+
+
+def test_a_row_that_is_cut_short_is_explained(images, tmp_path):
+    (tmp_path / "pairs.csv").write_text("a,b\na.png\n")
+    with pytest.raises(ValueError, match=r"pair 1 is of 'a\.png' and ''; expected two image files"):
+        read_pairs(tmp_path / "pairs.csv", TRANSFORM)
