@@ -78,7 +78,9 @@ def _print_table(content: "TextTable") -> None:
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in content.rows:
         table.add_row(*row)
-    Console(highlight=False, width=1000).print(table)  # a narrow terminal wraps lines: nothing is ever cut off
+    Console(highlight=False, markup=False, emoji=False, width=1000).print(
+        table
+    )  # a narrow terminal wraps lines: nothing is ever cut off
     for note in content.notes:
         click.echo(note)
 

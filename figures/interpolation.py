@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.results import PATHS, InterpolationResult
-from figures.style import ORANGE, PAGE, new_figure, show_image, style
+from figures.style import ORANGE, PAGE, literal, new_figure, show_image, style
 from figures.table import TextTable, percent
 from irevnet.files import atomic_write
 
@@ -25,13 +25,13 @@ def plot_interpolation(result: InterpolationResult) -> Figure:
         cell = (PAGE - 0.7) / steps
         figure = new_figure(PAGE, lines * (2 * (cell + 0.26) + 0.25))
         for line, strip in enumerate(figure.subfigures(lines, 1, squeeze=False)[:, 0]):
-            strip.suptitle(str(result.names[line]), x=0.01, ha="left", fontsize=8)
+            strip.suptitle(literal(result.names[line]), x=0.01, ha="left", fontsize=8)
             grid = strip.subplots(2, steps, squeeze=False)
             for number, path in enumerate(PATHS):
                 changes = result.changes(number, line)
                 for step, axes in enumerate(grid[number]):
                     show_image(axes, result.images[number, line, step])
-                    answer = _shorten(str(result.classes[result.top_class[number, line, step]]))
+                    answer = literal(_shorten(str(result.classes[result.top_class[number, line, step]])))
                     probability, t = result.probability[number, line, step], result.t[number, line, step]
                     colour = ORANGE if step in changes else "black"
                     axes.set_xlabel(f"{answer} {probability:.0%}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)

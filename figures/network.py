@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.path import Path
 
-from figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE, new_figure, style
+from figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE, literal, new_figure, style
 from irevnet.config import ARCHITECTURES, Config, IRevNetConfig, ResNetConfig, RevNetConfig, stages_of
+from irevnet.untrusted import build
 
 Point = tuple[float, float]
 
@@ -29,11 +30,8 @@ def plot_network(architecture: str, config: Mapping[str, Any]) -> Figure:
     """
     with style():
         if architecture not in ARCHITECTURES or "blocks" not in config:  # torchvision has a ResNet of its own
-            return _draw_name(str(config.get("name", architecture)), config.get("num_classes"))
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
-        }
-        return _draw(ARCHITECTURES[architecture](**fields))
+            return _draw_name(literal(config.get("name", architecture)), config.get("num_classes"))
+        return _draw(build(ARCHITECTURES[architecture], config))
 
 
 class _Sheet:

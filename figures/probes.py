@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from analysis.results import ProbeResult
 from figures.chart import Chart, Curve, Key, Panel, Rule
-from figures.style import COLUMN, GREY, Look, look
+from figures.style import COLUMN, GREY, Look, literal, look
 from figures.table import percent
 
 OWN = "the network itself"
@@ -28,7 +28,7 @@ def accuracies(result: ProbeResult, x: ndarray, **options: Any) -> Panel:
     many = len(result.networks) > 1
     curves, rules = [], list(options.pop("rules", ()))
     for number, rows in rows_by_network(result):
-        of = f"{result.networks[number]}, " if many else ""
+        of = f"{literal(result.networks[number])}, " if many else ""
         for probe, name, line in (("svm", "linear SVM", "-"), ("nn", "1-NN", "--")):
             low, high = 100 * getattr(result, f"{probe}_interval")[rows].T
             y = 100 * getattr(result, f"{probe}_accuracy")[rows]
@@ -44,7 +44,7 @@ def accuracies(result: ProbeResult, x: ndarray, **options: Any) -> Panel:
 def by_network(result: ProbeResult, x: ndarray, y: ndarray, **options: Any) -> Panel:
     """A curve for each network."""
     curves = [
-        Curve(name=str(result.networks[number]), x=x[rows], y=y[rows], look=look(number, line="-"))
+        Curve(name=literal(result.networks[number]), x=x[rows], y=y[rows], look=look(number, line="-"))
         for number, rows in rows_by_network(result)
     ]
     return Panel(curves=curves, **options)
@@ -55,7 +55,7 @@ def _keys(result: ProbeResult) -> list[Key]:
     if not np.isnan(result.network_accuracy).all():
         lines[OWN] = ":"
     return [
-        *(Key(name=str(name), look=look(number, line="none")) for number, name in enumerate(result.networks)),
+        *(Key(name=literal(name), look=look(number, line="none")) for number, name in enumerate(result.networks)),
         *(Key(name=name, look=Look(GREY, line, "")) for name, line in lines.items()),
     ]
 

@@ -12,7 +12,7 @@ from numpy import ndarray
 from analysis.results import Spectrum, SpectrumResult
 from analysis.results.spectra import PAPER_COUNTS, SHARES
 from figures.chart import Chart, Curve, Panel, draw
-from figures.style import INK, Look, look
+from figures.style import INK, Look, literal, look
 from figures.table import TextTable
 
 FLOOR = 1e-8
@@ -33,7 +33,7 @@ def chart_spectrum(result: SpectrumResult) -> Chart:
     by_network = [[rows for rows in groups if result.network[rows[0]] == n] for n in range(len(result.networks))]
     if max(map(len, by_network)) == 1:
         each = [
-            (number, str(result.networks[number]), [result.spectrum(row) for row in rows.tolist()])
+            (number, literal(result.networks[number]), [result.spectrum(row) for row in rows.tolist()])
             for number, (rows,) in enumerate(by_network)
         ]
         rank: dict[str, Any] = {"x_label": "rank / number of singular values"}
@@ -58,7 +58,7 @@ def chart_spectrum(result: SpectrumResult) -> Chart:
     for number, groups in enumerate(by_network):
         spectra = [[result.spectrum(row) for row in rows.tolist()] for rows in groups]
         depths = [int(result.depth[rows[0]]) for rows in groups]
-        title = str(result.networks[number]) if len(by_network) > 1 else ""
+        title = literal(result.networks[number]) if len(by_network) > 1 else ""
         panels += [_by_depth(spectra, depths, title), _dims(spectra, depths)]
     return Chart(panels=panels, height=2.6 * len(by_network))
 

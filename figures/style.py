@@ -22,6 +22,15 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"  # Okabe 
 INK = "#000000"
 
 
+def literal(name: object) -> str:
+    """A name as a figure is to show it, though it may have the marks of a formula.
+
+    >>> literal("a$b")
+    'a\\\\$b'
+    """
+    return str(name).replace("$", r"\$")
+
+
 class Look(NamedTuple):
     """Colour, line and marker of a curve, as matplotlib names them; `""` for no marker, `"none"` for no line."""
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.results import TrainingCurvesResult
 from figures.chart import Chart, Curve, Key, Panel, draw
-from figures.style import look
+from figures.style import literal, look
 from figures.table import TextTable
 
 
@@ -14,7 +14,7 @@ def chart_training_curves(result: TrainingCurvesResult) -> Chart:
     """Left the training loss of each run (moving average, log scale), right its test accuracy after each epoch."""
     axis: dict[str, Any] = {"x_label": "iterations", "whole_x": True}
     losses, tested = [], []
-    for run, name in enumerate(result.names.tolist()):
+    for run, name in enumerate(map(literal, result.names)):
         points, epochs = result.curve_run == run, result.epoch_run == run
         x, y = result.epoch_iteration[epochs], 100 * result.test_accuracy[epochs]
         losses.append(Curve(name=name, x=result.iteration[points], y=result.loss[points], look=look(run, marker="")))
@@ -24,7 +24,7 @@ def chart_training_curves(result: TrainingCurvesResult) -> Chart:
             Panel(y_label=f"training loss (nats), mean of {result.window}", curves=losses, log_y=True, **axis),
             Panel(y_label="test accuracy (%)", curves=tested, **axis),
         ],
-        keys=[Key(name=name, look=look(run)) for run, name in enumerate(result.names.tolist())],
+        keys=[Key(name=name, look=look(run)) for run, name in enumerate(map(literal, result.names))],
         height=2.4,
     )
 

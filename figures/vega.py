@@ -1,5 +1,6 @@
 """Charts for a page, as Vega-Lite describes them: the same panels as on paper, with their values under the cursor."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -117,7 +118,7 @@ def page_ink(colour: str) -> str:
 
 def plain_text(label: str) -> str:
     """A label of a figure without its marks for formulas."""
-    return label.replace("$", "").replace("\n", " ")
+    return re.sub(r"(?<!\\)\$", "", label).replace(r"\$", "$").replace("\n", " ")
 
 
 def _axis(
@@ -172,7 +173,7 @@ def _rows(key: str, curve: Curve) -> Iterator[dict[str, Any]]:
         x, y = float(curve.x[at]), float(curve.y[at])
         if not np.isfinite(y):
             continue
-        row = {"curve": key, "x": x, "y": y, "name": curve.name, "x_text": f"{x:.6g}", "y_text": f"{y:.4g}"}
+        row = {"curve": key, "x": x, "y": y, "name": plain_text(curve.name), "x_text": f"{x:.6g}", "y_text": f"{y:.4g}"}
         if curve.low is not None and curve.high is not None:
             row |= {"low": float(curve.low[at]), "high": float(curve.high[at])}
             row["y_text"] += f" ({row['low']:.4g} to {row['high']:.4g})"

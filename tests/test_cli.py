@@ -21,6 +21,7 @@ from rich.console import Console
 import cli
 from analysis.lanczos import GolubKahan
 from analysis.results import DepthProbeResult
+from figures.table import TextTable
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, presets, save_checkpoint, terminal
 from irevnet.recipes import RECIPES, TrainConfig
 from irevnet.settings import RunSettings
@@ -662,3 +663,10 @@ def test_training_curves_are_drawn_of_the_newest_run_or_of_several(run):
     assert content["runs"][0]["loss_at_quarters"] == content["runs"][1]["loss_at_quarters"]
     record = json.loads(Path("curves/training-curves.json").read_text())["provenance"]
     assert [each["run"] for each in record["runs"]] == ["runs/first", "runs/second"]
+
+
+def test_names_in_a_table_are_no_markup(capsys):
+    cli._print_table(TextTable(("name", "of"), [("[/]", ":smile:"), ("[bold]cat[/bold]", "[link=x]y")]))
+    out = capsys.readouterr().out
+    for name in ("[/]", ":smile:", "[bold]cat[/bold]", "[link=x]y"):
+        assert name in out

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -229,3 +230,51 @@ def test_small_images_are_kept_to_the_pixel_and_photographs_small():
     assert image_uri(np.full((3, 200, 200), np.nan)).startswith("data:image/jpeg")
     beyond = Image.open(io.BytesIO(base64.b64decode(image_uri(np.array([[[-1.0, 2.0]]])).split(",")[1])))
     np.testing.assert_array_equal(np.asarray(beyond), [[0, 255]])
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)",
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "{{7*7}}{% for x in y %}",
+    "javascript:alert(1)",
+    "$\\frac{1$",
+    "a$b_{$c",
+)
+"""What a stranger may call things."""
+
+
+def renamed(content, names):
+    """JSON whose words, but for those that the page goes by, are such names."""
+    if isinstance(content, dict):
+        kept = ("architecture", "config", "transform")
+        return {key: value if key in kept else renamed(value, names) for key, value in content.items()}
+    if isinstance(content, list):
+        return [renamed(each, names) for each in content]
+    return next(names) if isinstance(content, str) else content
+
+
+def test_hostile_names_are_text_wherever_they_are(tmp_path, two_runs):
+    folder = two_runs[0].rename(tmp_path / '" onmouseover="alert(1)<script>$\\frac{1$')
+    names = itertools.cycle(HOSTILE)
+    for path in folder.rglob("*.json"):
+        path.write_text(json.dumps(renamed(json.loads(path.read_text()), names)))
+    for path in folder.rglob("*.npz"):
+        with np.load(path) as saved:
+            arrays = dict(saved)
+        for name, array in arrays.items():
+            if array.dtype.kind == "U" and name not in ("method", "arithmetic", "arithmetics"):
+                arrays[name] = np.array([next(names) for _ in range(array.size)]).reshape(array.shape)
+        np.savez(path, **arrays)
+    text = build_report([read_run(folder)], tmp_path / "page.html")
+    page = _Elements(text)
+    assert [tag for tag, _ in page.elements].count("script") == text.count('<script type="application/json"') + 1
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not [each for tag, each in page.elements if tag == "a" and not str(each["href"]).startswith(("data:", "#"))]
+    words = html.unescape(" ".join(page.words))
+    for name in HOSTILE[:6]:
+        assert name in words, name
+    for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
+        json.loads(spec)
