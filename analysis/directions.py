@@ -127,7 +127,8 @@ def _check_differ(first: ndarray, second: ndarray, what: str) -> None:
     size = max(np.abs(first).max(), np.abs(second).max())
     if np.abs(first - second).max() <= 4 * np.finfo(np.float32).eps * size:
         raise ValueError(
-            f"{what} are the same at this depth, and no direction leads from one to the other; name others"
+            f"{what} are the same at this depth, and no direction leads from one to the other; choose others, or "
+            "another depth"
         )
 
 

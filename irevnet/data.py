@@ -46,8 +46,9 @@ class ImageFiles:
         try:
             return read_image(path)
         except FileNotFoundError as error:
-            reason = f"{path} cannot be read as an image: it is gone, or a link to nothing; replace or remove it"
-            raise ValueError(reason + LEAVE_OUT) from error
+            raise ValueError(
+                f"{path} cannot be read as an image: it is gone, or a link to nothing; replace or remove it{LEAVE_OUT}"
+            ) from error
         except ValueError as error:
             raise ValueError(f"{error}{LEAVE_OUT}") from error
 
