@@ -215,7 +215,7 @@ def train(
     import torch
 
     from irevnet import distributed
-    from irevnet.data import read_left_out
+    from irevnet.image_folder import read_left_out
     from irevnet.runs import default_folder, new_run, resume_run
     from irevnet.settings import check_unchanged, choose_settings, read_settings
 

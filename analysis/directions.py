@@ -16,7 +16,8 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 from torch.utils.data import Subset
 
-from irevnet.data import LabelledImages, batches
+from irevnet.batches import batches
+from irevnet.images import LabelledImages
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from irevnet.data import LabelledImages
+from irevnet.images import LabelledImages
 from irevnet.transforms import InputTransform, read_image
 from irevnet.untrusted import brief
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from analysis.store import FeatureStore
-from irevnet.data import LabelledImages, Split, batches
+from irevnet.batches import batches
+from irevnet.images import LabelledImages, Split
 from irevnet.lookup import find
 from irevnet.train import Track, no_progress
 

@@ -16,7 +16,7 @@ from analysis.amplification import Amplification, amplification
 from analysis.jacobian import linearise
 from analysis.products import tensor_float32, true_float32
 from analysis.results import InversionResult
-from irevnet.data import batches
+from irevnet.batches import batches
 from irevnet.exact import Lattice
 from irevnet.model import IRevNet
 from irevnet.train import Track, no_progress

@@ -18,17 +18,10 @@ from analysis.probes import NetworkFeatures, Recall
 from analysis.results import Result, check_folder
 from analysis.store import FeatureStore
 from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
-from irevnet.data import (
-    DataSource,
-    LabelledImages,
-    OnError,
-    Split,
-    choose_classes,
-    open_data,
-    read_left_out,
-    save_left_out,
-)
+from irevnet.data import choose_classes, open_data
 from irevnet.files import write_text
+from irevnet.image_folder import OnError, read_left_out, save_left_out
+from irevnet.images import DataSource, LabelledImages, Split
 from irevnet.lookup import names_apart
 from irevnet.provenance import provenance
 from irevnet.runs import choose_device, find_checkpoint, results_folder, study_folder

@@ -26,7 +26,8 @@ from torch import nn
 
 from analysis.features import extract, network_layers
 from analysis.store import FeatureStore
-from irevnet.data import LabelledImages, batches
+from irevnet.batches import batches
+from irevnet.images import LabelledImages
 from irevnet.presets import build_model
 from irevnet.transforms import InputTransform
 

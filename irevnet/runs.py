@@ -21,8 +21,10 @@ import torch
 
 from irevnet import distributed
 from irevnet.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
-from irevnet.data import DataSource, OnError, choose_classes, open_data, read_left_out, save_left_out
+from irevnet.data import choose_classes, open_data
 from irevnet.files import atomic_write, is_unused, write_json, write_text
+from irevnet.image_folder import OnError, read_left_out, save_left_out
+from irevnet.images import DataSource
 from irevnet.presets import build_model, num_parameters, preset_config
 from irevnet.provenance import provenance
 from irevnet.settings import RunSettings

@@ -12,7 +12,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.swin_transformer import SwinTransformer
 
 from irevnet.checkpoint import check_shapes, read_weights
-from irevnet.data import DataSource
+from irevnet.images import DataSource
 from irevnet.lookup import find
 from irevnet.transforms import IMAGENET_STATISTICS, InputTransform
 

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from irevnet import distributed
-from irevnet.data import LabelledImages, batches, training_batches
+from irevnet.batches import batches, training_batches
+from irevnet.images import LabelledImages
 from irevnet.model import IRevNet
 from irevnet.progress import Track, no_progress
 from irevnet.recipes import TrainConfig

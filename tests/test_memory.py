@@ -27,7 +27,7 @@ import sys
 import torch
 import cli
 from analysis.study import Study
-from irevnet.data import batches
+from irevnet.batches import batches
 
 data, kind, *command = sys.argv[1:]
 if kind == "hold":  # the control

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from analysis.directions import BetweenClasses, PrincipalComponent, find_direction, parse_direction
-from irevnet.data import LabelledImages
+from irevnet.images import LabelledImages
 from irevnet.transforms import InputTransform
 
 CLASSES = ("cat", "dog", "maple-tree")

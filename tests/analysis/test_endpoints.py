@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from analysis.endpoints import draw_images, draw_pairs, read_files, read_pairs
-from irevnet.data import LabelledImages
+from irevnet.images import LabelledImages
 from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(4, 4), mean=(0.5,), std=(0.25,))

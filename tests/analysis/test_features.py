@@ -11,7 +11,7 @@ from analysis import features as module
 from analysis.features import LOGITS, extract, network_layers, spatial_mean
 from analysis.store import FeatureStore, Writer
 from irevnet import build_model
-from irevnet.data import LabelledImages
+from irevnet.images import LabelledImages
 from irevnet.transforms import InputTransform
 
 IDENTITY = {"weights_sha256": "abc"}

@@ -10,16 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from irevnet.data import (
-    DataSource,
-    LabelledImages,
-    batches,
-    choose_classes,
-    open_data,
-    read_left_out,
-    save_left_out,
-    training_batches,
-)
+from irevnet.batches import batches, training_batches
+from irevnet.data import choose_classes, open_data
+from irevnet.image_folder import read_left_out, save_left_out
+from irevnet.images import DataSource, LabelledImages
 from irevnet.transforms import InputTransform
 
 
@@ -464,3 +458,16 @@ def test_image_files_are_identified_by_class_name_and_size(folder, tmp_path_fact
     first = next(iter(sorted((moved / "train").rglob("*.png"))))
     first.write_bytes(first.read_bytes() + b"more")
     assert source.images("train", source.transform()).sha256() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"left-out\.json is damaged: Expecting property name"),
+        ('["a.png"]', r"left-out\.json is damaged: found \['a\.png'\] where names of files and reasons are expected"),
+    ],
+)
+def test_a_damaged_list_of_what_was_left_out_is_named(tmp_path, text, message):
+    (tmp_path / "left-out.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_left_out(tmp_path)

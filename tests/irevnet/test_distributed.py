@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 
 import cli
 from irevnet import read_checkpoint
-from irevnet.data import batches, training_batches
+from irevnet.batches import batches, training_batches
 from irevnet.runs import choose_device
 from irevnet.train import evaluate
 

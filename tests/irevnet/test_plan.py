@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from irevnet import IRevNetConfig
-from irevnet.data import ImageFiles, LabelledImages, open_data
+from irevnet.data import open_data
+from irevnet.images import ImageFiles, LabelledImages
 from irevnet.plan import check_images, peak_memory, plan
 from irevnet.presets import build_network, preset_config
 from irevnet.recipes import TrainConfig, recipe
