@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from numpy.lib.format import open_memmap
 
-from irevnet.files import atomic_write, flush, is_unused, temporary_beside, write_json, writing
+from irevnet.files import atomic_write, flush, is_unused, sweep, temporary_beside, write_json, writing
 from irevnet.untrusted import map_array, parse_json
 
 FORMAT = 1
@@ -76,7 +76,9 @@ class FeatureStore:
     def begin(self, split: str, labels: Int[ndarray, " images"]) -> None:
         """Keeps the labels of a split, which tell how many images it has."""
         path = self._path(split, "labels")
-        if not path.is_file():
+        if path.is_file():
+            sweep(path.parent)  # where nothing more may have to be written
+        else:
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as temporary:
                 np.save(temporary, labels)

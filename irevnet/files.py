@@ -91,7 +91,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
     Raises `OSError`, naming `path`, where the temporary file cannot be written.
     """
-    _sweep(path.parent)
+    sweep(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
     with writing(path, temporary):
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o666)
@@ -116,8 +116,8 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _sweep(folder: Path) -> None:
-    """Removes the temporary files that no process holds any more."""
+def sweep(folder: Path) -> None:
+    """Removes the temporary files of a folder that no process holds any more; once in the life of this one."""
     if folder in _swept:
         return
     _swept.add(folder)

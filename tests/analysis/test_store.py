@@ -8,6 +8,7 @@ import pytest
 
 from analysis import store as module
 from analysis.store import FeatureStore, Writer
+from irevnet import files
 
 IDENTITY = {"weights_sha256": "abc", "transform": {"resize": 8, "mean": [0.0]}, "classes": ["cat", "dog"]}
 
@@ -176,3 +177,12 @@ def test_an_array_that_announces_more_than_it_has_is_named(store):
     path.write_bytes(path.read_bytes().replace(b"(10,),", b"(10000000000,),"))
     with pytest.raises(ValueError, match=r"labels\.npy is damaged: .*; remove .*features, its features are made again"):
         store.labels("train")
+
+
+def test_what_a_killed_process_left_is_swept_away(store):
+    labels = store.labels("train")
+    left = store.folder / "train" / f".{'0' * 32}.part.npy"
+    left.touch()
+    files._swept.clear()  # as in another process
+    store.begin("train", labels)
+    assert not left.exists()
