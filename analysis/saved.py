@@ -127,7 +127,7 @@ def read_run(folder: Path) -> SavedRun:
     run = SavedRun(folder=folder, config=config, studies=studies)
     for name in ("architecture", "config", "transform", "data", "classes"):
         if name not in run.network:
-            raise ValueError(f"{folder} is damaged: nothing in it tells the {name} of its network")
+            raise ValueError(f"nothing in {folder} tells the {name} of its network; train it, or run the study, again")
     return run
 
 
@@ -145,7 +145,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_record(path: Path, content: dict[str, Any]) -> None:
     for name, kind in get_type_hints(_Record).items():
         if name in content and not fits(content[name], kind):
-            raise ValueError(f"{path} is damaged: its {name} is {brief(content[name])}")
+            raise ValueError(f"{path} is of no run and no study: its {name} is {brief(content[name])}")
 
 
 class _Record(TypedDict, total=False):

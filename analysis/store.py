@@ -64,7 +64,9 @@ class FeatureStore:
         try:
             found = parse_json(path.read_bytes())["identity"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error}; remove that folder, its features are made again") from error
+            raise ValueError(
+                f"{path} is damaged: {error}; remove that folder, and its features are made again"
+            ) from error
         difference = _difference(found, self.identity)
         if difference is not None:
             key, there, here = difference

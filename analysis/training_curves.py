@@ -106,7 +106,7 @@ def _read_history(folder: Path, name: str) -> History:
             raise ValueError(f"{folder / file} is damaged: {error}") from error
     (losses,), (steps, accuracy) = tables["losses.csv"], tables["metrics.csv"]
     if not (abs(steps) < 2**53).all():
-        raise ValueError(f"{folder / 'metrics.csv'} is damaged: expected a number of steps in every line")
+        raise ValueError(f"{folder / 'metrics.csv'} is of no run: expected a number of steps in every line")
     return History(name=name, losses=losses, epoch_iteration=steps.astype(np.int64), test_accuracy=accuracy)
 
 

@@ -181,8 +181,8 @@ def _read_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
         if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
             raise ValueError(
-                f"{path} holds pickled Python objects, which could run code when read, and is refused; "
-                "save the network's state_dict() instead"
+                f"{path} holds pickled Python objects, which could run code when read, and is refused "
+                f"({_first_line(error)}); save the network's state_dict() instead"
             ) from error
         raise ValueError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, dict):

@@ -183,8 +183,8 @@ class RevNetConfig:
             )
         if min(*self.blocks, *self.strides) < 1 or any(width < 8 or width % 2 for width in self.widths):
             raise ValueError(
-                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected integers from 1 on, and "
-                "even widths from 8 on"
+                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected even widths from 8 "
+                "on, and other integers from 1 on"
             )
         _check_blocks(self.blocks)
 

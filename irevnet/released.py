@@ -33,7 +33,7 @@ def read_released(path: Path, state: Mapping[str, Tensor]) -> tuple[IRevNetConfi
     except (KeyError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
         raise ValueError(
             f"the tensors of {path} are not those of an i-RevNet in the authors' layout ({error}); "
-            f"they start with {list(map(brief, state))[:2]}"
+            f"they start with {', '.join(map(brief, [*state][:2]))}"
         ) from error
     return config, _rename(state), _transform(config)
 

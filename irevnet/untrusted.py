@@ -175,7 +175,7 @@ def _check_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
     """The shape and the kind in the header of an `.npy` file, which has to be of just the size that they take."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array is of format {version}; expected (1, 0) or (2, 0)")
+        raise ValueError(f"an array is of format {version}, and neither of (1, 0) nor of (2, 0)")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read(file)
     if kind.hasobject:

@@ -199,7 +199,7 @@ def probe() -> DepthProbeResult:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def inversion() -> InversionResult:
     """Of 9 images and 9 of noise, of which 3 and 2 are pictured; 4 images inverted from blocks 1 and 12."""
     originals = np.random.default_rng(0).uniform(size=(5, 3, 4, 6))
@@ -221,7 +221,7 @@ def inversion() -> InversionResult:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def interpolation() -> InterpolationResult:
     """Two lines of three steps on an injective network, of the first of which the middle is known."""
     rng = np.random.default_rng(0)
@@ -275,7 +275,7 @@ def geometric() -> Callable[..., Spectrum]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spectrum_result(geometric) -> SpectrumResult:
     """Of an i-RevNet at two images, and of a ResNet, which has no inverse, at the same."""
     return SpectrumResult.of(

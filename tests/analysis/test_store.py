@@ -143,7 +143,7 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
 def test_a_damaged_manifest_is_named(store):
     (store.folder / "manifest.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"manifest\.json is damaged: .*; remove that folder, its features are made again"
+        ValueError, match=r"manifest\.json is damaged: .*; remove that folder, and its features are made again"
     ):
         FeatureStore(store.folder, IDENTITY)
 

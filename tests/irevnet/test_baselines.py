@@ -66,8 +66,8 @@ def test_configs_that_cannot_work_are_refused():
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (RevNetConfig, {"widths": (512, 1024, 2048, 3)}, "and even widths from 8 on"),
-        (RevNetConfig, {"strides": (1, 2, 2, 0)}, "expected integers from 1 on, and even widths"),
+        (RevNetConfig, {"widths": (512, 1024, 2048, 3)}, "expected even widths from 8 on"),
+        (RevNetConfig, {"strides": (1, 2, 2, 0)}, "even widths from 8 on, and other integers from 1 on"),
         (RevNetConfig, {"blocks": (2, 2, 3, 10**9)}, "expected no more than 10,000"),
         (ResNetConfig, {"widths": (0, 1, 1, 1)}, r"widths=\(0, 1, 1, 1\); expected integers from 1 on"),
         (ResNetConfig, {"blocks": (10**5, 1, 1, 1)}, "expected no more than 10,000"),

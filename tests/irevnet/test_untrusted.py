@@ -158,7 +158,7 @@ def archive(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Pat
         (header((3,)) + bytes(32), "and is of another size"),
         (header((100,), "<U0"), "and is of another size"),
         (header((1,), "|O") + bytes(8), "holds Python objects, which allow_pickle=False refuses"),
-        (header((1,), version=3) + bytes(8), r"is of format \(3, 0\); expected \(1, 0\) or \(2, 0\)"),
+        (header((1,), version=3) + bytes(8), r"is of format \(3, 0\), and neither of \(1, 0\) nor of \(2, 0\)"),
         (b"nothing", "magic"),
         (b"", "EOF"),
     ],
