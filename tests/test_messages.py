@@ -1096,14 +1096,6 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "irevnet/data.py": {
-        "no class folders": Case(
-            "irevnet train --data flat", "flat/train holds no class folders; expected a folder of images for each class"
-        ),
-        "classes of the splits": Case(
-            "irevnet train --data odd",
-            "odd/val has no folder for class 'a'; both splits need the same classes",
-            after(text("odd/train/a/x", ""), text("odd/val/b/x", "")),
-        ),
         "one class": Case(
             "irevnet train --classes odd.txt",
             "1 class of digits was named; expected at least 2",
@@ -1117,6 +1109,21 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "one class of a study": Case(
             "irevnet-analyze depth-probe --classes 1", "1 classes were asked for; expected 2 to 10, of digits"
+        ),
+        "no files": Case(
+            "irevnet train --data cifar10 --data-root empty",
+            "cifar10 is not under empty, or is damaged there; name its folder with --data-root, or fetch it "
+            "with --download",
+        ),
+    },
+    "irevnet/image_folder.py": {
+        "no class folders": Case(
+            "irevnet train --data flat", "flat/train holds no class folders; expected a folder of images for each class"
+        ),
+        "classes of the splits": Case(
+            "irevnet train --data odd",
+            "odd/val has no folder for class 'a'; both splits need the same classes",
+            after(text("odd/train/a/x", ""), text("odd/val/b/x", "")),
         ),
         "no splits": Case(
             "irevnet train --data empty",
@@ -1134,6 +1141,23 @@ MESSAGES: dict[str, dict[str, Case]] = {
             ".tiff, .webp), or remove the class from train/ and val/",
             text("torn/train/b/0.png", "no image"),
         ),
+        "class of two lines": Case(
+            "irevnet train --data odd",
+            r"odd/train has a class 'two\nlines'; rename it, without line breaks and spaces at the ends",
+            after(text("odd/train/two\nlines/x", ""), text("odd/val/two\nlines/x", "")),
+        ),
+        "left out": Case(
+            "irevnet evaluate",
+            "runs/first/left-out.json is damaged: found [] where names of files and reasons are expected",
+            text("runs/first/left-out.json", "[]"),
+        ),
+        "left out, no JSON": Case(
+            "irevnet evaluate",
+            "runs/first/left-out.json is damaged: {}",
+            text("runs/first/left-out.json", "{"),
+        ),
+    },
+    "irevnet/images.py": {
         "link to nothing": Case(
             "irevnet train --data torn -b 2 --out new",
             "torn/train/b/1.png cannot be read as an image: it is gone, or a link to nothing; replace or remove it, or "
@@ -1141,20 +1165,10 @@ MESSAGES: dict[str, dict[str, Case]] = {
             lambda _: (os.remove("torn/train/b/1.png"), os.symlink("nothing", "torn/train/b/1.png")),
             leaves=LEFT_BY_A_RUN,
         ),
-        "class of two lines": Case(
-            "irevnet train --data odd",
-            r"odd/train has a class 'two\nlines'; rename it, without line breaks and spaces at the ends",
-            after(text("odd/train/two\nlines/x", ""), text("odd/val/two\nlines/x", "")),
-        ),
         "label": Case(
             "irevnet train --data fashion-mnist --data-root .",
             "image 2 has label 11; expected 0 to 9, of 10 classes",
             fashion_mnist(labels=[0, 3, 11]),
-        ),
-        "no files": Case(
-            "irevnet train --data cifar10 --data-root empty",
-            "cifar10 is not under empty, or is damaged there; name its folder with --data-root, or fetch it "
-            "with --download",
         ),
     },
     "irevnet/exact.py": {
@@ -1720,7 +1734,7 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
     "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
     "irevnet/codec.py": {"in exact arithmetic alone": "the commands make it exact"},
     "irevnet/config.py": {"squeeze_order is": "a checkpoint's is looked at first"},
-    "irevnet/data.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
+    "irevnet/images.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
     "irevnet/exact.py": {"statistics are not finite": "such a checkpoint is refused first"},
     "irevnet/model.py": {
         "memory is": "an option with choices, and in a file looked at first",
@@ -1741,7 +1755,7 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
 HANDED_ON = {
     ("cli.py", "click.exceptions.Exit(1)"),
     ("cli.py", "click.exceptions.Exit(code)"),
-    ("irevnet/data.py", "ValueError(f'{error}{LEAVE_OUT}')"),
+    ("irevnet/images.py", "ValueError(f'{error}{LEAVE_OUT}')"),
     ("irevnet/files.py", "OSError(error.errno, error.strerror, str(path))"),
     ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('double backward'))"),  # of which commands do none
     ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('forward-mode differentiation'))"),
