@@ -1665,8 +1665,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
             2,
             LEFT_BY_A_RUN,
         ),
-        "no image": Case("irevnet encode absent.png -o phi.npz", "absent.png: No such file or directory"),
-        "absent end": Case("irevnet-analyze interpolate grey.png absent.png", "absent.png: No such file or directory"),
+        "no image": Case("irevnet encode absent.png -o phi.npz", "{}absent.png: No such file or directory"),
+        "absent end": Case("irevnet-analyze interpolate grey.png absent.png", "{}absent.png: No such file or directory"),
         "run in a file": Case(
             "irevnet train --out thesis.tex", "thesis.tex: File exists, and is no folder; name another"
         ),
@@ -1967,7 +1967,7 @@ def test_what_cannot_work_gets_one_line_and_changes_nothing(obstacles, answered,
         result = run(case.command, code=case.code)
     assert result.stdout == ""
     *usage, error = [line for line in result.stderr.splitlines() if not line.startswith("using ")]
-    assert re.fullmatch(re.escape(f"Error: {case.message}").replace(r"\{\}", ".+"), error), error
+    assert re.fullmatch(re.escape(f"Error: {case.message}").replace(r"\{\}", ".*"), error), error
     if case.message.startswith("Invalid value"):  # of an option, which click answers
         assert [line.split(" ")[0] for line in usage] == ["Usage:", "Try", ""]
     else:
