@@ -1666,7 +1666,9 @@ MESSAGES: dict[str, dict[str, Case]] = {
             LEFT_BY_A_RUN,
         ),
         "no image": Case("irevnet encode absent.png -o phi.npz", "{}absent.png: No such file or directory"),
-        "absent end": Case("irevnet-analyze interpolate grey.png absent.png", "{}absent.png: No such file or directory"),
+        "absent end": Case(
+            "irevnet-analyze interpolate grey.png absent.png", "{}absent.png: No such file or directory"
+        ),
         "run in a file": Case(
             "irevnet train --out thesis.tex", "thesis.tex: File exists, and is no folder; name another"
         ),
