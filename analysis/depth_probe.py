@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def depth_probe(
     for number, position in track(places, "probing"):
         net, layer = networks[number], networks[number].layers[position]
         probe = functools.partial(_probe, net, layer, device, **options)
-        result = net.recall(layer, probe, kind=_Row, **options)
+        result = net.recall(layer, probe, SVMRow, _Row, **options)
         rows.append((number, layer, result))
     return DepthProbeResult(
         **tabulate(networks, rows, options["cost_grid"]),
@@ -59,7 +59,7 @@ def depth_probe(
     )
 
 
-class _Row(SVMRow):
+class _Row(TypedDict):
     dims: int
     nn_correct: int
     distance_ratio: float | None

@@ -64,7 +64,7 @@ def pca_sweep(
     )
 
 
-class _Row(SVMRow):
+class _Row(TypedDict):
     explained: float
 
 
@@ -90,7 +90,7 @@ class _Sweep:
         self._nn_correct: dict[int, int] | None = None
 
     def at(self, d: int) -> dict[str, Any]:
-        svm = self._net.recall(f"{self._layer}-{d}", lambda: self._svm(d), kind=_Row, **self._options)
+        svm = self._net.recall(f"{self._layer}-{d}", lambda: self._svm(d), SVMRow, _Row, **self._options)
         return {"dims": d, **svm, "nn_correct": self._nearest()[d]}
 
     def _svm(self, d: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class _Sweep:
     def _nearest(self) -> dict[int, int]:
         """The nearest neighbours of every d are found in one sweep."""
         if self._nn_correct is None:
-            kept = self._net.recall(f"{self._layer}-nearest", self._search, kind=_Nearest, dims=self.dims)
+            kept = self._net.recall(f"{self._layer}-nearest", self._search, _Nearest, dims=self.dims)
             self._nn_correct = dict(zip(self.dims, kept["nn_correct"], strict=True))
         return self._nn_correct
 

@@ -73,11 +73,11 @@ class Recall:
         self._folder = folder
 
     def __call__(
-        self, name: str, compute: Callable[[], dict[str, Any]], *, kind: Any = Any, **settings: Any
+        self, name: str, compute: Callable[[], dict[str, Any]], *kinds: Any, **settings: Any
     ) -> dict[str, Any]:
         """What `compute` returns, plain values for JSON, or returned when it was called with the same settings.
 
-        What was kept and is not of that kind, as `irevnet.untrusted.fits` tells it, is computed again.
+        What was kept and is not of these kinds, as `irevnet.untrusted.fits` tells it, is computed again.
         """
         if self._folder is None:
             return compute()
@@ -85,7 +85,7 @@ class Recall:
         path = self._folder / f"{name}.json"
         try:
             kept = parse_json(path.read_bytes())
-            if kept["settings"] == settings and fits(kept["result"], kind):
+            if kept["settings"] == settings and all(fits(kept["result"], kind) for kind in kinds):
                 return kept["result"]
         except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
             pass

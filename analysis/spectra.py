@@ -239,7 +239,7 @@ class _State:
 
     def recall(self, number: int, compute: Callable[[], Spectrum]) -> Spectrum:
         """That spectrum, kept or computed."""
-        kept = self._recall(f"spectrum-{number}", lambda: _plain(compute()), kind=_Kept)
+        kept = self._recall(f"spectrum-{number}", lambda: _plain(compute()), _Kept)
         shutil.rmtree(self._folder / f"lanczos-{number}", ignore_errors=True)
         fields: dict[str, Any] = {
             name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()

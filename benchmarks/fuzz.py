@@ -445,7 +445,7 @@ ROW = {
 
 
 def recall(folder: Path) -> None:
-    row = Recall(folder)("block-1", lambda: ROW, kind=SVMRow, seed=0)
+    row = Recall(folder)("block-1", lambda: ROW, SVMRow, seed=0)
     np.array(row["cv_accuracy"], dtype=np.float64)
 
 

@@ -159,7 +159,7 @@ def test_a_damaged_part_is_computed_anew(tmp_path):
     damages = ("{", "[]", '{"settings": {"seed": 0}}', "[" * 10**5, '{"settings": {"seed": 0}, "result": {"x": "1"}}')
     for damage in damages:
         (tmp_path / "a.json").write_text(damage)
-        assert recall("a", lambda: {"x": 3}, kind=dict[str, int], seed=0) == {"x": 3}
+        assert recall("a", lambda: {"x": 3}, dict[str, int], seed=0) == {"x": 3}
 
 
 def test_broken_features_are_named(iris):

@@ -107,5 +107,5 @@ def test_a_damaged_record_is_named(finished_run, tmp_path, content):
 def test_a_record_of_other_values_is_named(finished_run, tmp_path, file, content):
     run: Path = shutil.copytree(finished_run, tmp_path / "run")
     (run / file).write_text(content)
-    with pytest.raises(ValueError, match=rf"{file} is damaged"):
+    with pytest.raises(ValueError, match=rf"{file} is (damaged: |of no run: expected a number of steps)"):
         read_histories([run])
