@@ -105,7 +105,9 @@ def spectrum(
         k = count
 
     def search(name: str, of: LinearMap, wanted: int) -> Search:
-        process = keeper.open(name, GolubKahan(of, width=width, generator=generator))
+        # Random numbers of its own: if it is killed, one of two searches may be kept a step further than the other.
+        own = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
+        process = keeper.open(name, GolubKahan(of, width=width, generator=own))
         return Search(name, process, wanted=wanted, tolerance=tolerance, keeper=keeper, report=report)
 
     searches = [search("largest", linear_map, k)]
