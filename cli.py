@@ -78,9 +78,8 @@ def _print_table(content: "TextTable") -> None:
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in content.rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False, emoji=False, width=1000).print(
-        table
-    )  # a narrow terminal wraps lines: nothing is ever cut off
+    console = Console(highlight=False, markup=False, emoji=False, width=1000)  # a narrow terminal wraps longer lines
+    console.print(table)
     for note in content.notes:
         click.echo(note)
 
@@ -162,9 +161,6 @@ def models(as_json: bool) -> None:
             ],
         )
     )
-
-
-"""Fields of TrainConfig; what is not given is the recipe's."""
 
 
 @main.command(distributed=True)

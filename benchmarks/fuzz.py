@@ -204,12 +204,16 @@ def change_array(data: bytes, rng: random.Random) -> bytes:
 
 def change_header(data: bytes, rng: random.Random) -> bytes:
     """Of a file of features, what its header tells."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    text = change_json(arrays["header"].tobytes(), rng)
-    arrays["header"] = np.frombuffer(text, dtype=np.uint8)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    text = change_json(np.load(io.BytesIO(members["header.npy"]), allow_pickle=False).tobytes(), rng)
+    header = io.BytesIO()
+    np.save(header, np.frombuffer(text, dtype=np.uint8))
+    members["header.npy"] = header.getvalue()
     out = io.BytesIO()
-    np.savez(out, **arrays)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
     return out.getvalue()
 
 

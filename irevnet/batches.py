@@ -13,15 +13,15 @@ from irevnet.transforms import Augmentation
 
 
 def batches(
-    data: Dataset[tuple[Tensor, int]], batch_size: int, *, part: tuple[int, int] = (1, 1), workers: int = 0
+    data: Dataset[Any], batch_size: int, *, part: tuple[int, int] = (1, 1), workers: int = 0
 ) -> DataLoader[Any]:
-    """Batches of inputs `(n, c, h, w)` and labels `(n,)`: all images once, in order; of `part` (k, n), the k-th of n
-    nearly equal parts of them.
+    """Batches of what a data set has, such as inputs `(n, c, h, w)` and labels `(n,)`: all of it once, in order; of
+    `part` (k, n), the k-th of n nearly equal parts.
     """
     number, parts = part
     count = len(data)  # type: ignore[arg-type]
     rows = range(count * (number - 1) // parts, count * number // parts)
-    return load_batches(data, batch_size, sampler=rows, workers=workers)
+    return _load(data, batch_size, rows, workers)
 
 
 def training_batches(
@@ -50,7 +50,7 @@ def training_batches(
     if augmentation != "none":
         assert isinstance(data, LabelledImages)
         data = _Augmented(data, augmentation, (seed, epoch))
-    return load_batches(data, batch_size, sampler=order.tolist(), workers=workers)
+    return _load(data, batch_size, order.tolist(), workers)
 
 
 class _Augmented(Dataset[tuple[Tensor, int]]):
@@ -64,14 +64,12 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
         return image, self.data.labels[index]
 
 
-def load_batches(
-    data: Dataset, batch_size: int, *, sampler: Sequence[int] | None = None, workers: int
-) -> DataLoader[Any]:
-    """Batches of what a data set has, in its order or a sampler's; the global generator has no part in it."""
+def _load(data: Dataset, batch_size: int, rows: Sequence[int], workers: int) -> DataLoader[Any]:
+    """Batches of these rows of a data set, in their order; the global generator has no part in it."""
     return DataLoader(
         data,
         batch_size,
-        sampler=sampler,
+        sampler=rows,
         num_workers=workers,
         generator=torch.Generator(),  # of seeds that nothing uses; by default they are drawn from the global generator
         worker_init_fn=_leave_interrupts_to_the_parent,

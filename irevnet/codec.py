@@ -7,7 +7,8 @@ units of the lattice's spacing.
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class EncodedImage:
                 "slash, colon and what cannot be printed, that begins with no dot"
             )
         if self.channels not in (1, 3) or min(self.height, self.width) < 1:
-            raise ValueError(f"{self} is no image")
+            raise ValueError(f"no image is of {self.channels} x {self.height} x {self.width} ({brief(self.name)})")
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,15 @@ def decode(
     paths = [folder / f"{entry.name}.png" for entry in header.images]
     if existing := [path for path in paths if path.exists()]:
         raise FileExistsError(f"{existing[0]} is there already; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     model.check_depth(header.depth)
     with open_arrays(file, compressed=True) as arrays:
+        for index, entry in enumerate(header.images):
+            with _features_of(entry, file):
+                _check_announced(arrays, index, entry, model, header.depth)
+        folder.mkdir(parents=True, exist_ok=True)
         for index, entry in enumerate(track(header.images, "decoding")):
-            units = _read(arrays, file, index, _feature_shape(model, entry, header.depth))
+            with _features_of(entry, file):
+                units = torch.from_numpy(arrays[f"phi_{index}"])
             pixels = _to_pixels(model, transform, units, entry, header.depth)
             with atomic_write(paths[index]) as temporary:
                 Image.fromarray(pixels).save(temporary)
@@ -233,23 +238,26 @@ def _add(archive: zipfile.ZipFile, name: str, array: ndarray) -> None:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _feature_shape(model: IRevNet, entry: EncodedImage, depth: int) -> tuple[int, int, int]:
-    """Of the features of an image; `ValueError` for one that `encode` would not have taken."""
-    if entry.channels > model.config.input_shape[0]:
-        raise ValueError(f"{entry} is coloured, and the network is of grey images")
-    if entry.height * entry.width > _MOST_PIXELS:
-        raise ValueError(f"{entry} is too large; images of up to {_MOST_PIXELS:,} pixels can be encoded")
-    stride = model.config.total_stride
-    return model.config.feature_shape(depth, (-(-entry.height // stride) * stride, -(-entry.width // stride) * stride))
-
-
-def _read(
-    arrays: Arrays, file: Path, index: int, shape: tuple[int, int, int]
-) -> Int32[Tensor, "channels height width"]:
-    name = f"phi_{index}"
+@contextmanager
+def _features_of(entry: EncodedImage, file: Path) -> Iterator[None]:
+    """Says of what is wrong with the features of an image whose they are."""
     try:
-        if arrays.announced(name) != (shape, np.int32):
-            raise ValueError(f"they are {arrays.announced(name)}; expected {shape} of int32")
-        return torch.from_numpy(arrays[name])
+        yield
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: the features of image {index} cannot be read: {error}") from error
+        raise ValueError(f"{file} is damaged: the features of {brief(entry.name)} cannot be read: {error}") from error
+
+
+def _check_announced(arrays: Arrays, index: int, entry: EncodedImage, model: IRevNet, depth: int) -> None:
+    """Raises `ValueError` unless the features of an image are announced as `encode` would have written them."""
+    if entry.channels > model.config.input_shape[0]:
+        raise ValueError("it is coloured, and the network is of grey images")
+    if entry.height * entry.width > _MOST_PIXELS:
+        raise ValueError(
+            f"it is of {entry.height} x {entry.width}; images of up to {_MOST_PIXELS:,} pixels can be encoded"
+        )
+    stride = model.config.total_stride
+    size = (-(-entry.height // stride) * stride, -(-entry.width // stride) * stride)
+    expected = model.config.feature_shape(depth, size)
+    shape, kind = arrays.announced(f"phi_{index}")
+    if (shape, kind) != (expected, np.int32):
+        raise ValueError(f"they are {shape} of {kind}; expected {expected} of int32")

@@ -110,10 +110,10 @@ def _reduced(values: Sequence[float | int], operation: Any) -> list[float]:
     return numbers.tolist()
 
 
-def gather(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, by rank, along a new first dimension."""
-    gathered: list[Any] = [tensor]
+def gather(value: T) -> list[T]:
+    """The values of all processes, by rank."""
+    gathered: list[Any] = [value]
     if size() > 1:
         gathered = [None] * size()
-        dist.all_gather_object(gathered, tensor)
-    return torch.stack(gathered)
+        dist.all_gather_object(gathered, value)
+    return gathered

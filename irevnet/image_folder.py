@@ -9,7 +9,8 @@ from typing import Literal
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from irevnet.batches import load_batches
+from irevnet import distributed
+from irevnet.batches import batches
 from irevnet.files import write_json
 from irevnet.images import LEAVE_OUT, DataSource, ImageFiles, Split
 from irevnet.progress import Track
@@ -93,6 +94,10 @@ def _image_files(folder: Path) -> list[str]:
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            target = Path(place, name)
+            if target.is_symlink() and Path(place).resolve().is_relative_to(target.resolve()):
+                raise ValueError(f"{target} is a link to a folder that it is in itself; remove it")
         found.append((place, sorted(name for name in names if not name.startswith("."))))
     return [
         os.path.join(place, name)
@@ -103,9 +108,10 @@ def _image_files(folder: Path) -> list[str]:
 
 
 def _unreadable(paths: list[str], workers: int, track: Track) -> dict[str, str]:
-    """The files that cannot be read as images, and why; each is read."""
-    loader = load_batches(_Reasons(paths), 64, workers=workers)
-    reasons = [reason for batch in track(loader, "reading every image") for reason in batch]
+    """The files that cannot be read as images, and why; each is read, by one of the processes of a group."""
+    loader = batches(_Reasons(paths), 64, part=distributed.part(), workers=workers)
+    own = [reason for batch in track(loader, "reading every image") for reason in batch]
+    reasons = [reason for part in distributed.gather(own) for reason in part]
     return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
 
 

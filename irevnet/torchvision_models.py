@@ -1,6 +1,8 @@
 """Networks of torchvision, with their own pretrained weights, weights from a file, or none."""
 
 import dataclasses
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,8 @@ def build_torchvision(
 
 def _with_weights(name: str, weights: Any) -> nn.Module:
     try:
-        return get_model(name, weights=weights)
+        with redirect_stdout(sys.stderr):  # where torch says that it fetches something, which is no result
+            return get_model(name, weights=weights)
     except OSError as error:
         raise OSError(
             f"{weights} cannot be fetched ({error}); save its state dict as a file where it can, and give it by --ckpt"

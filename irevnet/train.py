@@ -275,8 +275,10 @@ class Training:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "generators": distributed.gather(torch.get_rng_state()),
-            "device_generators": distributed.gather(torch.cuda.get_rng_state(self.device)) if cuda else None,
+            "generators": torch.stack(distributed.gather(torch.get_rng_state())),
+            "device_generators": torch.stack(distributed.gather(torch.cuda.get_rng_state(self.device)))
+            if cuda
+            else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -216,6 +216,9 @@ _GLOBAL = re.compile(
 
 _ZIP = b"PK\x03\x04"
 
+LONGEST_PICKLE = 2**24
+"""In bytes: what a file of 80,000 tensors needs to name them. Their values are elsewhere in the file."""
+
 
 def check_tensors(path: Path) -> None:
     """Looks through a file of `torch.save`, as a zip file or as torch wrote it before 1.6, without loading it.
@@ -228,8 +231,9 @@ def check_tensors(path: Path) -> None:
     with open(path, "rb") as file:
         if file.read(len(_ZIP)) == _ZIP:
             with _as_value_error(), _open_archive(file, size, compressed=False) as archive:
-                names = [name for name in archive.namelist() if PurePosixPath(name).name == "data.pkl"]
-                pickles = [archive.read(name) for name in names]
+                infos = [info for info in archive.infolist() if PurePosixPath(info.filename).name == "data.pkl"]
+                _check_length(sum(info.file_size for info in infos))
+                pickles = [archive.read(info) for info in infos]
             for each in pickles:
                 _check_pickle(io.BytesIO(each))
         else:
@@ -238,9 +242,16 @@ def check_tensors(path: Path) -> None:
                 _check_pickle(file)
 
 
+def _check_length(length: int) -> None:
+    if length > LONGEST_PICKLE:
+        raise ValueError(f"it takes more than {LONGEST_PICKLE:,} bytes to name its tensors")
+
+
 def _check_pickle(file: Any) -> None:
+    start = file.tell()
     try:
-        for code, argument, _ in pickletools.genops(file):
+        for code, argument, position in pickletools.genops(file):
+            _check_length(position - start)
             if code.name in ("STACK_GLOBAL", "INST") or (
                 code.name == "GLOBAL" and not _GLOBAL.fullmatch(str(argument))
             ):

@@ -1,9 +1,12 @@
 """What several tests share. Numerical tests run in float64 unless they are about float32."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jaxtyping
@@ -15,6 +18,7 @@ import torch
 import torchvision  # noqa: F401
 from filelock import FileLock
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from torch import nn
 
 from analysis.results import (
@@ -37,6 +41,14 @@ from irevnet.settings import RunSettings
 
 hypothesis.settings.register_profile("tests", deadline=None)  # what an example takes depends on what else is running
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the tests that run whole commands those of test_cli.py are traced for coverage: to trace the same lines in the
+    others as well takes half as long again as to run them."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name != "test_cli.py":
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session")
@@ -131,33 +143,68 @@ def injective(injective_config, trained_looking) -> IRevNet:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> Path:
-    """The folder of a run on the digits with every default; tests that write into it copy it first.
-
-    Processes that share the tests share it too: the first that needs it trains, the others wait.
-    """
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Gives a folder of that name to be filled by a function, once for all processes that share the tests: the first
+    that needs it fills it, the others wait. Tests that write into it copy it first."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    folder = shared / "finished" / "digits"
-    with FileLock(shared / "finished.lock"):
-        if not folder.exists():
-            folder.parent.mkdir(exist_ok=True)
-            _train(tmp_path_factory.mktemp("runs") / "digits").rename(folder)
-    return folder
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, made = shared / name, shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                folder.mkdir()  # which fails where filling it did
+                fill(folder)
+                made.touch()
+        return folder
+
+    return make
 
 
-def _train(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def finished_run(made_once) -> Path:
+    """The folder of a run on the digits with every default."""
+    return made_once("digits", _train)
+
+
+def _train(folder: Path) -> None:
     torch.manual_seed(0)
     settings = RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
-    run = new_run(folder, settings)
-    # 36,000 times an image is loaded; tests of data and training check the types of the same calls.
+    with without_checks_of_types():  # 36,000 times an image is loaded
+        assert len(list(new_run(folder, settings).epochs())) == 20
+
+
+@contextmanager
+def without_checks_of_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        assert len(list(run.epochs())) == 20
+        yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
-    return run.folder
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Types are not checked, as users have it: for tests of calls whose types others check."""
+    with without_checks_of_types():
+        yield
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch) -> None:
+    """Commands draw nothing into the files of their figures, which takes them longer than all the rest: for tests of
+    what else they do. Those in tests/figures look at what is drawn."""
+    monkeypatch.setattr(Figure, "savefig", functools.partialmethod(_save_blank, Figure.savefig))
+
+
+def _save_blank(figure: Figure, save: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    save(Figure(figsize=(1, 1)), *arguments, **options)
 
 
 def _accuracies(dims: list[int], accuracy: list[float]) -> dict[str, np.ndarray]:

@@ -30,9 +30,7 @@ from irevnet.transforms import InputTransform
 COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ from irevnet.terminal import deterministic
 STUDIES = {"depth-probe": ["--depths", "11,12"], "spectrum": ["--num-images", "1", "--method", "lanczos"]}
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
 
 
 def state() -> tuple:

@@ -14,19 +14,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 import torchvision
 from click.testing import CliRunner, Result
-from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -233,11 +229,6 @@ def _write_released(path: Path) -> None:
     torch.save({"epoch": 1, "arch": "i-revnet", "state_dict": state, "best_prec1": 74.0, "optimizer": {}}, path)
 
 
-def _save_blank(figure: Figure, save: Callable[..., None], *arguments: Any, **options: Any) -> None:
-    """In place of a figure: other tests look at those."""
-    save(Figure(figsize=(1, 1)), *arguments, **options)
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
     """A folder with data, which fills up with stand-ins."""
@@ -249,7 +240,7 @@ def workplace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_world(workplace, monkeypatch) -> Iterator[None]:
+def small_world(workplace, blank_figures, unchecked_types, monkeypatch) -> None:
     """Networks are thin, figures are blank, and nothing is fetched."""
     thin = {name: (_thin(config), source) for name, (config, source) in presets._PRESETS.items()}
     of_torchvision = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
@@ -259,12 +250,8 @@ def small_world(workplace, monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
     monkeypatch.setattr("irevnet.torchvision_models.get_model", lambda *_, **__: of_torchvision)
     monkeypatch.setattr("analysis.spectrum.DENSE", 100)  # of 192
-    monkeypatch.setattr(Figure, "savefig", functools.partialmethod(_save_blank, Figure.savefig))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
     monkeypatch.setenv("IREVNET_DATA_ROOT", str(workplace / "data"))
-    jaxtyping.config.update("jaxtyping_disable", True)  # other tests check the types of the same calls
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def _prepare(command: Shown, root: Path) -> None:

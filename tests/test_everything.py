@@ -18,9 +18,7 @@ from irevnet import read_checkpoint, save_checkpoint
 STUDIES = ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca"]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @pytest.fixture

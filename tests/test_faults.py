@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -26,17 +25,7 @@ from irevnet.files import exclusive
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _unchecked() -> Iterator[None]:
-    """Other tests check the types of the same calls, and these are many."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures", "unchecked_types")
 
 
 @pytest.fixture
@@ -113,9 +102,9 @@ def assert_nothing_lost(result: Result, before: dict[Path, bytes], message: str)
     after = snapshot()
     lost = [str(path) for path in before if path not in after]
     assert lost in ([], [str(path) for path in before if path.suffix == ".json" and path not in after])
-    for path in after:
+    for path, content in after.items():
         assert not path.name.startswith("."), f"{path} is left"
-        if path.suffix == ".pt":
+        if path.suffix == ".pt" and content != before.get(path):
             read_checkpoint(path)
 
 

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -40,6 +39,8 @@ from analysis import svm
 from analysis.lanczos import GolubKahan
 from irevnet import Checkpoint, build_model, distributed, read_checkpoint, save_checkpoint, train
 from irevnet.transforms import InputTransform
+
+pytestmark = pytest.mark.usefixtures("unchecked_types")  # they would answer some values before the toolkit does
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"irevnet": cli.main, "irevnet-analyze": cli.analyze}
@@ -114,6 +115,16 @@ def features(**changes: Any) -> Prepare:
         np.savez("odd.npz", **{**arrays, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
 
     return write
+
+
+def torn_features(_: pytest.MonkeyPatch) -> None:
+    """Writes odd.npz, a file of features in which a number is another than its checksum says."""
+    features()(_)
+    content = bytearray(Path("odd.npz").read_bytes())
+    with zipfile.ZipFile("odd.npz") as archive:
+        info = archive.getinfo("phi_0.npy")
+    content[info.header_offset + info.file_size] ^= 1
+    Path("odd.npz").write_bytes(content)
 
 
 def arrays(path: str, **changes: Any) -> Prepare:
@@ -941,8 +952,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "no file": Case("irevnet decode absent.npz -o out", "there is no file of features absent.npz"),
         "no image": Case(
             "irevnet decode odd.npz -o out",
-            "odd.npz is damaged, or not a file that 'irevnet encode' wrote: EncodedImage(name='grey', "
-            "channels=1, height=0, width=8) is no image",
+            "odd.npz is damaged, or not a file that 'irevnet encode' wrote: no image is of 1 x 0 x 8 ('grey')",
             features(images=[{"name": "grey", "channels": 1, "height": 0, "width": 8}]),
         ),
         "no name": Case(
@@ -958,13 +968,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "coloured": Case(
             "irevnet decode odd.npz -o out",
-            "EncodedImage(name='grey', channels=3, height=8, width=8) is coloured, and the network is of grey images",
+            "odd.npz is damaged: the features of 'grey' cannot be read: it is coloured, and the network is of grey "
+            "images",
             features(images=[{"name": "grey", "channels": 3, "height": 8, "width": 8}]),
         ),
         "too large": Case(
             "irevnet decode odd.npz -o out",
-            "EncodedImage(name='grey', channels=1, height=1000000, width=8000) is too large; images of up to {} pixels "
-            "can be encoded",
+            "odd.npz is damaged: the features of 'grey' cannot be read: it is of 1000000 x 8000; images of up to {} "
+            "pixels can be encoded",
             features(images=[{"name": "grey", "channels": 1, "height": 10**6, "width": 8000}]),
         ),
         "header of numbers": Case(
@@ -985,11 +996,17 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "torn/train/b/0.png: its colours, in a network for grey images, would be lost; convert it to a "
             "plain image first",
         ),
+        "other features": Case(
+            "irevnet decode odd.npz -o out",
+            "odd.npz is damaged: the features of 'grey' cannot be read: they are (1,) of <U1; expected (64, 1, 1) of "
+            "int32",
+            features(phi=np.array(["a"])),
+        ),
         "lost features": Case(
             "irevnet decode odd.npz -o out",
-            "odd.npz is damaged: the features of image 0 cannot be read: they are ((1,), dtype('<U1')); expected "
-            "(64, 1, 1) of int32",
-            features(phi=np.array(["a"])),
+            "odd.npz is damaged: the features of 'grey' cannot be read: Bad CRC-32 for file 'phi_0.npy'",
+            torn_features,
+            leaves=("out",),
         ),
     },
     "irevnet/config.py": {
@@ -1124,6 +1141,11 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "irevnet train --data odd",
             "odd/val has no folder for class 'a'; both splits need the same classes",
             after(text("odd/train/a/x", ""), text("odd/val/b/x", "")),
+        ),
+        "loop": Case(
+            "irevnet train --data torn",
+            "torn/train/b/again/loop is a link to a folder that it is in itself; remove it",
+            lambda _: (os.mkdir("torn/train/b/again"), os.symlink("../..", "torn/train/b/again/loop")),
         ),
         "no splits": Case(
             "irevnet train --data empty",
@@ -1645,6 +1667,11 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "toolkit never does",
             compressed("studies/invert/invert.npz"),
         ),
+        "long pickle": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt is not a checkpoint, or is damaged: it takes more than 16,777,216 bytes to name its tensors",
+            pickled({"x" * 2**24: torch.zeros(1)}),
+        ),
         "parts": Case(
             "irevnet evaluate --ckpt odd.pt",
             "odd.pt is not a checkpoint, or is damaged: its parts announce 200,000 bytes, and it has {}",
@@ -1865,16 +1892,18 @@ def excused() -> dict[Site, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def obstacles(finished_run, inversion, interpolation, spectrum_result, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def obstacles(made_once, finished_run, inversion, interpolation, spectrum_result) -> Path:
     """A folder of all that commands are to stumble over, for tests to copy."""
-    folder = tmp_path_factory.mktemp("obstacles")
-    torch.manual_seed(0)
-    with contextlib.chdir(folder):
-        _save_obstacles(shutil.copytree(finished_run, Path("runs") / "first"))
-        for result in (inversion, interpolation, spectrum_result):
-            result.save(Path("studies", result.STUDY), {})
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        with contextlib.chdir(folder):
+            _save_obstacles(shutil.copytree(finished_run, Path("runs") / "first"))
+            for result in (inversion, interpolation, spectrum_result):
+                result.save(Path("studies", result.STUDY), {})
+
+    return made_once("obstacles", make)
 
 
 def _save_obstacles(first: Path) -> None:
@@ -1940,14 +1969,6 @@ def _image_folder(folder: Path, classes: tuple[str, ...], shape: tuple[int, ...]
         for n in range(2):
             image = rng.integers(0, 256, (shape[0] + n * (len(shape) - 2), *shape[1:]), dtype=np.uint8)
             Image.fromarray(image).save(folder / name / f"{n}.png")
-
-
-@pytest.fixture(autouse=True)
-def _as_users_have_it() -> Iterator[None]:
-    """Without the checks of types, which would answer some wrong values before the toolkit does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def contents() -> dict[str, bytes]:

@@ -24,9 +24,7 @@ Pixels = Callable[[int, int], np.ndarray]
 """Of the n-th image of a class."""
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
 
 
 @pytest.fixture

@@ -16,9 +16,7 @@ COUNTS = {"train": 12, "val": 5}
 BAD = ("train/a/3.png", "train/b/new\nline.png", "val/a/0.png")
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
 
 
 def main(*arguments: str) -> Result:

@@ -249,6 +249,20 @@ def test_pretrained_weights_bring_their_transform(monkeypatch):
     assert study.name == "resnet18-DEFAULT"
 
 
+def test_that_weights_are_fetched_is_not_said_on_standard_output(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
+    url = (tmp_path / "weights.pth").as_uri()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url",
+        lambda _, **options: torch.hub.load_state_dict_from_url(url, progress=options["progress"]),
+    )
+    Study.open("torchvision:resnet18/DEFAULT", data="digits")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Downloading" in printed.err
+
+
 def test_pretrained_weights_that_cannot_be_fetched_are_explained(monkeypatch):
     def fail(*args, **options):
         raise OSError("no route to host")

@@ -180,7 +180,7 @@ def test_a_damaged_file_is_named(model, tmp_path):
     torn = bytearray(whole)
     torn[len(whole) // 2] ^= 255
     file.write_bytes(bytes(torn))
-    with pytest.raises(ValueError, match="is damaged: the features of image 0 cannot be read"):
+    with pytest.raises(ValueError, match="is damaged: the features of 'a' cannot be read"):
         decode(model, TRANSFORM, file, tmp_path / "out")
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("header.npy", b"nothing")
@@ -209,8 +209,8 @@ def test_two_images_of_one_name_are_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("channels", "height", "message"),
     [
-        (3, 10**9, r"is too large; images of up to 178,956,970 pixels can be encoded"),
-        (3, 16, r"the features of image 0 cannot be read: they are .*; expected \(\d+, \d+, \d+\) of int32"),
+        (3, 10**9, r"it is of 1000000000 x 8; images of up to 178,956,970 pixels can be encoded"),
+        (3, 16, r"the features of 'a' cannot be read: they are \(48, 2, 2\) of int32; expected \(48, 4, 2\) of int32"),
     ],
 )
 def test_features_are_of_the_size_of_their_image(model, tmp_path, channels, height, message):
@@ -219,6 +219,7 @@ def test_features_are_of_the_size_of_their_image(model, tmp_path, channels, heig
     rewrite(file, {"images": [{"name": "a", "channels": channels, "height": height, "width": 8}]})
     with pytest.raises(ValueError, match=message):
         decode(model, TRANSFORM, file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_features_of_a_coloured_image_are_not_of_a_network_for_grey_ones(tmp_path, trained_looking):

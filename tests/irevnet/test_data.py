@@ -13,7 +13,7 @@ from torchvision import datasets
 from irevnet.batches import batches, training_batches
 from irevnet.data import choose_classes, open_data
 from irevnet.image_folder import read_left_out, save_left_out
-from irevnet.images import DataSource, LabelledImages
+from irevnet.images import DataSource, ImageFiles, LabelledImages
 from irevnet.transforms import InputTransform
 
 
@@ -287,6 +287,23 @@ def test_only_images_are_images_and_their_names_may_be_any(folder):
     assert len(images) == 3 + 8 - 1 + 3
     assert all(images[row][0].shape == (3, 224, 224) for row in range(len(images)))
     assert len(images.sha256()) == 64
+
+
+@pytest.mark.parametrize(("link", "target"), [("train/dog/loop", "."), ("train/dog/up", "../.."), ("train/loop", ".")])
+def test_a_link_that_leads_round_in_a_circle_is_refused(folder, link, target):
+    for split in ("train", "val"):  # a class of both
+        (folder / link.replace("train", split)).symlink_to(target)
+    with pytest.raises(ValueError, match="is a link to a folder that it is in itself; remove it"):
+        open_data(str(folder))
+
+
+def test_links_to_folders_elsewhere_are_followed(folder, tmp_path):
+    (folder / "train/cat").rename(tmp_path / "cats")
+    (folder / "train/cat").symlink_to(tmp_path / "cats")
+    (folder / "train/dog/more").symlink_to(tmp_path / "cats")
+    images = open_data(str(folder)).load("train")[0]
+    assert isinstance(images, ImageFiles)
+    assert sum("cat/" in path for path in images.paths) == sum("more/" in path for path in images.paths) > 0
 
 
 UNREADABLE = {

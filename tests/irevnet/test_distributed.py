@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 import cli
 from irevnet import read_checkpoint
 from irevnet.batches import batches, training_batches
+from irevnet.data import open_data
 from irevnet.runs import choose_device
 from irevnet.train import evaluate
 
@@ -75,17 +76,21 @@ def alone(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("two")
+@pytest.fixture(scope="session")
+def folder(made_once) -> Path:
+    """What the two processes wrote."""
+
+    def make(folder: Path) -> None:
+        torch.save(two.of_a_beginning(), folder / "beginning.pt")
+        code, errors = torchrun(SCRIPT, folder, folder / "beginning.pt", folder=folder)
+        assert code == 0, errors
+
+    return made_once("two", make)
 
 
 @pytest.fixture(scope="module")
 def found(folder) -> list[dict[str, Any]]:
     """What each of the two processes found."""
-    torch.save(two.of_a_beginning(), folder / "beginning.pt")
-    code, errors = torchrun(SCRIPT, folder, folder / "beginning.pt", folder=folder)
-    assert code == 0, errors
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
@@ -190,7 +195,15 @@ def test_what_goes_wrong_in_one_process_stops_all(found):
 def test_processes_tell_each_other(found):
     for each in found:
         assert each["made by the first"] == ("made", 0)
-        assert each["gathered"].tolist() == [[0], [1]]
+        assert each["gathered"] == ["of 0", "of 1"]
+
+
+def test_each_image_is_looked_at_by_one_process(found, tmp_path):
+    two.torn_folder(tmp_path)
+    source = open_data(str(tmp_path), on_error="skip")
+    for each in found:
+        assert each["left out"]["which"] == source.left_out
+    assert sorted(each["left out"]["read"] for each in found) == [6, 6]
 
 
 def test_the_commands_share_their_work_and_the_first_process_speaks(found, folder):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from irevnet import IRevNetConfig, build_model, read_checkpoint, save_checkpoint
+from irevnet import IRevNetConfig, build_model, read_checkpoint, save_checkpoint, untrusted
 from irevnet.checkpoint import Checkpoint, read_weights
 from irevnet.codec import read_header
 from irevnet.transforms import InputTransform
@@ -236,6 +236,18 @@ def test_what_makes_memory_on_request_is_refused_unread(tmp_path, what, zipped):
         check_tensors(tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt holds pickled Python objects"):
         read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_of_more_tensors_than_any_network_has_are_not_read_to_their_end(tmp_path, monkeypatch, zipped):
+    tensors = {f"{n:020}": torch.zeros(1) for n in range(100)}
+    torch.save(tensors, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    check_tensors(tmp_path / "x.pt")
+    monkeypatch.setattr(untrusted, "LONGEST_PICKLE", 5000)
+    with pytest.raises(ValueError, match="it takes more than 5,000 bytes to name its tensors"):
+        check_tensors(tmp_path / "x.pt")
+    torch.save(dict(list(tensors.items())[:10]), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    check_tensors(tmp_path / "x.pt")
 
 
 def saved(folder: Path, **changes: Any) -> Path:

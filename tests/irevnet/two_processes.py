@@ -13,11 +13,13 @@ from typing import Any
 
 import click
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import cli
 from irevnet import IRevNet, IRevNetConfig, distributed
+from irevnet.data import open_data
 from irevnet.recipes import TrainConfig
 from irevnet.train import Training, _check_reconstruction, evaluate
 
@@ -98,6 +100,29 @@ def of_generators() -> dict[str, Any]:
     return {"drawn": expected, "again": again, "of_one": torch.rand(3)}
 
 
+def torn_folder(folder: Path) -> None:
+    """Twelve images, two of which cannot be read."""
+    for index in range(12):
+        path = folder / ("train", "val")[index % 2] / "ab"[index // 2 % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), index).save(path)
+        if index in (5, 8):
+            path.write_bytes(path.read_bytes()[:50])
+
+
+def left_out(folder: Path) -> dict[str, Any]:
+    """What is left out of that folder, and how many images this process read to find it."""
+    distributed.from_first(lambda: torn_folder(folder))
+    read = []
+
+    def track(loop: Any, description: str) -> Any:
+        for batch in loop:
+            read.extend(batch)
+            yield batch
+
+    return {"which": open_data(str(folder), on_error="skip", track=track).left_out, "read": len(read)}
+
+
 def error_of(work: Any) -> str:
     try:
         work()
@@ -131,6 +156,7 @@ def of_errors() -> dict[str, str]:
 
 def run(*arguments: str) -> Any:
     """What a command prints as JSON, nothing for all processes but the first; the error's text and exit code."""
+    distributed.any_of(False)  # the first has written what the last command leaves
     group = cli.analyze if arguments[0] in cli.analyze.commands else cli.main
     printed = StringIO()
     try:
@@ -153,7 +179,8 @@ def main() -> None:
             "generators": of_generators(),
             "errors": of_errors(),
             "made by the first": distributed.from_first(lambda: ("made", distributed.rank())),
-            "gathered": distributed.gather(torch.tensor([distributed.rank()])),
+            "gathered": distributed.gather(f"of {distributed.rank()}"),
+            "left out": left_out(folder / "torn"),
         }
         run_folder, store = str(folder / "run"), str(folder / "features")
         found["trained"] = run("train", "--epochs", "2", "--out", run_folder, "--json")
