@@ -359,7 +359,8 @@ def decode(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, InputTransform]":
     """A network in exact arithmetic, and the transform of its images."""
     from irevnet import read_checkpoint
-    from irevnet.runs import choose_device, find_checkpoint
+    from irevnet.distributed import choose_device
+    from irevnet.runs import find_checkpoint
 
     path = find_checkpoint(None if ckpt is None else Path(ckpt))
     if ckpt is None:

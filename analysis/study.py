@@ -19,12 +19,13 @@ from analysis.results import Result, check_folder
 from analysis.store import FeatureStore
 from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
 from irevnet.data import choose_classes, open_data
+from irevnet.distributed import choose_device
 from irevnet.files import write_text
 from irevnet.image_folder import OnError, read_left_out, save_left_out
 from irevnet.images import DataSource, LabelledImages, Split
 from irevnet.lookup import names_apart
 from irevnet.provenance import provenance
-from irevnet.runs import choose_device, find_checkpoint, results_folder, study_folder
+from irevnet.runs import find_checkpoint, results_folder, study_folder
 from irevnet.settings import read_settings
 from irevnet.torchvision_models import build_torchvision
 from irevnet.train import Track, no_progress

@@ -63,6 +63,27 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if launched() else 0
 
 
+def choose_device(name: str) -> str:
+    """`"cpu"`, `"cuda"` or, for `"auto"`, the latter where there is one; of several GPUs, each of the processes that
+    torchrun has started on this machine has its own.
+
+    Raises `ValueError` if CUDA is asked for in vain, or by more processes than there are GPUs.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch finds no CUDA device here; compute on the cpu instead")
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if not launched():
+        return "cuda"
+    number, count = local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"torchrun has started more processes on this machine than its {count} GPUs; lower --nproc-per-node, or "
+            "compute on the cpu"
+        )
+    return f"cuda:{number}"
+
+
 def from_first(make: Callable[[], T]) -> T:
     """What the first process makes, for all of them; the error that it raises, by all of them."""
     if size() == 1:

@@ -216,7 +216,7 @@ def prepare(
         workers: processes that load images.
         track: shows progress.
     """
-    device = choose_device(device)
+    device = distributed.choose_device(device)
     reading: dict[str, Any] = {"on_error": on_error, "left_out": left_out, "workers": workers, "track": track}
     source = open_data(settings.data, root=data_root, download=download, **reading)
     classes = source.classes
@@ -266,27 +266,6 @@ def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; give a run's folder or a checkpoint file")
     return path
-
-
-def choose_device(name: str) -> str:
-    """`"cpu"`, `"cuda"` or, for `"auto"`, the latter where there is one; of several GPUs, each of the processes that
-    torchrun has started on this machine has its own.
-
-    Raises `ValueError` if CUDA is asked for in vain, or by more processes than there are GPUs.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("torch finds no CUDA device here; compute on the cpu instead")
-    if name == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    if not distributed.launched():
-        return "cuda"
-    number, count = distributed.local_rank(), torch.cuda.device_count()
-    if number >= count:
-        raise ValueError(
-            f"torchrun has started more processes on this machine than its {count} GPUs; lower --nproc-per-node, or "
-            "compute on the cpu"
-        )
-    return f"cuda:{number}"
 
 
 def study_folder(checkpoint: Path, study: str) -> Path:

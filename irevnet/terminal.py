@@ -76,14 +76,13 @@ class Command(click.Command):
 def _among_processes(command: Command, ctx: click.Context) -> Iterator[None]:
     """Joins the processes that torchrun has started, of which the first alone speaks."""
     from irevnet import distributed
-    from irevnet.runs import choose_device
 
     if not distributed.launched():
         yield
         return
     if not command.distributed:
         raise ValueError(f"'{ctx.command_path}' is the work of one process; run it without torchrun")
-    with distributed.process_group(choose_device(ctx.params["device"])), ExitStack() as stack:
+    with distributed.process_group(distributed.choose_device(ctx.params["device"])), ExitStack() as stack:
         if distributed.rank() > 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(nowhere))

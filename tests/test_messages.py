@@ -1193,6 +1193,23 @@ MESSAGES: dict[str, dict[str, Case]] = {
             fashion_mnist(labels=[0, 3, 11]),
         ),
     },
+    "irevnet/distributed.py": {
+        "no GPU": Case(
+            "irevnet evaluate --device cuda",
+            "torch finds no CUDA device here; compute on the cpu instead",
+            patched(torch.cuda, "is_available", lambda: False),
+        ),
+        "more processes than GPUs": Case(
+            "irevnet evaluate",
+            "torchrun has started more processes on this machine than its 2 GPUs; lower --nproc-per-node, or compute "
+            "on the cpu",
+            after(
+                launched(LOCAL_RANK="2"),
+                patched(torch.cuda, "is_available", lambda: True),
+                patched(torch.cuda, "device_count", lambda: 2),
+            ),
+        ),
+    },
     "irevnet/exact.py": {
         "lattice": Case(
             "irevnet decode odd.npz -o out", "a lattice of 99 bits was asked for; expected 8 to 24", features(bits=99)
@@ -1343,21 +1360,6 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "missing checkpoint": Case(
             "irevnet evaluate --ckpt absent.pt",
             "there is no checkpoint absent.pt; give a run's folder or a checkpoint file",
-        ),
-        "no GPU": Case(
-            "irevnet evaluate --device cuda",
-            "torch finds no CUDA device here; compute on the cpu instead",
-            patched(torch.cuda, "is_available", lambda: False),
-        ),
-        "more processes than GPUs": Case(
-            "irevnet evaluate",
-            "torchrun has started more processes on this machine than its 2 GPUs; lower --nproc-per-node, or compute "
-            "on the cpu",
-            after(
-                launched(LOCAL_RANK="2"),
-                patched(torch.cuda, "is_available", lambda: True),
-                patched(torch.cuda, "device_count", lambda: 2),
-            ),
         ),
         "begun with all images": Case(
             "irevnet train --resume runs/first --on-error skip",

@@ -24,7 +24,7 @@ import cli
 from irevnet import read_checkpoint
 from irevnet.batches import batches, training_batches
 from irevnet.data import open_data
-from irevnet.runs import choose_device
+from irevnet.distributed import choose_device
 from irevnet.train import evaluate
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -262,6 +262,16 @@ def test_torchrun_that_is_told_to_stop_leaves_a_run_to_go_on_with(tmp_path):
 def test_synchronised_batch_normalisation_needs_gpus():
     with pytest.raises(ValueError, match="sync_bn=True needs GPUs, where torch can do it, and this is the cpu; leave"):
         two.training(two.network(), sync_bn=True)
+
+
+def test_devices(monkeypatch):
+    assert choose_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ValueError, match="torch finds no CUDA device here; compute on the cpu instead"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
 
 
 def test_each_process_on_a_machine_has_a_gpu_of_its_own(monkeypatch):

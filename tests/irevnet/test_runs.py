@@ -12,7 +12,7 @@ from PIL import Image
 
 from irevnet import read_checkpoint, save_checkpoint
 from irevnet.recipes import RECIPES, recipe
-from irevnet.runs import choose_device, default_folder, find_checkpoint, new_run, prepare, resume_run, study_folder
+from irevnet.runs import default_folder, find_checkpoint, new_run, prepare, resume_run, study_folder
 from irevnet.settings import RunSettings, read_settings
 from irevnet.train import EpochMetrics, Evaluation
 from irevnet.transforms import InputTransform
@@ -260,13 +260,3 @@ def test_results_go_into_the_run_or_beside_a_bare_checkpoint(tmp_path):
     assert study_folder(run / "best.pt", "invert") == run / "best-analysis" / "invert"
     assert study_folder(tmp_path / "last.pt", "invert") == tmp_path / "last-analysis" / "invert"
     assert study_folder(tmp_path / "net.pth", "invert") == tmp_path / "net-analysis" / "invert"
-
-
-def test_devices(monkeypatch):
-    assert choose_device("cpu") == "cpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == "cpu"
-    with pytest.raises(ValueError, match="torch finds no CUDA device here; compute on the cpu instead"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto") == choose_device("cuda") == "cuda"
