@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from analysis.results import (
     DepthProbeResult,
@@ -13,7 +13,7 @@ from analysis.results import (
     SpectrumResult,
     TrainingCurvesResult,
 )
-from analysis.saved import STUDIES, SavedRun, read_run
+from analysis.saved import STUDIES, SavedStudy, read_study
 from analysis.spectra import keeps_work
 from analysis.study import Study
 from analysis.training_curves import WINDOW, describe_run
@@ -61,7 +61,6 @@ def agenda(
         options: arguments that each command gets, but that of the training curves.
         class_seed: of the draw of classes for the probes, where there are many.
     """
-    saved = _saved(study)
     weights = weights_sha256(study.checkpoint.model)
     few, fewer = _classes(study, class_seed)
     sizes = {
@@ -73,7 +72,7 @@ def agenda(
     tasks = []
     for name in STUDIES:
         if name == TrainingCurvesResult.STUDY:
-            tasks.append(_training_curves(study, saved))
+            tasks.append(_training_curves(study))
             continue
         task = Task(study=name, arguments=[*network, *options[name], *sizes.get(name, [])])
         same = {
@@ -87,36 +86,29 @@ def agenda(
             study.checkpoint.model, IRevNet
         ):
             task = replace(task, state="not applicable", reason="it has no inverse")
-        elif saved is not None and _agrees(saved, name, same):
+        elif (saved := _saved(study, name)) and all(saved.provenance.get(key) == same[key] for key in same):
             task = replace(task, state="up to date")
         tasks.append(task)
     return tasks
 
 
-def _saved(study: Study) -> SavedRun | None:
+def _saved(study: Study, name: str) -> SavedStudy | None:
     """What there is; nothing, if a file is damaged: it is then made anew."""
     try:
-        return read_run(study.home)
-    except (FileNotFoundError, ValueError):
+        return read_study(study.home, name)
+    except ValueError:
         return None
 
 
-def _agrees(saved: SavedRun, study: str, same: dict[str, Any]) -> bool:
-    if study not in saved.studies:
-        return False
-    provenance = saved.studies[study].provenance
-    return all(provenance.get(key) == value for key, value in same.items())
-
-
-def _training_curves(study: Study, saved: SavedRun | None) -> Task:
+def _training_curves(study: Study) -> Task:
     name = TrainingCurvesResult.STUDY
     if study.path is None or not (study.home / "losses.csv").is_file():
         return Task(study=name, arguments=[], state="not applicable", reason="there is no record of its training")
     steps = (study.home / "losses.csv").read_text(encoding="utf-8").count("\n") - 1
     window = ["--window", str(steps)] if 0 < steps < WINDOW else []
     task = Task(study=name, arguments=[str(study.home), *window])
-    there = saved is not None and name in saved.studies
-    if saved is not None and there and describe_run(study.home) in saved.studies[name].provenance.get("runs", []):
+    saved = _saved(study, name)
+    if saved and describe_run(study.home) in saved.provenance.get("runs", []):
         return replace(task, state="up to date")
     return task
 

@@ -107,16 +107,8 @@ def read_run(folder: Path) -> SavedRun:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give that of a run, or the results of a checkpoint")
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    studies = {}
-    for study, kind in STUDIES.items():
-        place = folder / "analysis" / study if config else folder / study
-        if (place / f"{study}.json").is_file():
-            mark = place / f"{study}.json"
-            provenance = _read_json(mark).get("provenance", {})
-            networks = provenance.get("networks") or [provenance]
-            for each in (provenance, *networks):
-                _check_record(mark, each)
-            studies[study] = SavedStudy(folder=place, result=kind.load(place), provenances=networks)
+    found = {study: read_study(folder, study) for study in STUDIES}
+    studies = {study: saved for study, saved in found.items() if saved is not None}
     if not config and not studies:
         raise FileNotFoundError(
             f"{folder} holds neither a run nor results of one; train one with 'irevnet train', or run "
@@ -129,6 +121,22 @@ def read_run(folder: Path) -> SavedRun:
         if name not in run.network:
             raise ValueError(f"nothing in {folder} tells the {name} of its network; train it, or run the study, again")
     return run
+
+
+def read_study(folder: Path, study: str) -> SavedStudy | None:
+    """Reads what the folder of a run, or of results, holds of a study; `None` if that has not been made.
+
+    Raises `ValueError` if a file is damaged.
+    """
+    place = folder / "analysis" / study if (folder / "config.json").is_file() else folder / study
+    mark = place / f"{study}.json"
+    if not mark.is_file():
+        return None
+    provenance = _read_json(mark).get("provenance", {})
+    networks = provenance.get("networks") or [provenance]
+    for each in (provenance, *networks):
+        _check_record(mark, each)
+    return SavedStudy(folder=place, result=STUDIES[study].load(place), provenances=networks)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
