@@ -73,7 +73,7 @@ def works(run: Path) -> list[Work]:
     train = ["train", "--epochs", "3", "-b", "200", "--augmentation", "cifar"]
     features = ["features", *network, "--depths", "1,6,12", "-b", "100", "--features", "OUT"]
     probe = ["depth-probe", *network, "--depths", "1,12", "--classes", "4", "--features", "OUT/f", "--out", "OUT/r"]
-    spectrum = ["spectrum", *network, "--num-images", "2", "--method", "lanczos", "--num-values", "12", "--out", "OUT"]
+    spectrum = ["spectrum", *network, "--num-images", "6", "--method", "lanczos", "--num-values", "12", "--out", "OUT"]
     spectrum += ["--block-width", "4"]
     report = ["report", str(run), "--out", "OUT/page.html"]
 
@@ -202,7 +202,12 @@ def endure(work: Work, count: int, generator: np.random.Generator, place: Path) 
             resuming = work.left(out)
             spared = len(work.kills) >= count
             moment = None if spared else float(generator.uniform(0, seconds))
+            begun = time.monotonic()
             code = wait(start(work.resume if resuming else work.begin, out, log), moment)
+            if (
+                code == 0 and not resuming
+            ):  # the first time may have been a slow one, and most kills would come too late
+                seconds = min(seconds, time.monotonic() - begun)
             try:
                 there = list(read_all(out)) if out.exists() else []
             except Exception as error:

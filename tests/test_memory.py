@@ -11,7 +11,7 @@ from PIL import Image
 from irevnet import Checkpoint, build_model, save_checkpoint
 from irevnet.transforms import InputTransform
 
-SIZE, FEW, MANY = 64, 100, 1000
+SIZE, FEW, MANY = 64, 200, 2000
 """Height and width of the images, and how many there are in either split."""
 
 INPUTS = (MANY - FEW) * 3 * SIZE**2 * 4
@@ -71,7 +71,7 @@ def growth(place: Path, *command: str) -> int:
 
 @pytest.mark.slow
 def test_what_is_held_is_seen(place):
-    assert growth(place, "hold") > 0.8 * INPUTS
+    assert growth(place, "hold") > 0.6 * INPUTS
 
 
 @pytest.mark.slow
