@@ -29,6 +29,8 @@ def process_group(device: str) -> Iterator[None]:
 
     Args:
         device: that this process computes on; GPUs talk to each other through NCCL, CPUs through Gloo.
+
+    Raises `ConnectionError` if another process is lost meanwhile.
     """
     if not launched() or dist.is_initialized():
         yield
@@ -39,6 +41,10 @@ def process_group(device: str) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise ConnectionError("another process has ended, or cannot be reached; what it said tells why") from error
     finally:
         dist.destroy_process_group()
 

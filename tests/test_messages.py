@@ -1194,6 +1194,18 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "irevnet/distributed.py": {
+        "lost process": Case(
+            "irevnet evaluate",
+            "ConnectionError: another process has ended, or cannot be reached; what it said tells why (--debug shows "
+            "where)",
+            after(
+                launched(LOCAL_RANK="0"),
+                patched(torch.distributed, "init_process_group", lambda _: None),
+                patched(torch.distributed, "destroy_process_group", lambda: None),
+                failing(train, "evaluate", RuntimeError("[gloo/transport/tcp/pair.cc:545] Connection reset by peer")),
+            ),
+            1,
+        ),
         "no GPU": Case(
             "irevnet evaluate --device cuda",
             "torch finds no CUDA device here; compute on the cpu instead",
