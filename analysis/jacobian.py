@@ -25,7 +25,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from analysis.linear_map import LinearMap
 from analysis.products import true_float32
-from irevnet.coupling import Bottleneck, Coupling
+from irevnet.coupling import Coupling, steps_of
 from irevnet.model import IRevNet
 
 Function = Callable[[Tensor], Tensor]
@@ -133,7 +133,8 @@ def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> Netw
 
     Raises:
         RuntimeError: the network is in train mode.
-        ValueError: it is in exact arithmetic, which rounds, or the image does not fit.
+        ValueError: it is in exact arithmetic, which rounds, has other layers than it was built with (`differentiate`
+            takes any), or the image does not fit.
     """
     if model.lattice is not None:
         raise ValueError(
@@ -142,9 +143,8 @@ def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> Netw
     depth = model.check_depth(depth)
     x, x_tilde = model.features(image[None], 0).chunk(2, dim=1)
     blocks = []
-    for coupling in list(model.blocks)[:depth]:
-        assert isinstance(coupling, Coupling)
-        blocks.append(_LinearBlock.at(coupling, x_tilde))
+    for number, coupling in enumerate(list(model.blocks)[:depth], start=1):
+        blocks.append(_LinearBlock.at(coupling, x_tilde, f"block {number}"))  # type: ignore[arg-type]
         x, x_tilde = coupling(x, x_tilde)
     network = _LinearNetwork(model, tuple(image.shape), (2 * x.shape[1], *x.shape[2:]), blocks)
     kind = {"dtype": image.dtype, "device": image.device}
@@ -185,25 +185,20 @@ class _LinearBlock:
     convolutions: Sequence[_LinearConvolution]
 
     @classmethod
-    def at(cls, coupling: Coupling, x_tilde: Tensor) -> "_LinearBlock":
-        assert isinstance(coupling.bottleneck, Bottleneck)
+    def at(cls, coupling: Coupling, x_tilde: Tensor, name: str) -> "_LinearBlock":
         convolutions: list[_LinearConvolution] = []
-        gain: Tensor | None = None
         x = x_tilde
-        for layer in coupling.bottleneck:
-            match layer:
-                case nn.BatchNorm2d():
-                    assert layer.running_var is not None
-                    scale = layer.weight / (layer.running_var + layer.eps).sqrt()
-                    x = layer(x)
-                    gain = (x > 0) * scale.reshape(-1, 1, 1)  # of it and the ReLU that always follows
-                case nn.Conv2d():
-                    size, padding = (x.shape[2], x.shape[3]), int(layer.padding[0])
-                    weight = layer.weight.clone()  # the network may be trained or converted later
-                    convolutions.append(_LinearConvolution(gain, weight, layer.stride[0], padding, size))
-                    x = layer(x)
-                case _:
-                    x = layer(x)
+        for norm, convolution in steps_of(coupling, name):
+            gain: Tensor | None = None
+            if norm is not None:
+                assert isinstance(norm.running_var, Tensor)
+                x = norm(x)
+                gain = (x > 0) * (norm.weight / (norm.running_var + norm.eps).sqrt()).reshape(-1, 1, 1)
+                x = x.relu()
+            size, padding = (x.shape[2], x.shape[3]), int(convolution.padding[0])
+            weight = convolution.weight.clone()  # the network may be trained or converted later
+            convolutions.append(_LinearConvolution(gain, weight, convolution.stride[0], padding, size))
+            x = convolution(x)
         return cls(coupling, convolutions)
 
     def bottleneck(self, v: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from irevnet.config import ResNetConfig, RevNetConfig
+from irevnet.convolution import convolution
 from irevnet.coupling import Bottleneck
 
 Maps = Float[Tensor, "batch channels height width"]
@@ -21,8 +22,8 @@ class RevNetUnit(nn.Module):
         )
         self.g = Bottleneck(out_channels, out_channels, stride=1, kernel_sizes=(1, 3, 1), ratio=4.0)
         changes = stride > 1 or in_channels != out_channels
-        self.project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else nn.Identity()
-        self.project_tilde = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else nn.Identity()
+        self.project = convolution(in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
+        self.project_tilde = convolution(in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
 
     def forward(self, x: Maps, x_tilde: Maps) -> tuple[Tensor, Tensor]:
         y = self.project(x) + self.f(x_tilde)
@@ -75,7 +76,7 @@ class ResNet(nn.Module):
                 shortcut = None
                 if stride > 1 or channels != width * kind.expansion:
                     shortcut = nn.Sequential(
-                        resnet.conv1x1(channels, width * kind.expansion, stride),
+                        convolution(channels, width * kind.expansion, 1, stride=stride),
                         nn.BatchNorm2d(width * kind.expansion),
                     )
                 blocks.append(kind(channels, width, stride, shortcut))
@@ -96,8 +97,8 @@ class ResNet(nn.Module):
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int, *, kernel: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    layers = convolution(in_channels, out_channels, kernel, stride=stride), nn.BatchNorm2d(out_channels)
+    return [*layers, nn.ReLU(inplace=True)]
 
 
 def _imagenet_stem(in_channels: int, out_channels: int) -> nn.Sequential:

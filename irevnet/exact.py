@@ -17,13 +17,14 @@ The price is one rounding of the weights (relative to their sum, 2^-25) and of t
 not the very same function any more, but one beside it that is evaluated without error.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from irevnet.coupling import Bottleneck
+from irevnet.coupling import Step, steps_of
 
 NUMBER_BITS, WEIGHT_BITS = 28, 25
 """Of a number that a convolution reads, and of the weights of one of its outputs together; 53 in all, float64's."""
@@ -122,18 +123,21 @@ class ExactBottleneck(nn.Module):
     """F_j on the lattice: reads multiples of its spacing, puts out multiples of it, and computes without error between.
 
     Args:
-        bottleneck: in eval mode.
+        block: a coupling, in eval mode.
         lattice: of the streams.
         name: for errors.
+
+    Raises `ValueError` for weights that are not finite, and layers that it does not know.
     """
 
-    def __init__(self, bottleneck: Bottleneck, lattice: Lattice, name: str):
+    def __init__(self, block: nn.Module, lattice: Lattice, name: str):
         super().__init__()
         self.lattice = lattice
         self.name = name
-        if not all(tensor.isfinite().all() for tensor in bottleneck.state_dict().values()):
+        steps = steps_of(block, name)
+        if not all(tensor.isfinite().all() for tensor in block.state_dict().values()):
             raise ValueError(f"{name}: weights or batch-norm statistics are not finite")
-        self.convolutions = nn.ModuleList(_fold(conv, norm, lattice) for conv, norm in _pairs(bottleneck))
+        self.convolutions = nn.ModuleList(_fold(conv, norm, lattice) for conv, norm in _pairs(steps))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.lattice.round(x, self.name)
@@ -145,19 +149,14 @@ class ExactBottleneck(nn.Module):
         return x
 
 
-def _pairs(bottleneck: Bottleneck) -> list[tuple[nn.Conv2d | None, nn.BatchNorm2d | None]]:
-    """The convolutions of a bottleneck, each with the batch normalisation after it; first one that comes before all."""
-    layers = [layer for layer in bottleneck if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
-    pairs: list[tuple[nn.Conv2d | None, nn.BatchNorm2d | None]] = []
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            pairs.append((layer, None))
-        else:
-            pairs.append((pairs.pop()[0] if pairs else None, layer))
-    return pairs
+def _pairs(steps: Sequence[Step]) -> list[tuple[nn.Conv2d | None, nn.Module | None]]:
+    """The convolutions, each with the batch normalisation after it; first one that comes before all."""
+    leading = [(None, steps[0].norm)] if steps[0].norm is not None else []
+    following = [*(step.norm for step in steps[1:]), None]
+    return [*leading, *((step.convolution, norm) for step, norm in zip(steps, following))]
 
 
-def _fold(conv: nn.Conv2d | None, norm: nn.BatchNorm2d | None, lattice: Lattice) -> _ExactConvolution:
+def _fold(conv: nn.Conv2d | None, norm: nn.Module | None, lattice: Lattice) -> _ExactConvolution:
     """norm(conv(x)), of which one may be left out, as one convolution."""
     if norm is None:
         assert conv is not None
@@ -165,7 +164,7 @@ def _fold(conv: nn.Conv2d | None, norm: nn.BatchNorm2d | None, lattice: Lattice)
         scale, shift = weight.new_ones(len(weight)), weight.new_zeros(len(weight))
     else:
         numbers = {name: value.double() for name, value in norm.state_dict().items()}
-        scale = numbers["weight"] / (numbers["running_var"] + norm.eps).sqrt()
+        scale = numbers["weight"] / (numbers["running_var"] + norm.eps).sqrt()  # type: ignore[operator]
         shift = numbers["bias"] - numbers["running_mean"] * scale
     per_channel = scale.reshape(-1, 1, 1, 1)
     if conv is None:

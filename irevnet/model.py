@@ -1,7 +1,9 @@
 """The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is inverted up to its last layer."""
 
 import copy
-from typing import cast, get_args
+import warnings
+from collections.abc import Sequence
+from typing import cast, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -10,11 +12,30 @@ from torch import Tensor, nn
 from irevnet.config import IRevNetConfig
 from irevnet.coupling import Bottleneck, Coupling
 from irevnet.exact import ExactBottleneck, Lattice
-from irevnet.reversible import Memory, run_checkpointed, run_reversibly
+from irevnet.reversible import Memory, run_blocks
 from irevnet.squeeze import squeeze, unsqueeze
+
+MAX_RECONSTRUCTION_ERROR = 1e-3
+"""Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
+of a float32, and less than that of a bfloat16."""
 
 Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
+
+
+torch.fx.wrap("squeeze")  # what looks at shapes is traced as one call
+torch.fx.wrap("check_images")
+
+
+def check_images(images: Tensor, channels: int, stride: int) -> None:
+    """Raises `ValueError` for what is no batch of images with so many channels, of multiples of that stride."""
+    if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % stride or images.shape[3] % stride:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} do not fit; this network takes (batch, {channels}, height, width) "
+            f"with height and width multiples of {stride}"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; expected floating point, such as bytes divided by 255")
 
 
 class Head(nn.Module):
@@ -72,6 +93,7 @@ class IRevNet(nn.Module):
         self.memory = "plain"
         self.reconstruction_error: Tensor | None = None
         """Of the last reversible back-propagation: the relative error of the input stream that it rebuilt."""
+        self._warned = False
 
     @property
     def memory(self) -> Memory:
@@ -88,18 +110,36 @@ class IRevNet(nn.Module):
             raise ValueError(f"memory is {memory!r}; expected one of {get_args(Memory)}")
         self._memory: Memory = cast(Memory, memory)
 
-    def forward(self, images: Tensor) -> Float[Tensor, "batch classes"]:
-        """Logits `(n, classes)` of images `(n, c, h, w)`."""
-        return self.head(self._encode(images, self.config.num_blocks))
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(n, classes)` of images `(n, c, h, w)`: `head` of the last features, whichever module that is."""
+        (phi,) = self._encode(images, [self.config.num_blocks])
+        return self.head(phi)
 
-    def features(self, images: Tensor, depth: int | None = None) -> Features:
+    @overload
+    def features(self, images: Tensor, depth: int | None = None, *, allow_train: bool = False) -> Features: ...
+
+    @overload
+    def features(self, images: Tensor, depth: Sequence[int], *, allow_train: bool = False) -> list[Tensor]: ...
+
+    def features(
+        self, images: Tensor, depth: int | Sequence[int] | None = None, *, allow_train: bool = False
+    ) -> Tensor | list[Tensor]:
         """Phi_depth of images `(n, c, h, w)`, of `config.feature_shape(depth, (h, w))`; the last layer by default.
 
-        Raises `RuntimeError` in train mode: batch normalisation would use the statistics of this batch, and the
-        inverse, which uses those of another, would be wrong without a word.
+        Args:
+            images: `(n, c, h, w)`.
+            depth: one depth or, for their features in one pass, several, in any order.
+            allow_train: whether train mode is meant: to train on features, normalised by the statistics of this batch,
+                with gradients that come by way of `memory`. They are not what `inverse` inverts.
+
+        Raises `RuntimeError` in train mode, unless that is allowed: batch normalisation would use the statistics of
+        this batch, and the inverse, which uses those of another, would be wrong without a word.
         """
-        self._require_eval("features")
-        return self._encode(images, self.check_depth(depth))
+        if not allow_train:
+            self._require_eval("features")
+        if depth is None or isinstance(depth, int):
+            return self._encode(images, [self.check_depth(depth)])[0]
+        return self._encode(images, [self.check_depth(each) for each in depth])
 
     def inverse(self, phi: Tensor, depth: int | None = None) -> Images:
         """The images whose Phi_depth is `phi`: the inverse of `features` if the network is bijective (equation 1).
@@ -143,7 +183,8 @@ class IRevNet(nn.Module):
 
         Raises:
             RuntimeError: the network is in train mode.
-            ValueError: it is in exact arithmetic already, its weights are not finite, or there is no such lattice.
+            ValueError: it is in exact arithmetic already, its weights are not finite, there is no such lattice, or a
+                block has other layers than the network was built with.
         """
         self._require_eval("exact")
         if self.lattice is not None:
@@ -151,7 +192,7 @@ class IRevNet(nn.Module):
         exact = copy.deepcopy(self).double().requires_grad_(False)
         exact.lattice = Lattice(bits)
         for depth, block in enumerate(exact._couplings, start=1):
-            block.register_module("bottleneck", ExactBottleneck(block.bottleneck, exact.lattice, f"block {depth}"))
+            block.register_module("bottleneck", ExactBottleneck(block, exact.lattice, f"block {depth}"))
         return exact.eval()
 
     def train(self, mode: bool = True) -> "IRevNet":
@@ -165,19 +206,37 @@ class IRevNet(nn.Module):
 
     def _note_reconstruction(self, error: Tensor) -> None:
         self.reconstruction_error = error
+        if error.device.type == "cpu":  # elsewhere to look at it now would hold up the device: the next pass does
+            self._check_reconstruction()
 
-    def _encode(self, images: Tensor, depth: int) -> Tensor:
-        self._check_images(images)
+    def _check_reconstruction(self) -> None:
+        """Warns, once, where back-propagation rebuilt something else than it had been given."""
+        error = self.reconstruction_error
+        if error is not None and not self._warned and not error <= MAX_RECONSTRUCTION_ERROR:
+            self._warned = True
+            warnings.warn(
+                f"reversible back-propagation rebuilt its input with a relative error of {error.item():.1e}, above "
+                f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; set model.memory to 'plain' or 'checkpoint'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _encode(self, images: Tensor, depths: Sequence[int]) -> list[Tensor]:
+        """Phi of each depth."""
+        check_images(images, self.config.input_shape[0], self.config.total_stride)
         x, x_tilde = self._split(self._on_lattice(images, "images"))
-        blocks = self._couplings[:depth]
-        if self.memory == "plain" or not self.training or not torch.is_grad_enabled():
+        streams = [(x, x_tilde)]
+        blocks = self._couplings[: max(depths, default=0)]
+        saves_memory = self.training and torch.is_grad_enabled() and not isinstance(images, torch.fx.Proxy)
+        if self.memory == "plain" or not saves_memory:
             for block in blocks:
                 x, x_tilde = block(x, x_tilde)
-        elif self.memory == "checkpoint":
-            x, x_tilde = run_checkpointed(blocks, x, x_tilde)
+                streams.append((x, x_tilde))
         else:
-            x, x_tilde = run_reversibly(blocks, x, x_tilde, self._note_reconstruction)
-        return self._on_lattice(torch.cat((x, x_tilde), dim=1), "features")
+            self._check_reconstruction()
+            options = {"memory": self.memory, "outputs": set(depths), "report": self._note_reconstruction}
+            streams += run_blocks(blocks, x, x_tilde, **options)  # pyright: ignore[reportCallIssue]
+        return [self._on_lattice(torch.cat(streams[depth], dim=1), "features") for depth in depths]
 
     def _split(self, images: Images) -> tuple[Tensor, Tensor]:
         """S~: squeeze, append zeros where the network is injective, split the channels in halves."""
@@ -193,16 +252,6 @@ class IRevNet(nn.Module):
     @property
     def _squeezed_channels(self) -> int:
         return self.config.input_shape[0] * self.config.initial_squeeze**2
-
-    def _check_images(self, images: Tensor) -> None:
-        c, stride = self.config.input_shape[0], self.config.total_stride
-        if images.ndim != 4 or images.shape[1] != c or images.shape[2] % stride or images.shape[3] % stride:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit; this network takes (batch, {c}, height, width) "
-                f"with height and width multiples of {stride}"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"images are {images.dtype}; expected floating point, such as bytes divided by 255")
 
     def check_depth(self, depth: int | None) -> int:
         """The depth, which is the last if it is `None`; `ValueError` if the network has no such depth."""

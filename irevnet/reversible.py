@@ -1,192 +1,222 @@
 """Back-propagation through the cascade without storing its activations (section 3.2; Gomez et al., 2017).
 
-Each block is inverted on the way back: from its output the input is rebuilt, the bottleneck is evaluated again with
-gradients, and the output is forgotten. Kept are the output of the cascade and one stream of each of the first two
-blocks, whatever the number of blocks; where dropout is active, also the random generator's state (5 kB a block).
+The gradients of a block, from those g, g~ of its outputs (S x~, S x + F x~), are S^T g~ for x and S^T g + F'(x~)^T g~
+for x~: all that they need is x~. It is either stored, or rebuilt by inverting the block from its outputs; then F is
+evaluated again, with gradients (`irevnet.replay`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+import functools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
+from torch import Tensor
 
 from irevnet.coupling import Coupling
+from irevnet.replay import PLAIN, Replay
 
 Memory = Literal["plain", "checkpoint", "reversible"]
 """How back-propagation gets the activations inside the blocks.
 
 - `"plain"`: all are stored.
-- `"checkpoint"`: only the streams between blocks are stored, the rest is computed again (`torch.utils.checkpoint`).
+- `"checkpoint"`: only the stream that each bottleneck reads is stored, the rest is computed again.
 - `"reversible"`: none is stored; the streams are rebuilt by the inverse, the rest is computed again.
 """
 
 Streams = tuple[Tensor, Tensor]
 
 
-def run_checkpointed(blocks: Sequence[Coupling], x: Tensor, x_tilde: Tensor) -> Streams:
-    """The cascade, with only the streams between its blocks stored for back-propagation."""
-    for block in blocks:
-        contexts = _contexts_of(block)
-        x, x_tilde = checkpoint(block, x, x_tilde, use_reentrant=False, context_fn=contexts)  # type: ignore[misc]
-    return x, x_tilde
-
-
-def _contexts_of(block: Coupling) -> Callable[[], tuple[Any, Any]]:
-    """Contexts of the first evaluation, which updates batch-norm statistics, and of the second, which must not."""
-    return lambda: (nullcontext(), _frozen_statistics(block))
-
-
-def run_reversibly(
-    blocks: Sequence[Coupling], x: Tensor, x_tilde: Tensor, report: Callable[[Tensor], None] = lambda error: None
-) -> Streams:
-    """The cascade, with its output and a stream of each of the first two blocks stored for back-propagation alone.
+@torch.compiler.disable  # to a compiled network these are ordinary calls
+def run_blocks(
+    blocks: Sequence[Coupling],
+    x: Tensor,
+    x_tilde: Tensor,
+    *,
+    memory: Memory,
+    outputs: Collection[int] = (),
+    report: Callable[[Tensor], None] = lambda error: None,
+) -> list[Streams]:
+    """The streams after each block of the cascade, and a graph for first-order gradients that keeps next to nothing.
 
     Gradients are those of the plain cascade up to rounding, for parameters, for frozen parameters (none) and for
-    inputs that need none. Batch-norm statistics are updated once, dropout masks and the autocast state are those of
-    the forward pass, and the global random generator is left where the forward pass left it.
+    inputs that need none. Batch-norm statistics are updated once, random draws and the autocast state are those of the
+    forward pass, forward hooks are called once, and random generators are left where the forward pass left them.
 
-    After back-propagation `report` is given how far the stream that the first block reads, rebuilt from the output,
-    lies from the one that was kept: ||x~' - x~|| / ||(x, x~)||, a tensor with one element. It is rounding error, which
-    grows with depth.
+    Args:
+        blocks: the cascade.
+        x: the first stream.
+        x_tilde: the second, which the first block's bottleneck reads.
+        memory: `"checkpoint"` keeps a stream of each block; `"reversible"`, those of the last output and one of each
+            of the first two blocks.
+        outputs: numbers of blocks, from 1 on, besides the last, at which back-propagation may begin.
+        report: with `"reversible"`, is given after back-propagation how far the stream that the first block reads,
+            rebuilt from the output, lies from the one that was kept: ||x~' - x~|| / ||(x, x~)||, a tensor with one
+            element. It is rounding error, which grows with depth.
 
-    Raises `RuntimeError`, naming the plain path, for forward-mode differentiation, `torch.func` transforms and double
-    backward: they need the graph that is not kept.
+    Raises:
+        RuntimeError: forward-mode differentiation, `torch.func` transforms and double backward, which need the graph
+            that is not kept; and whatever cannot be evaluated a second time as the first, see `irevnet.replay`.
     """
     if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(_REFUSAL.format("torch.func transforms"))
-    tape = _Tape(report)
-    for j, block in enumerate(blocks):
-        place = _Place(keep=j < 2, first=j == 0, last=j == len(blocks) - 1)
-        x, x_tilde = _ReversibleBlock.apply(tape, block, place, x, x_tilde, *block.parameters())  # type: ignore[misc]
-    return x, x_tilde
+        raise RuntimeError(_refusal(memory, "torch.func transforms"))
+    tape = _Tape(memory, report)
+    after: list[Streams] = []
+    trained = 0
+    for number, block in enumerate(blocks, start=1):
+        replay = Replay(block.bottleneck, x_tilde)
+        if replay.tensors or x.requires_grad or x_tilde.requires_grad:
+            place = _Place(
+                number=number,
+                keeps_input=memory == "checkpoint" or trained < 2,
+                keeps_output=memory == "reversible" and (number == len(blocks) or number in outputs),
+                first=trained == 0,
+            )
+            trained += 1
+            x, x_tilde = _through(block, place, functools.partial(_evaluate, tape, block, place, replay), x, x_tilde)
+        else:  # frozen, and so is all before it
+            x, x_tilde = block(x, x_tilde)
+        after.append((x, x_tilde))
+    return after
 
 
-_REFUSAL = '{} cannot go through the reversible path, which keeps no graph; set model.memory = "plain"'
+def _refusal(memory: Memory, what: str) -> str:
+    return f'{what} cannot go through memory = "{memory}", which keeps no graph; {PLAIN}'
 
 
 class _Tape:
-    """Hands the rebuilt streams from the backward pass of each block to that of the block before it."""
+    """Hands the rebuilt outputs of a block, with its number, to the backward pass of that block."""
 
-    def __init__(self, report: Callable[[Tensor], None]):
+    def __init__(self, memory: Memory, report: Callable[[Tensor], None]):
+        self.memory: Memory = memory
         self.report = report
-        self.streams: Streams | None = None
+        self.rebuilt: tuple[int, Streams] | None = None
+
+    def take(self, number: int) -> Streams:
+        if self.rebuilt is None or self.rebuilt[0] != number:
+            raise RuntimeError(
+                f"back-propagation begins after block {number}, whose output was not kept; get it as one of "
+                f"features(images, depth=[...]), or {PLAIN}"
+            )
+        (_, streams), self.rebuilt = self.rebuilt, None
+        return streams
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Of a block in the cascade.
+    """A block's place in the cascade, and what is kept of it.
 
-    What the bottlenecks of the first two blocks read is kept. Zeros appended to an injective network are constant
-    there: rebuilt to 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by each batch
-    normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every channel.
+    What the bottlenecks of the first two blocks read is always kept. Zeros appended to an injective network are
+    constant there: rebuilt to 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by each
+    batch normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every
+    channel.
     """
 
-    keep: bool
+    number: int
+    keeps_input: bool
+    keeps_output: bool
     first: bool
-    last: bool
 
 
-class _ReversibleBlock(torch.autograd.Function):
-    """A block's streams and parameters in, streams out. The parameters are inputs so that autograd knows of them."""
+def _through(
+    block: Coupling, place: _Place, evaluate: Callable[[Tensor, Tensor], Streams], x: Tensor, x_tilde: Tensor
+) -> Streams:
+    """The block called as a module, with its hooks, computing by `evaluate`."""
+    inner: list[Streams] = []
+
+    def path(x_in: Tensor, x_tilde_in: Tensor) -> Streams:
+        inner.extend([(x_in, x_tilde_in), evaluate(x_in, x_tilde_in)])
+        return inner[1]
+
+    block.path = path
+    try:
+        result = block(x, x_tilde)
+    finally:
+        block.path = None
+    given, computed = inner
+    if not (_are(given, (x, x_tilde)) and isinstance(result, tuple) and _are(result, computed)):
+        raise RuntimeError(
+            f"a forward hook of block {place.number} changes its streams, which are then not those that its inverse "
+            f"gives back; {PLAIN}"
+        )
+    return result
+
+
+def _are(these: tuple, those: Streams) -> bool:
+    """Whether tensors are the same numbers at the same place; backward hooks make other tensors of them."""
+    return len(these) == len(those) and all(
+        one is other or (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
+        for one, other in zip(these, those)
+    )
+
+
+def _evaluate(tape: _Tape, block: Coupling, place: _Place, replay: Replay, x: Tensor, x_tilde: Tensor) -> Streams:
+    return _Block.apply(tape, block, place, replay, x, x_tilde, *replay.tensors)  # type: ignore[return-value]
+
+
+class _Block(torch.autograd.Function):
+    """Streams and the tensors of a block in, streams out. The tensors are inputs so that autograd knows of them."""
 
     @staticmethod
     def forward(
-        ctx: Any, tape: _Tape, block: Coupling, place: _Place, x: Tensor, x_tilde: Tensor, *parameters: Tensor
+        ctx: Any,
+        tape: _Tape,
+        block: Coupling,
+        place: _Place,
+        replay: Replay,
+        x: Tensor,
+        x_tilde: Tensor,
+        *tensors: Tensor,
     ) -> Streams:
-        ctx.tape, ctx.block, ctx.place, ctx.replay = tape, block, place, _Replay.record(block, x_tilde)
-        y, y_tilde = block(x, x_tilde)
-        ctx.save_for_backward(x_tilde if place.keep else None, *((y, y_tilde) if place.last else (None, None)))
+        ctx.tape, ctx.block, ctx.place, ctx.replay = tape, block, place, replay
+        with replay.first():
+            moved = block.bottleneck(x_tilde)
+        y, y_tilde = block.couple(x, x_tilde, moved)
+        kept = (y, y_tilde) if place.keeps_output else (None, None)
+        ctx.save_for_backward(x_tilde if place.keeps_input else None, *kept)
         return y, y_tilde
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(_REFUSAL.format("double backward"))
         block: Coupling = ctx.block
+        place: _Place = ctx.place
         tape: _Tape = ctx.tape
-        kept, y, y_tilde = ctx.saved_tensors
-        if not ctx.place.last:
-            assert tape.streams is not None
-            y, y_tilde = tape.streams
-        rebuilt = block.unsqueeze(y)
-        x_tilde = rebuilt if kept is None else kept
-        moved, through_f, of_parameters = _differentiate(block, ctx.replay, x_tilde, gradients[1])
-        x = block.unsqueeze(y_tilde - moved)
-        tape.streams = x, x_tilde
-        if ctx.place.first:
-            size = torch.hypot(torch.linalg.vector_norm(x), torch.linalg.vector_norm(x_tilde))
-            tape.report(torch.linalg.vector_norm(rebuilt - x_tilde) / size)
+        if torch.is_grad_enabled():
+            raise RuntimeError(_refusal(tape.memory, "double backward"))
+        x_tilde, y, y_tilde = ctx.saved_tensors
+        rebuilt = None
+        if tape.memory == "reversible":
+            if y is None:
+                y, y_tilde = tape.take(place.number)
+            rebuilt = block.unsqueeze(y)
+            x_tilde = rebuilt if x_tilde is None else x_tilde
+        moved, through_f, of_tensors = _differentiate(block, ctx.replay, x_tilde, gradients[1])
+        if rebuilt is not None:
+            x = block.unsqueeze(y_tilde - moved)
+            if place.first:
+                size = torch.hypot(torch.linalg.vector_norm(x), torch.linalg.vector_norm(x_tilde))
+                tape.report(torch.linalg.vector_norm(rebuilt - x_tilde) / size)
+            else:
+                tape.rebuilt = place.number - 1, (x, x_tilde)
         # S is orthogonal: its transpose is its inverse.
-        grad_x, grad_x_tilde = block.unsqueeze(gradients[1]), block.unsqueeze(gradients[0]) + through_f
-        return None, None, None, grad_x, grad_x_tilde, *of_parameters
+        grad_x, grad_x_tilde = block.unsqueeze(gradients[1]), block.unsqueeze(gradients[0])
+        return None, None, None, None, grad_x, grad_x_tilde + through_f, *of_tensors
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_REFUSAL.format("forward-mode differentiation"))
+        raise RuntimeError(_refusal(ctx.tape.memory, "forward-mode differentiation"))
 
 
 def _differentiate(
-    block: Coupling, replay: "_Replay", x_tilde: Tensor, gradient: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-    """F x~, evaluated once more, F'(x~)^T times the gradient, and the gradients of the parameters of F, if any."""
-    parameters = list(block.parameters())
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    with torch.enable_grad(), _frozen_statistics(block), replay.restored():
+    block: Coupling, replay: Replay, x_tilde: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor | float, tuple[Tensor | None, ...]]:
+    """F x~, evaluated once more, F'(x~)^T times the gradient, and the gradients of the tensors of F."""
+    leaves = replay.leaves()
+    with torch.enable_grad(), replay.again(leaves):
         x_tilde = x_tilde.detach().requires_grad_()
         moved = block.bottleneck(x_tilde)
-    through_f, *found = torch.autograd.grad(moved, [x_tilde, *trained], gradient.to(moved.dtype))
-    by_parameter = dict(zip(trained, found))
-    return moved.detach(), through_f, tuple(by_parameter.get(parameter) for parameter in parameters)
-
-
-@contextmanager
-def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Lets batch normalisation update copies of its running statistics, so that they are updated once a step."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm, buffers in zip(norms, kept):
-        norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept):
-            norm._buffers.update(buffers)
-
-
-@dataclass(frozen=True)
-class _Replay:
-    """What the second evaluation of a block needs to repeat the first: autocast, and the generators if it drops out."""
-
-    device_type: str
-    autocast: bool
-    autocast_dtype: torch.dtype
-    generator: Tensor | None
-    device_generators: tuple[list[int], list[Tensor]]
-
-    @classmethod
-    def record(cls, block: nn.Module, stream: Tensor):
-        drops = any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in block.modules())
-        device_type = stream.device.type
-        return cls(
-            device_type=device_type,
-            autocast=torch.is_autocast_enabled(device_type),
-            autocast_dtype=torch.get_autocast_dtype(device_type),
-            generator=torch.get_rng_state() if drops else None,
-            device_generators=get_device_states(stream) if drops else ([], []),
-        )
-
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        """The state that was recorded; afterwards the global generators are as they were before."""
-        devices, states = self.device_generators
-        with ExitStack() as stack:
-            stack.enter_context(torch.autocast(self.device_type, dtype=self.autocast_dtype, enabled=self.autocast))
-            if self.generator is not None:
-                stack.enter_context(torch.random.fork_rng(devices))
-                torch.set_rng_state(self.generator)
-                set_device_states(devices, states)
-            yield
+    if not moved.requires_grad:  # F is constant
+        return moved, 0.0, (None,) * len(leaves)
+    replay.check_leaves(moved, [x_tilde, *leaves])
+    through_f, *of_tensors = torch.autograd.grad(moved, [x_tilde, *leaves], gradient.to(moved.dtype), allow_unused=True)
+    return moved.detach(), 0.0 if through_f is None else through_f, tuple(of_tensors)

@@ -15,13 +15,9 @@ from torch.utils.data import Dataset
 from irevnet import distributed
 from irevnet.batches import batches, training_batches
 from irevnet.images import LabelledImages
-from irevnet.model import IRevNet
+from irevnet.model import MAX_RECONSTRUCTION_ERROR, IRevNet
 from irevnet.progress import Track, no_progress
 from irevnet.recipes import TrainConfig
-
-MAX_RECONSTRUCTION_ERROR = 1e-3
-"""Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
-of a float32, and less than that of a bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)

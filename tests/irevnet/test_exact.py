@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
+from analysis.jacobian import linearise
 from irevnet import IRevNet, IRevNetConfig, build_model, load_checkpoint
 from irevnet.data import open_data
 from irevnet.exact import Lattice, _ExactConvolution
@@ -253,3 +256,69 @@ def test_the_network_that_it_is_made_from_stays_as_it_is(bijective):
     assert all(torch.equal(before[key], value) for key, value in bijective.state_dict().items())
     assert all(parameter.requires_grad for parameter in bijective.parameters())
     assert not any(parameter.requires_grad for parameter in exact.parameters())
+
+
+def exchange(layer: nn.Module, position: int) -> Callable[[IRevNet], None]:
+    def change(model: IRevNet) -> None:
+        model.blocks[1].bottleneck[position] = layer
+
+    return change
+
+
+def wrap_forward(model: IRevNet) -> None:
+    model.blocks[1].bottleneck[2].forward = lambda x: 2 * x
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+OTHERS: dict[str, tuple[Callable[[IRevNet], object], str]] = {
+    "activation": (exchange(nn.GELU(), 1), "has GELU.* as layer '1'"),
+    "smooth activation": (exchange(nn.LeakyReLU(0.01), 4), "has LeakyReLU.* as layer '4'"),
+    "no activation": (exchange(nn.Identity(), 1), "has Conv2d.* as layer '2'"),
+    "no normalisation": (exchange(nn.Identity(), 3), "has ReLU.* as layer '4'"),
+    "instance norm": (exchange(nn.InstanceNorm2d(1), 3), "has InstanceNorm2d.* as layer '3'"),
+    "statistics of the batch": (exchange(nn.BatchNorm2d(1, track_running_stats=False), 3), "has BatchNorm2d"),
+    "statistics in train mode": (lambda model: model.blocks[1].bottleneck[3].train(), "has BatchNorm2d"),
+    "no scale": (exchange(nn.BatchNorm2d(1, affine=False).eval(), 3), "has BatchNorm2d"),
+    "bias": (exchange(nn.Conv2d(6, 1, 1), 2), "has Conv2d.* as layer '2'"),
+    "dilation": (exchange(nn.Conv2d(1, 1, 3, dilation=2, padding=2, bias=False), 5), "has Conv2d.* as layer '5'"),
+    "padding": (exchange(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular", bias=False), 5), "has Conv2d"),
+    "kind of convolution": (exchange(Doubled(6, 1, 1, bias=False), 2), "has Doubled.* as layer '2'"),
+    "parametrised": (lambda model: weight_norm(model.blocks[1].bottleneck[2]), "has ParametrizedConv2d"),
+    "further layer": (lambda model: model.blocks[1].bottleneck.append(nn.ReLU()), "has ReLU.* as layer '10'"),
+    "further norm": (lambda model: model.blocks[1].bottleneck.append(nn.BatchNorm2d(6).eval()), "does not end with"),
+    "dropout that is active": (lambda model: model.blocks[1].bottleneck[6].train(), "has Dropout"),
+    "hook": (
+        lambda model: model.blocks[1].bottleneck[2].register_forward_hook(lambda *_: None),
+        "layer '2' of block 2 has a forward hook",
+    ),
+    "hook of the block": (lambda model: model.blocks[1].register_forward_pre_hook(lambda *_: None), "forward hook"),
+    "forward of its own": (wrap_forward, "a forward of its own"),
+    "bottleneck": (lambda model: setattr(model.blocks[1], "bottleneck", nn.Conv2d(6, 6, 1)), "block 2 is a Conv2d"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_network_is_refused(name, bijective_config):
+    """Both by exact arithmetic and by the linearised network, which fold the layers that they know."""
+    model = IRevNet(bijective_config).eval()
+    change, message = OTHERS[name]
+    change(model)
+    for module in model.modules():
+        if isinstance(module, nn.GELU | nn.LeakyReLU | nn.Identity | nn.ReLU | nn.Conv2d):
+            module.eval()
+    with pytest.raises(ValueError, match=message):
+        model.exact()
+    with pytest.raises(ValueError, match="block 2"):
+        linearise(model, torch.rand(3, 8, 8))
+
+
+def test_synchronised_batch_normalisation_is_folded_too(bijective_config, trained_looking):
+    model = trained_looking(IRevNet(bijective_config))
+    images = torch.rand(2, 3, 8, 8)
+    expected = model.exact().features(images)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
+    assert torch.equal(converted.exact().features(images), expected)
