@@ -1,0 +1,49 @@
+"""`make test` says which test killed its process, or hung, and then judges no coverage."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _make_test(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """`make test` of a file with a test that passes and one of this body."""
+    file = folder / "test_some.py"
+    file.write_text(f"import os, signal, time\n\ndef test_passes(): pass\n\ndef test_in_question(): {body}\n")
+    ignored = "-W ignore"  # coverage warns of what these tests do not import
+    tests = f"TESTS=-c {ROOT / 'pyproject.toml'} --rootdir {folder} {file} {ignored} {' '.join(options)}"
+    make = ["make", "-C", ROOT, "--old-file=.venv/ready", "test", f"BIN={Path(sys.executable).parent}", tests]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
+    environment["COVERAGE_FILE"] = str(folder / "coverage")  # not that of the run which this test is part of
+    return subprocess.run(make, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "traceback"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", (), "Fatal Python error: Segmentation fault"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", (), None),
+        ("time.sleep(1000)", ("--override-ini", "faulthandler_timeout=1"), "Timeout (0:00:01)!"),
+    ],
+    ids=["crashes", "is killed", "hangs"],
+)
+def test_a_test_that_ends_its_process_is_named(body, options, traceback, tmp_path):
+    done = _make_test(tmp_path, body, *options)
+    assert done.returncode != 0
+    assert re.search("worker '.*' crashed while running 'test_some.py::test_in_question'", done.stdout)
+    if traceback is not None:
+        assert traceback in done.stderr
+        assert "test_some.py" in done.stderr.partition(traceback)[2]
+    assert "TOTAL" not in done.stdout  # no coverage
+
+
+def test_coverage_is_judged_once_all_tests_have_passed(tmp_path):
+    done = _make_test(tmp_path, "import figures.style")
+    assert "2 passed" in done.stdout
+    assert done.returncode != 0
+    assert "Coverage failure: total of" in done.stdout
