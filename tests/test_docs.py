@@ -1,4 +1,5 @@
-"""Every command and every block of Python that the documentation shows is run, and its links lead somewhere.
+"""What the documentation shows is there: its commands and blocks of Python are run, and its links and the names in its
+text, and in that of the source, lead somewhere.
 
 Commands are run as they stand, in a folder where small stand-ins lie under the names that they use: runs of thin
 networks, few images. Numbers that only make them long are lowered (`SHORT`), or given (`ADDED`).
@@ -9,6 +10,7 @@ import dataclasses
 import functools
 import os
 import pickle
+import pkgutil
 import re
 import shlex
 import shutil
@@ -371,6 +373,45 @@ def test_links_images_scripts_and_targets_are_there(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make ([a-z-]+)", code, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page.name} has make {target}"
+
+
+SOURCES = [
+    ROOT / "cli.py",
+    *(path for room in ("irevnet", "analysis", "figures") for path in (ROOT / room).rglob("*.py")),
+]
+
+
+def _dotted_names(text: str) -> set[str]:
+    """Those of the toolkit at the beginning of what stands in backticks, but not the names of files."""
+    names = re.findall(r"`((?:irevnet|analysis|figures|cli)(?:\.\w+)+)[^`\n]*`", text)
+    return {name for name in names if not name.endswith(".py")}
+
+
+def _is_there(name: str) -> bool:
+    """A module, or an attribute or field of what is in one."""
+    owner, _, field = name.rpartition(".")
+    try:
+        pkgutil.resolve_name(name)
+    except AttributeError:
+        return (
+            "." in owner and _is_there(owner) and field in vars(pkgutil.resolve_name(owner)).get("__annotations__", {})
+        )
+    return True
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_dotted_names_in_the_text_are_there(path):
+    assert not [name for name in _dotted_names(path.read_text(encoding="utf-8")) if not _is_there(name)]
+
+
+def test_a_dotted_name_that_is_not_there_is_found():
+    text = (
+        "`irevnet.train.fit`, `irevnet.recipes.TrainConfig.epochs`, `irevnet.list_models()`, `irevnet train`, `cli.py`"
+    )
+    names = _dotted_names(text + ", `analysis.gone`, `analysis.results <- figures`, `irevnet.recipes.TrainConfig.gone`")
+    missing = {"irevnet.train.fit", "analysis.gone", "irevnet.recipes.TrainConfig.gone"}
+    assert names == {"irevnet.recipes.TrainConfig.epochs", "irevnet.list_models", "analysis.results"} | missing
+    assert {name for name in names if not _is_there(name)} == missing
 
 
 def test_the_api_reference_is_written_without_a_warning(tmp_path):
