@@ -49,10 +49,13 @@ class LinearMap:
         """A^T."""
         return replace(self, shape=self.shape[::-1], push=self.pull, pull=self.push)
 
-    def dense(self, *, width: int = 64) -> Float[Tensor, "m n"]:
-        """The matrix, from products with the unit vectors, `width` of them at a time."""
-        identity = torch.eye(self.shape[1], dtype=self.dtype, device=self.device)
-        return torch.cat([self.matvec(part) for part in identity.split(width)]).T
+    def dense(self, *, width: int = 64, step_done: Callable[[], object] = lambda: None) -> Float[Tensor, "m n"]:
+        """The matrix, from products with the unit vectors, `width` of them at a time; calls `step_done` after each."""
+        products = []
+        for part in torch.eye(self.shape[1], dtype=self.dtype, device=self.device).split(width):
+            products.append(self.matvec(part))
+            step_done()
+        return torch.cat(products).T
 
     def _checked(self, name: str, product: Product, vectors: Tensor) -> Tensor:
         with true_float32():

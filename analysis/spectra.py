@@ -22,7 +22,7 @@ from analysis.jacobian import differentiate, layer_function, linearise
 from analysis.linear_map import LinearMap
 from analysis.probes import Recall
 from analysis.results import Spectrum, SpectrumResult
-from analysis.search import Keeper, Report, no_report
+from analysis.search import Interrupted, Keeper, Report, no_report
 from analysis.spectrum import choose_method, spectrum
 from analysis.study import Study
 from irevnet.checkpoint import weights_sha256
@@ -110,10 +110,10 @@ def spectra(
         )
 
     with _State(folder, settings, resume=resume) as state:
-        found = [
-            state.recall(number, functools.partial(measure, number, place, state))
-            for number, place in enumerate(places)
-        ]
+        found = []
+        for number, place in enumerate(places):
+            found.append(state.recall(number, functools.partial(measure, number, place, state)))
+            Keeper(stop=stop).step_done()  # what comes next, such as drawing the result, may take long as well
         result = SpectrumResult.of(
             found,
             networks=names,
@@ -208,7 +208,7 @@ class _State:
             raise FileExistsError(
                 f"{folder} keeps the work of an interrupted call; go on with --resume, or remove it to begin anew"
             )
-        if resume and not work:
+        if resume and not (work or self._settings.exists()):
             raise ValueError(f"{folder} keeps no work of an interrupted call; leave --resume out to begin")
         if resume:
             kept = self._read_settings()
@@ -230,7 +230,8 @@ class _State:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not _has_work(self._folder):
+        # A call that was stopped before there was any work has said to go on with --resume as well.
+        if kind is None or not (kind is Interrupted or _has_work(self._folder)):
             shutil.rmtree(self._folder)
 
     def keeper(self, number: int, stop: Callable[[], bool]) -> Keeper:

@@ -74,7 +74,7 @@ def spectrum(
         num_probes: random vectors for the sum of squares.
         density_probes: random vectors for the density.
         density_steps: of the processes that it comes from, each with a block of as many vectors.
-        keeper: keeps the Lanczos vectors on the disk.
+        keeper: keeps the Lanczos vectors on the disk, and is asked after each product whether to stop.
         report: is told how far it is.
 
     Raises:
@@ -97,9 +97,9 @@ def spectrum(
             f"width={width}, num_probes={num_probes}, density_probes={density_probes}, tolerance={tolerance}; expected "
             "at least 1, at least 2, at least 2, and a number between 0 and 1"
         )
-    if choose_method(method, linear_map.shape) == "dense":
-        return _by_matrix(linear_map, square=inverse is not None)
     keeper = keeper or Keeper()
+    if choose_method(method, linear_map.shape) == "dense":
+        return _by_matrix(linear_map, keeper, square=inverse is not None)
     l = 0 if inverse is None else num_smallest  # noqa: E741
     if count - k - l < density_probes:  # too few are left to be sampled
         k = count
@@ -131,9 +131,9 @@ def spectrum(
     return _exhausted(searches[0], square=inverse is not None)
 
 
-def _by_matrix(linear_map: LinearMap, *, square: bool) -> Spectrum:
+def _by_matrix(linear_map: LinearMap, keeper: Keeper, *, square: bool) -> Spectrum:
     m, n = linear_map.shape
-    matrix = linear_map.dense() if n <= m else linear_map.transposed.dense()
+    matrix = (linear_map if n <= m else linear_map.transposed).dense(step_done=keeper.step_done)
     values = torch.linalg.svdvals(matrix.double()).cpu().numpy()
     return _complete(
         linear_map, values, np.full(len(values), np.nan), square=square, method="dense", products=min(m, n)

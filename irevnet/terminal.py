@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irevnet.interruption import allow_saving, end_when_stuck
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -56,9 +58,10 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params.pop("debug")
         try:
-            _require_torch()
-            with _among_processes(self, ctx):
-                return super().invoke(ctx)
+            with end_when_stuck():
+                _require_torch()
+                with _among_processes(self, ctx):
+                    return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # the last is a reader that has seen enough, such as head, which click ends on without a word
         except Exception as error:
@@ -299,7 +302,7 @@ class Classes(click.ParamType):
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM has come; a second one ends the program at once."""
+    """Whether Ctrl-C or SIGTERM has come, to be asked after each step; a second one ends the program at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -308,9 +311,14 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         received.append(number)
         click.echo("finishing this step, then saving; once more ends at once, without saving", err=True)
 
+    def stopped() -> bool:
+        if received:
+            allow_saving()
+        return bool(received)
+
     earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield stopped
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

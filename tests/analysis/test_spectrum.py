@@ -309,6 +309,13 @@ def test_an_interrupted_search_goes_on_to_the_same_result(network, image, tmp_pa
     assert found.num_products == expected.num_products
 
 
+def test_dense_spectrum_stops_between_products(generator):
+    linear_map, asked = of_matrix(torch.randn(200, 150, generator=generator)), iter([False, True])
+    with pytest.raises(Interrupted, match="stopped"):
+        spectrum(linear_map, generator=generator, method="dense", keeper=Keeper(stop=lambda: next(asked)))
+    assert next(asked, None) is None
+
+
 def test_what_was_killed_has_been_saved_from_time_to_time(network, image, tmp_path):
     """A process that ends without a word loses no more than the work of the time since."""
 
