@@ -33,31 +33,11 @@ test: $(READY)  ## Run the tests (or TESTS="files and options") on all cores, wi
 test-slow: $(READY)  ## Run the tests that take minutes, without type checks, which torch.compile cannot trace
 	JAXTYPING_DISABLE=1 $(BIN)/pytest -m slow --override-ini faulthandler_timeout=3600
 
-# pyproject.toml names the oldest versions, which uv can find and pip cannot.
-MATRIX := build/matrix
-
-test-matrix: $(READY)  ## Use the wheel and run the tests with the oldest versions that are promised, and with the newest
-	rm -rf $(MATRIX)
+# tests/matrix.py says which tests are the numerical ones. RUNS="wheel", "whole", "numerical" or "table", which computes
+# nothing, and --commit, --only or --tests after it (--help says more); what has passed is not repeated.
+test-matrix: $(READY)  ## Use the wheel and run the tests with old and new versions, instruction sets and threads
 	$(BIN)/pip install --quiet uv
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(MATRIX) .
-	$(MAKE) --no-print-directory $(MATRIX)/lowest-direct $(MATRIX)/highest
-
-# What old releases warn of has been mended in new ones.
-$(MATRIX)/lowest-direct: WARNINGS := -W ignore::DeprecationWarning
-
-$(MATRIX)/%: export OMP_NUM_THREADS := 1
-
-$(MATRIX)/%:
-	$(PYTHON) -m venv $@
-	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* --requirement pyproject.toml
-	$(BIN)/uv pip install --quiet --python $@/bin/python --no-deps $(MATRIX)/*.whl
-	$(BIN)/uv pip check --python $@/bin/python
-	mkdir $@/used
-	cd $@/used && ../bin/irevnet --version && ../bin/irevnet train --epochs 1 && ../bin/irevnet evaluate && \
-	  ../bin/irevnet-analyze invert --num-noise 20 --num-images 2 --depths 1,12
-	$(BIN)/uv pip install --quiet --python $@/bin/python --resolution $* --editable '.[dev]'
-	$(BIN)/uv pip list --python $@/bin/python
-	$@/bin/pytest $(ON_ALL_CORES) $(WARNINGS)
+	$(BIN)/python tests/matrix.py $(RUNS)
 
 lint: $(READY)  ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
