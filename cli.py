@@ -24,6 +24,8 @@ from irevnet.options import (
     depths_option,
     device_option,
     exact_options,
+    guess_options,
+    image_size_option,
     json_option,
     layers_option,
     network_options,
@@ -92,6 +94,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     if ckpt is None and study.path is not None:
         _say_newest(study.path)
     _say_left_out(study.source.left_out)
+    _say_guessed(study)
     return study
 
 
@@ -111,6 +114,36 @@ def _say_left_out(left_out: Mapping[str, str] | None) -> None:
         name, reason = next(iter(left_out.items()))
         count = "1 image is" if len(left_out) == 1 else f"{len(left_out):,} images are"
         click.echo(f"{count} left out, the first of them {' '.join(name.split())}, which {reason}", err=True)
+
+
+def _say_guessed(study: "Study") -> None:
+    """What the network's file does not say."""
+    from irevnet.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION
+
+    transform, guessed = study.checkpoint.transform, study.checkpoint.guessed
+    said = {
+        IMAGE_SIZE: f"images of {transform.image_size[0]} x {transform.image_size[1]} (--image-size)",
+        NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std)",
+        CLASS_NAMES: "outputs in the order of ImageNet's folders (--class-names)",
+    }
+    if guessed:
+        what = ", ".join(said[guess] for guess in guessed)
+        click.echo(f"{study.name} does not say how it takes its images; guessed: {what}", err=True)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _say_unknown(studies: "Sequence[Study]") -> None:
+    for study in studies:
+        if not study.knows_its_classes:
+            reason = (
+                "does not know all the classes looked at"
+                if study.checkpoint.classes
+                else "does not say what its outputs are; name them with --class-names"
+            )
+            click.echo(f"the own accuracy of {study.name} is unknown: it {reason}", err=True)
 
 
 @click.group("irevnet", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -287,6 +320,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 
 @main.command(distributed=True)
 @ckpt_option
+@image_size_option
+@guess_options
 @data_options
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
 @exact_options
@@ -297,6 +332,11 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
 
     study = _open(**options)
     images = study.with_network_labels(study.images(split))
+    if images is None and not study.checkpoint.classes:
+        raise ValueError(
+            f"{study.path} does not say what its {study.checkpoint.config.num_classes} outputs are; list the class "
+            "names in the order of the outputs in a file, and give it by --class-names"
+        )
     if images is None:
         raise ValueError(
             f"{study.path} tells {study.checkpoint.config.num_classes} classes apart, {study.source.name} has "
@@ -428,6 +468,7 @@ def analyze() -> None:
 @click.option(
     "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="How many these images are."
 )
+@image_size_option
 @exact_options
 @study_options
 def invert(as_json: bool, **options: Any) -> None:
@@ -589,6 +630,7 @@ def depth_probe(
     _hold(studies[0].folder(DepthProbeResult))
     networks = network_features(studies, [study.layers(depths, layers) for study in studies], DepthProbeResult)
     result = probe(networks, solver=solver, **studies[0].computing())
+    _say_unknown(studies)
     files = save_comparison(studies, result)
     plot = functools.partial(plot_depth_probe, relative=relative)
     _finish(files, result, plot, tabulate_depth_probe, as_json=as_json)
@@ -625,6 +667,7 @@ def pca(
     _hold(studies[0].folder(PCASweepResult))
     networks = network_features(studies, layers, PCASweepResult)
     result = pca_sweep(networks, dims=dims, solver=solver, **studies[0].computing())
+    _say_unknown(studies)
     _finish(save_comparison(studies, result), result, plot_pca_sweep, tabulate_pca_sweep, as_json=as_json)
 
 

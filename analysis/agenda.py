@@ -1,5 +1,6 @@
 """What is to be done to have every study of a network: with which options, and what is there already."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from analysis.saved import STUDIES, SavedStudy, read_study
 from analysis.spectra import keeps_work
 from analysis.study import Study
 from analysis.training_curves import WINDOW, describe_run
-from irevnet.checkpoint import weights_sha256
+from irevnet.checkpoint import plain, weights_sha256
 from irevnet.data import choose_classes
 from irevnet.model import IRevNet
 
@@ -53,7 +54,7 @@ def agenda(
 ) -> list[Task]:
     """Every study of a network, sized to the network and the data.
 
-    A result is up to date if it is of the same weights, data and classes, and of the same seed.
+    A result is up to date if it is of the same weights, transform, images, classes and seed.
 
     Args:
         study: the network, opened with these options.
@@ -62,6 +63,7 @@ def agenda(
         class_seed: of the draw of classes for the probes, where there are many.
     """
     weights = weights_sha256(study.checkpoint.model)
+    described = json.loads(json.dumps(plain(study.checkpoint)))  # as provenance has it
     few, fewer = _classes(study, class_seed)
     sizes = {
         InversionResult.STUDY: ["--num-noise", str(min(MOST_NOISE, len(study.images("test"))))],
@@ -69,17 +71,22 @@ def agenda(
         DepthProbeResult.STUDY: fewer,
         PCASweepResult.STUDY: fewer,
     }
+    images = study.images_sha256()
     tasks = []
     for name in STUDIES:
         if name == TrainingCurvesResult.STUDY:
             tasks.append(_training_curves(study))
             continue
         task = Task(study=name, arguments=[*network, *options[name], *sizes.get(name, [])])
+        probed = name in (DepthProbeResult.STUDY, PCASweepResult.STUDY)
         same = {
             "weights_sha256": weights,
+            "transform": described["transform"],
+            "classes": described["classes"],
             "data": study.source.name,
             "left_out": len(study.source.left_out or ()) or None,
-            "classes_studied": list(few if name in (DepthProbeResult.STUDY, PCASweepResult.STUDY) else study.classes),
+            "classes_studied": list(few if probed else study.classes),
+            "images_sha256": replace(study, classes=tuple(few)).images_sha256() if probed else images,
             "seed": study.seed,
         }
         if name in (InversionResult.STUDY, InterpolationResult.STUDY) and not isinstance(

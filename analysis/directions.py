@@ -19,6 +19,7 @@ from torch.utils.data import Subset
 from irevnet.batches import batches
 from irevnet.images import LabelledImages
 from irevnet.model import IRevNet
+from irevnet.modules import as_input, device_of
 from irevnet.train import Track, no_progress
 
 SAMPLE_IMAGES, SAMPLE_BYTES = 1000, 2**30
@@ -106,10 +107,10 @@ def find_direction(
         first, second = data.classes.index(direction.first), data.classes.index(direction.second)
         rows = [row for row in rows if data.labels[row] in (first, second)]
     rows = rows[: min(SAMPLE_IMAGES, SAMPLE_BYTES // (4 * int(np.prod(size))))]
-    device = next(model.parameters()).device
+    device = device_of(model)
     points, labels = [], []
     for images, each in track(batches(Subset(data, rows), batch_size, workers=workers), "images for the direction"):
-        points.append(model.features(images.to(device), depth).flatten(1).float().cpu().numpy())
+        points.append(model.features(as_input(images, model), depth).flatten(1).float().cpu().numpy())
         labels.append(each.numpy())
     features = np.concatenate(points)
     if not np.isfinite(features).all():

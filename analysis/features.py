@@ -13,10 +13,13 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from analysis.layout import Layout, find_layouts, streams_of
 from analysis.store import FeatureStore
 from irevnet.batches import batches
+from irevnet.coupling import Coupling
 from irevnet.images import LabelledImages, Split
 from irevnet.lookup import find
+from irevnet.modules import as_input, in_eval_mode
 from irevnet.train import Track, no_progress
 
 LOGITS = "logits"
@@ -97,34 +100,24 @@ def _blocks_in(module: nn.Module, prefix: str, *, inside: bool) -> Iterator[tupl
             yield from _blocks_in(child, f"{full_name}.", inside=False)
 
 
-def spatial_mean(output: Tensor) -> Float[Tensor, "images channels"]:
-    """The mean over height and width of `(n, c, h, w)`, over the tokens of `(n, tokens, c)`, over nothing of `(n, c)`.
-
-    Raises `ValueError` for an output of another kind.
-    """
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    match shape:
-        case (_, _, _, _):
-            return output.mean(dim=(2, 3))
-        case (_, _, _):
-            return output.mean(dim=1)
-        case (_, _):
-            return output
-    raise ValueError(f"a layer's output is {shape}; expected (n, c, h, w), (n, tokens, c) or (n, c); name other layers")
-
-
 @contextmanager
-def _averages(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """Spatial averages of what the layers last put out, by name; two streams are put side by side."""
+def _averages(layers: Sequence[Layer], layouts: Mapping[str, Sequence[Layout]]) -> Iterator[dict[str, Tensor]]:
+    """Spatial averages of what the layers last put out, by name, as it was then; streams are put side by side."""
     means: dict[str, Tensor] = {}
-    last: list[tuple[Any, Tensor]] = []
+    last: list[tuple[Tensor, int, Tensor]] = []
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            known = {id(stream): mean for stream, mean in last}  # a block hands one of its streams on as it is
-            streams = output if isinstance(output, tuple) else (output,)
-            last[:] = [(s, known[id(s)] if id(s) in known else spatial_mean(s)) for s in streams]
-            means[name] = torch.cat([mean for _, mean in last], dim=1)
+            streams = streams_of(output, name)
+            # A block of an i-RevNet hands one of its streams on as it is, and changes none in place.
+            known = {id(stream): mean for stream, version, mean in last if version == stream._version}
+            reuse = known if isinstance(module, Coupling) else {}
+            found = [
+                (stream, stream._version, reuse[id(stream)] if id(stream) in reuse else layout.average(stream))
+                for stream, layout in zip(streams, layouts[name], strict=True)
+            ]
+            last[:] = found if isinstance(module, Coupling) else []
+            means[name] = torch.cat([mean for _, _, mean in found], dim=1)
 
         return hook
 
@@ -136,7 +129,7 @@ def _averages(layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     model: nn.Module,
     data: LabelledImages,
@@ -166,22 +159,21 @@ def extract(
         track: shows progress.
 
     Raises:
-        ValueError: features that are not finite, or a layer that the network passes more than once or never.
+        ValueError: features that are not finite, a layer that the network passes more than once or never, or one
+            whose layout cannot be told (`analysis.layout`).
     """
     store.begin(split, np.array(data.labels, dtype=np.int64))
     names = [*(layer.name for layer in layers), LOGITS]
     rows = _rows_to_fill(store.done(split, names), part, batch_size)
     if len(rows) == 0:
         return 0
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
+    layouts = find_layouts(model, {layer.name: layer.module for layer in layers}, data[int(rows[0])][0])
     writer, start, flushed = None, 0, time.monotonic()
     try:
-        with _averages(layers) as means:
+        with in_eval_mode(model), _averages(layers, layouts) as means:
             for images, _ in track(batches(Subset(data, rows.tolist()), batch_size, workers=workers), f"{split} set"):
                 means.clear()
-                means[LOGITS] = model(images.to(device, non_blocking=True))
+                means[LOGITS] = _check_logits(model(as_input(images, model)), len(images))
                 batch = rows[start : start + len(images)]
                 features = _to_arrays(means, names, split, batch)
                 if writer is None:
@@ -192,10 +184,16 @@ def extract(
                     writer.flush()
                     flushed = time.monotonic()
     finally:
-        model.train(training)
         if writer is not None:
             writer.close()
     return len(rows)
+
+
+def _check_logits(output: Any, images: int) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != images:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the network's output for {images} images is {found}; expected logits (images, classes)")
+    return output
 
 
 def _rows_to_fill(done: ndarray, part: tuple[int, int], batch_size: int) -> Int[ndarray, " rows"]:
@@ -211,8 +209,6 @@ def _to_arrays(
     means: Mapping[str, Tensor], names: Sequence[str], split: Split, rows: Int[ndarray, " images"]
 ) -> dict[str, Float[ndarray, "images _"]]:
     """The averages of a batch in float32, by one transfer from the device."""
-    if missing := [name for name in names if name not in means]:
-        raise ValueError(f"the network does not pass through {missing[0]}; name other layers")
     together = torch.cat([means[name].float() for name in names], dim=1).cpu().numpy()
     if not np.isfinite(together).all():
         broken = next(name for name in names if not means[name].isfinite().all())

@@ -19,6 +19,7 @@ from analysis.results import InversionResult
 from irevnet.batches import batches
 from irevnet.exact import Lattice
 from irevnet.model import IRevNet
+from irevnet.modules import as_input, device_of
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform
 
@@ -108,7 +109,7 @@ def invert(
         noise_errors, noise = _round_trips(network, noise_inputs, depth, num_shown)
     sample = _sample(data, num_images, generator)
     arithmetics, errors = _errors_by_depth(model, sample, depths, bits=bits, track=track)
-    few = sample[:AMPLIFIED].to(next(model.parameters()).device)
+    few = as_input(sample[:AMPLIFIED], model)
     magnified = _amplification_by_depth(model, few, depths, generator=generator, track=track)
     scale = _feature_norms(model, few, depths)
     return InversionResult(
@@ -158,7 +159,7 @@ class _Network:
 @contextmanager
 def in_arithmetic(model: IRevNet, name: str, bits: int) -> Iterator[_Network]:
     """A network in float32 made one in an arithmetic of that name, which is `EXACT` or one of torch's."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with tensor_float32() if name == "TF32" else true_float32():
         if name == EXACT:
             exact, lattice = model.exact(bits=bits), Lattice(bits)
@@ -205,7 +206,7 @@ def _errors_by_depth(
     model: IRevNet, sample: Tensor, depths: Sequence[int], *, bits: int, track: Track
 ) -> tuple[list[str], Float[ndarray, "arithmetics depths images"]]:
     """The names of all arithmetics that the device has, and the errors in each."""
-    device = next(model.parameters()).device.type
+    device = device_of(model).type
     names = [name for name in (*_DTYPES, EXACT) if name != "TF32" or device == "cuda"]
     errors = np.empty((len(names), len(depths), len(sample)))
     for row, name in enumerate(names):

@@ -23,6 +23,7 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from analysis.layout import images_dimension, shapes_of, streams_of
 from analysis.linear_map import LinearMap
 from analysis.products import true_float32
 from irevnet.coupling import Coupling, steps_of
@@ -81,28 +82,34 @@ def _plain_attention() -> Iterator[None]:
 
 
 def layer_function(model: nn.Module, module: nn.Module) -> Function:
-    """What a module of a network puts out for one image `(c, h, w)`; two streams are put side by side.
+    """What a module of a network puts out for one image `(c, h, w)`, as it puts it out; streams are put side by side.
 
-    The function raises `ValueError` if the network does not pass through the module, or that puts out no tensors.
+    Which dimension of the output is that of the images is found by showing the network two and three of them.
+
+    The function raises `ValueError` if the network does not pass through the module, or passes it more than once, or
+    that puts out no tensors, or has no dimension of images.
     """
+    layers = {"the layer": module}
+    dimensions: list[int] = []
 
     def function(image: Tensor) -> Tensor:
-        outputs: list[Any] = []
+        if not dimensions:
+            two, three = (shapes_of(model, layers, image.new_zeros(n, *image.shape)) for n in (2, 3))
+            dimensions.extend(
+                images_dimension("the layer", *each) for each in zip(two["the layer"], three["the layer"])
+            )
+        outputs: list[Tensor] = []
 
         def keep(_: nn.Module, inputs: tuple, output: Any) -> None:
-            outputs[:] = output if isinstance(output, tuple) else (output,)
+            # Copies, since a later layer may change the output in place.
+            outputs[:] = [stream.clone() for stream in streams_of(output, "the layer")]
 
         handle = module.register_forward_hook(keep)
         try:
             model(image[None])
         finally:
             handle.remove()
-        if not outputs:
-            raise ValueError("the network does not pass through the layer; name another one")
-        if not all(isinstance(output, Tensor) for output in outputs):
-            kinds = ", ".join(type(output).__name__ for output in outputs)
-            raise ValueError(f"the layer's output is {kinds}; expected a tensor, or streams; name another layer")
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1))[0]
+        return torch.cat([output.select(images, 0) for output, images in zip(outputs, dimensions)], dim=0)
 
     return function
 

@@ -26,7 +26,8 @@ from numpy.lib.format import open_memmap
 from irevnet.files import atomic_write, flush, is_unused, sweep, temporary_beside, write_json, writing
 from irevnet.untrusted import map_array, parse_json
 
-FORMAT = 1
+FORMAT = 2
+"""Features of format 1 may be of a layer's output after a later one had changed it, or of other images."""
 
 Manifest = Mapping[str, Any]
 """`"identity"`: what has to be the same for features to be the same; `"record"`: how they came to be."""

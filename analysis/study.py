@@ -12,22 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.contents import contents_sha256
 from analysis.cost import FOLDS
 from analysis.features import LOGITS, Layer, extract, network_layers
 from analysis.probes import NetworkFeatures, Recall
 from analysis.results import Result, check_folder
 from analysis.store import FeatureStore
-from irevnet.checkpoint import Checkpoint, describe, plain, read_checkpoint, weights_sha256
+from irevnet.checkpoint import (
+    CLASS_NAMES,
+    IMAGE_SIZE,
+    NORMALISATION,
+    Checkpoint,
+    describe,
+    plain,
+    read_checkpoint,
+    weights_sha256,
+)
 from irevnet.data import choose_classes, open_data
 from irevnet.distributed import choose_device
 from irevnet.files import write_text
 from irevnet.image_folder import OnError, read_left_out, save_left_out
-from irevnet.images import DataSource, LabelledImages, Split
+from irevnet.images import DataSource, LabelledImages, Split, is_imagenet
 from irevnet.lookup import names_apart
+from irevnet.modules import device_of
 from irevnet.provenance import provenance
 from irevnet.runs import find_checkpoint, results_folder, study_folder
 from irevnet.settings import read_settings
-from irevnet.torchvision_models import build_torchvision
+from irevnet.torchvision_models import TorchvisionConfig, build_torchvision
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform
 
@@ -82,6 +93,9 @@ class Study:
         classes: int | tuple[str, ...] | None = None,
         class_seed: int = 0,
         image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
         exact: bool = False,
         bits: int = 14,
         device: str = "auto",
@@ -104,7 +118,11 @@ class Study:
                 out of its data are left out here without being asked for.
             classes: how many classes to look at, or which.
             class_seed: of their draw.
-            image_size: height and width of the images shown to a network of torchvision.
+            image_size: height and width of the images shown to a network that does not say it: one of torchvision, or
+                of the authors' release.
+            mean: subtracted from each channel, in units of [0, 1], for a network that does not say it.
+            std: divides each channel after that.
+            class_names: what the outputs of the network stand for, in their order.
             exact: study the network in exact arithmetic, on a lattice of `bits` bits (`irevnet.exact`).
             bits: of that lattice.
             device: where to compute.
@@ -125,12 +143,12 @@ class Study:
         if foreign is None:
             path = find_checkpoint(None if ckpt is None else Path(ckpt))
             checkpoint = read_checkpoint(path)
-            if image_size is not None:
-                raise ValueError(f"{path} says how it takes its images; --image-size is for networks of torchvision")
             name = checkpoint.data if data is None else data
             if name == checkpoint.data:
                 reading["left_out"] = read_left_out(results_folder(path))
             source = open_data(name, **reading)
+            if image_size is not None:
+                checkpoint = _with_image_size(path, checkpoint, source, image_size)
         else:
             if data is None:
                 raise ValueError(f"{foreign} was trained by others; name the images to look at with --data")
@@ -139,6 +157,8 @@ class Study:
             checkpoint = _open_torchvision(foreign, source, path, image_size, seed=options.get("seed", 0))
         name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
         name = name.removeprefix(TORCHVISION).replace("/", "-")
+        checkpoint = _with_normalisation(name, checkpoint, mean, std)
+        checkpoint = _with_class_names(name, checkpoint, source, class_names)
         if exact:
             checkpoint = replace(checkpoint, model=checkpoint.irevnet.exact(bits=bits))
         checkpoint.model.to(choose_device(device))
@@ -156,7 +176,7 @@ class Study:
     @property
     def device(self) -> str:
         """Where the network is."""
-        return str(next(self.checkpoint.model.parameters()).device)
+        return str(device_of(self.checkpoint.model))
 
     @property
     def home(self) -> Path:
@@ -166,6 +186,11 @@ class Study:
     def images(self, split: Split, transform: InputTransform | None = None) -> LabelledImages:
         """A split of the data set, as inputs for this network; by another transform than its own, if one is given."""
         return self.source.images(split, transform or self.checkpoint.transform, classes=self.classes)
+
+    @property
+    def knows_its_classes(self) -> bool:
+        """Whether the network has an output for each of the classes looked at, as far as its outputs have names."""
+        return self._known_classes() is not None
 
     def with_network_labels(self, images: LabelledImages) -> LabelledImages | None:
         """The images with labels in the order of the network's logits; `None` if it does not know all their classes."""
@@ -178,14 +203,8 @@ class Study:
         return known if set(self.classes) <= set(known) else None
 
     def answers(self) -> tuple[str, ...]:
-        """What the network's logits stand for; their numbers, in brackets, where that is not known.
-
-        Weights that do not say what their classes are called are taken to know those of any data that has as many.
-        """
-        count = self.checkpoint.config.num_classes
-        if self.checkpoint.classes:
-            return self.checkpoint.classes
-        return self.source.classes if len(self.source.classes) == count else tuple(f"({n})" for n in range(count))
+        """What the network's logits stand for; their numbers, in brackets, where that is not known."""
+        return self.checkpoint.classes or tuple(f"({n})" for n in range(self.checkpoint.config.num_classes))
 
     def passes(self) -> dict[str, Any]:
         """How images go through the network: options that every function which shows it images takes."""
@@ -204,6 +223,11 @@ class Study:
 
         Raises `ValueError` if the folder for them holds those of other weights or images.
         """
+        record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
+        more = {"device": self.device, "left_out": self.source.left_out}
+        return FeatureStore(self._store_folder(), self.store_identity(), record=record | more)
+
+    def _store_folder(self) -> Path:
         folder = self.home / "features" if self.features_root is None else self.features_root / self.name
         data = re.sub(r"[^\w.-]+", "-", Path(self.source.name).name)
         if self.classes != self.source.classes:
@@ -212,9 +236,15 @@ class Study:
         if self.source.left_out:
             digest = hashlib.sha256(os.fsencode("\n".join(self.source.left_out))).hexdigest()[:8]
             data = f"{data}-without-{len(self.source.left_out)}-images-{digest}"
-        record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
-        more = {"device": self.device, "left_out": self.source.left_out}
-        return FeatureStore(folder / data, self.store_identity(), record=record | more)
+        return folder / data
+
+    def images_sha256(self) -> dict[str, str]:
+        """Identifies the images of each split by their contents."""
+        folder = self._store_folder()
+        return {
+            split: contents_sha256(self.images(split), folder / split / "contents.json", self.track)
+            for split in ("train", "test")
+        }
 
     def store_identity(self) -> dict[str, Any]:
         """What has to be the same for features to be the same."""
@@ -223,7 +253,7 @@ class Study:
             "weights_sha256": weights_sha256(self.checkpoint.model),
             **{key: described[key] for key in ("architecture", "config", "transform")},
             "classes": list(self.classes),
-            "images_sha256": {split: self.images(split).sha256() for split in ("train", "test")},
+            "images_sha256": self.images_sha256(),
         }
 
     def extract(self, store: FeatureStore, layers: Sequence[Layer], *, part: tuple[int, int] = (1, 1)) -> int:
@@ -275,6 +305,7 @@ class Study:
             "data": self.source.name,
             "left_out": len(self.source.left_out or ()) or None,
             "classes_studied": list(self.classes),
+            "images_sha256": self.images_sha256(),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
@@ -294,7 +325,53 @@ def _open_torchvision(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network, transform = build_torchvision(name.removeprefix(TORCHVISION), source, file=file, image_size=image_size)
-    return Checkpoint(model=network, transform=transform, data=source.name, classes=(), metrics={})
+    guessed = () if file is None else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
+    return Checkpoint(model=network, transform=transform, data=source.name, classes=(), metrics={}, guessed=guessed)
+
+
+def _without(checkpoint: Checkpoint, guess: str) -> tuple[str, ...]:
+    return tuple(each for each in checkpoint.guessed if each != guess)
+
+
+def _with_image_size(path: Path, checkpoint: Checkpoint, source: DataSource, size: int) -> Checkpoint:
+    """The network of a file that does not say how large its images are."""
+    if IMAGE_SIZE not in checkpoint.guessed:
+        height, width = checkpoint.transform.image_size
+        raise ValueError(f"{path} says that its images are {height} x {width}; leave --image-size out")
+    model = checkpoint.irevnet
+    model.config = replace(model.config, input_shape=(model.config.input_shape[0], size, size))
+    resize = source.transform(image_size=size).resize
+    transform = replace(checkpoint.transform, image_size=(size, size), resize=resize)
+    return replace(checkpoint, transform=transform, guessed=_without(checkpoint, IMAGE_SIZE))
+
+
+def _with_normalisation(
+    name: str, checkpoint: Checkpoint, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Checkpoint:
+    """The network with another mean and deviation of its input, if it does not say them."""
+    if mean is None and std is None:
+        return checkpoint
+    if mean is None or std is None:
+        raise ValueError("--mean and --std belong together; give both, in units of [0, 1]")
+    if NORMALISATION not in checkpoint.guessed and not isinstance(checkpoint.config, TorchvisionConfig):
+        raise ValueError(f"{name} says by what its images are normalised; leave --mean and --std out")
+    transform = replace(checkpoint.transform, mean=tuple(mean), std=tuple(std))
+    return replace(checkpoint, transform=transform, guessed=_without(checkpoint, NORMALISATION))
+
+
+def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:
+    """The network with these names for its outputs; without any, those of ImageNet's folders, if the data are these."""
+    outputs = checkpoint.config.num_classes
+    if names is None:
+        if checkpoint.classes or outputs != len(source.classes) or not is_imagenet(source.classes):
+            return checkpoint
+        guessed = (*checkpoint.guessed, CLASS_NAMES)
+        return replace(checkpoint, classes=tuple(sorted(source.classes)), guessed=guessed)
+    if len(names) != outputs:
+        raise ValueError(f"--class-names lists {len(names)} names, but {name} has {outputs} outputs; list one for each")
+    if repeated := sorted({each for each in names if list(names).count(each) > 1}):
+        raise ValueError(f"--class-names lists {repeated[0]!r} more than once; tell the outputs apart")
+    return replace(checkpoint, classes=tuple(names))
 
 
 def check_comparable(studies: Sequence[Study]) -> None:

@@ -12,6 +12,7 @@ from analysis.endpoints import Endpoints, draw_images, draw_pairs, read_files, r
 from analysis.interpolation import Lines, along, between, follow, grid
 from analysis.results import InterpolationResult
 from analysis.study import Study
+from irevnet.modules import as_input
 from irevnet.transforms import InputTransform
 
 
@@ -120,7 +121,7 @@ def _lines(
 ) -> Callable[[int], Lines]:
     """The lines at a depth."""
     model = study.checkpoint.irevnet
-    inputs = ends.inputs.to(study.device)
+    inputs = as_input(ends.inputs, model)
     if goal is None and inputs.shape[1] == 4:
         return lambda depth: grid(model, inputs[0], rows, depth)
     if goal is None:

@@ -7,14 +7,17 @@ is made before its weights are known to be in the file.
 
 import dataclasses
 import hashlib
+import os
 import pickle
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,18 +38,23 @@ class Checkpoint:
     """A trained network and what is needed to use it.
 
     Attributes:
-        model: the network, in eval mode on the CPU.
+        model: the network, in eval mode on the CPU; without what `torch.compile` and DataParallel wrap around it.
         transform: from an image to its input.
         data: name of the data set it was trained on.
         classes: class names, in the order of the logits; empty where they are not known.
-        metrics: what was measured when it was saved, such as epoch and accuracy.
+        metrics: what was measured when it was saved, such as epoch and accuracy: numbers, of Python, NumPy or torch.
+        guessed: which of these its file does not say, and are guessed: some of `GUESSES`.
     """
 
     model: nn.Module
     transform: InputTransform
     data: str
     classes: tuple[str, ...]
-    metrics: Mapping[str, int | float]
+    metrics: Mapping[str, Any]
+    guessed: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "model", unwrapped(self.model))
 
     @property
     def config(self) -> Any:
@@ -61,25 +69,87 @@ class Checkpoint:
         return self.model
 
 
+IMAGE_SIZE, NORMALISATION, CLASS_NAMES = "image size", "mean and std", "class names"
+GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
+"""What may have to be guessed of a network that others trained."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where `torch.compile`, DataParallel or DistributedDataParallel wrap one."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
-    """Writes a checkpoint atomically: a whole file, or the earlier one.
+    """Writes a checkpoint atomically: a whole file that `read_checkpoint` reads, or the earlier one.
 
     With the state of the training, from which `read_training_state` lets it go on; without it, weights alone.
+
+    Raises `ValueError` for what could not be read again as it is: a network with other layers than its config says, or
+    of another class; weights that are not finite; metrics that are no numbers; a state of other than plain values and
+    tensors.
     """
+    _check_architecture(path, checkpoint.model)
+    weights = checkpoint.model.state_dict()
+    if broken := _first_not_finite(weights):
+        raise ValueError(f"{path} cannot hold weights that are not finite, the first of them in {broken}")
     content = {
         "format": _FORMAT,
         "version": _VERSION,
-        "state_dict": checkpoint.model.state_dict(),
+        "state_dict": weights,
         "training": training,
         **plain(checkpoint),
     }
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # of a full disk torch says that a position is unexpected
+                    raise error.__context__ from error
+                raise
         try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # of a full disk torch says that a position is unexpected
-                raise error.__context__ from error
-            raise
+            _parse_own(_load(temporary, mmap=True))
+        except (KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path} would not be read again: {_first_line(error)}; give plain numbers, text and tensors"
+            ) from error
+
+
+def _check_architecture(path: Path, model: nn.Module) -> None:
+    """Raises `ValueError` unless a network of its config has the same modules, which a file of weights does not say."""
+    name = type(model).__name__
+    config = getattr(model, "config", None)
+    if ARCHITECTURES.get(name) is not type(config) or not type(model).__module__.startswith("irevnet."):
+        raise ValueError(
+            f"{path} cannot hold a {name}, of which no config makes another; save its state_dict() with torch.save"
+        )
+    with torch.device("meta"):
+        expected = build_network(cast(Config, config))
+    for (key, mine), (other, theirs) in zip_longest(
+        model.named_modules(), expected.named_modules(), fillvalue=("", None)
+    ):
+        same = key == other and isinstance(mine, nn.Module) and isinstance(theirs, nn.Module)
+        kinds = [nn.BatchNorm2d if type(each) is nn.SyncBatchNorm else type(each) for each in (mine, theirs)]
+        if not (same and kinds[0] is kinds[1] and mine.extra_repr() == theirs.extra_repr()):  # type: ignore[union-attr]
+            found, wanted = (_first_line_of(each) if each is not None else "nothing" for each in (mine, theirs))
+            raise ValueError(
+                f"{path} cannot hold this {name}: its {key or other} is {found}, and a network of its config has "
+                f"{wanted} there; save its state_dict() with torch.save"
+            )
+    try:
+        check_shapes(expected, model.state_dict())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot hold this {name}: {error}; save its state_dict() with torch.save") from error
+
+
+def _first_line_of(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
 
 
 def load_checkpoint(path: str | Path) -> Network:
@@ -104,7 +174,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if weights:
         config, weights, transform = read_released(path, weights)
         model = _build(path, config, weights)
-        return Checkpoint(model=model, transform=transform, data="imagenet", classes=(), metrics={})
+        guessed = IMAGE_SIZE, NORMALISATION
+        return Checkpoint(model=model, transform=transform, data="imagenet", classes=(), metrics={}, guessed=guessed)
     keys = sorted(key for key in content if isinstance(key, str))
     raise ValueError(
         f"{path} is no checkpoint of a known layout: it has the keys {keys[:5]}; expected one "
@@ -158,26 +229,55 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All of a checkpoint but its weights, as plain values."""
+    """All of a checkpoint but its weights, as plain values.
+
+    Numbers of NumPy and tensors of one number become Python's. Raises `ValueError` for what is neither plain nor such.
+    """
     return {
         "architecture": type(checkpoint.model).__name__,
-        "config": dataclasses.asdict(checkpoint.config),
-        "transform": dataclasses.asdict(checkpoint.transform),
-        "data": checkpoint.data,
-        "classes": list(checkpoint.classes),
-        "metrics": dict(checkpoint.metrics),
+        "config": _plain("config", dataclasses.asdict(checkpoint.config)),
+        "transform": _plain("transform", dataclasses.asdict(checkpoint.transform)),
+        "data": _plain("data", checkpoint.data),
+        "classes": list(_plain("classes", tuple(checkpoint.classes))),
+        "metrics": _plain("metrics", dict(checkpoint.metrics)),
+        "guessed": list(checkpoint.guessed),
     }
+
+
+def _plain(name: str, value: Any) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str(value)
+        case os.PathLike():
+            return os.fspath(value)
+        case int() | float():
+            return int(value) if isinstance(value, int) else float(value)
+        case np.generic() | np.ndarray() | Tensor() if np.prod(value.shape) == 1:
+            return _plain(name, value.item())
+        case dict():
+            return {_plain(f"a name in {name}", key): _plain(f"{name}[{key!r}]", each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(_plain(f"{name}[{index}]", each) for index, each in enumerate(value))
+    raise ValueError(f"{name} is {brief(value)}, a {type(value).__name__}; expected numbers, text, or lists of them")
+
+
+def _load(path: Path, *, mmap: bool = False) -> Any:
+    """The content of a file of tensors, by no code of the file; mapped into memory, if that is to be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused
+        check_tensors(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    _check_content(content, room=path.stat().st_size)
+    return content
 
 
 def _read_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused below
-            check_tensors(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        _check_content(content, room=path.stat().st_size)
+        content = _load(path)
     except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
         if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
             raise ValueError(
@@ -233,6 +333,7 @@ class _Content(TypedDict):
     data: str
     classes: list[str]
     metrics: dict[str, int | float]
+    guessed: NotRequired[list[str]]
 
 
 def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
@@ -242,19 +343,24 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
             "read it with the one that wrote it"
         )
     try:
-        config = build(ARCHITECTURES[content["architecture"]], content["config"])
-        transform = build(InputTransform, content["transform"])
-        if not fits(content, _Content):
-            raise ValueError("its data, classes or metrics are not text, a list of names, and numbers by name")
-        data, classes, metrics = content["data"], tuple(content["classes"]), content["metrics"]
-        if len(classes) not in (0, config.num_classes):
-            raise ValueError(f"it names {len(classes)} classes, and its network tells {config.num_classes} apart")
+        config, rest = _parse_own(content)
         weights = content["state_dict"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
-    return Checkpoint(
-        model=_build(path, config, weights), transform=transform, data=data, classes=classes, metrics=metrics
-    )
+    return Checkpoint(model=_build(path, config, weights), **rest)
+
+
+def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """The config in a checkpoint of this toolkit, and the fields of `Checkpoint` but the model."""
+    config = build(ARCHITECTURES[content["architecture"]], content["config"])
+    transform = build(InputTransform, content["transform"])
+    if not fits(content, _Content):
+        raise ValueError("its data, classes or metrics are not text, a list of names, and numbers by name")
+    classes, guessed = tuple(content["classes"]), tuple(content.get("guessed", ()))
+    if len(classes) not in (0, config.num_classes):
+        raise ValueError(f"it lists {len(classes)} class names, but its network has {config.num_classes} outputs")
+    rest = {"transform": transform, "data": content["data"], "classes": classes, "metrics": content["metrics"]}
+    return config, {**rest, "guessed": guessed}
 
 
 def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
@@ -265,7 +371,8 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
         with torch.device("meta"):
             model = build_network(config)
         check_shapes(model, weights)
-        model.to_empty(device="cpu").load_state_dict(weights)
+        own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        model.load_state_dict(own, assign=True)  # in the precision that they have
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
     _check_finite(path, weights)
@@ -275,7 +382,8 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
 def check_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Raises `ValueError` unless the weights of a network, which may be on the meta device, have these names and
     shapes."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise ValueError(f"{name} is missing")
@@ -283,13 +391,19 @@ def check_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{brief(name)} belongs to no part of it")
         if tuple(weights[name].shape) != expected[name]:
             raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}; expected {expected[name]}")
+        if weights[name].is_floating_point() != state[name].is_floating_point():
+            raise ValueError(f"{name} is {weights[name].dtype}; expected such as {state[name].dtype}")
 
 
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None):
+    if broken := _first_not_finite(weights):
         raise ValueError(
             f"the weights of {path} are not finite, the first of them in {broken}; give another checkpoint"
         )
+
+
+def _first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
 
 
 def _first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from irevnet.exact import Lattice
 from irevnet.files import atomic_write
 from irevnet.lookup import names_apart
 from irevnet.model import IRevNet
+from irevnet.modules import device_of
 from irevnet.train import Track, no_progress
 from irevnet.transforms import InputTransform, read_image
 from irevnet.untrusted import Arrays, brief, build, open_arrays, parse_json
@@ -214,7 +215,7 @@ def _look_at(path: Path, name: str, transform: InputTransform) -> EncodedImage:
 def _to_features(
     model: IRevNet, transform: InputTransform, pixels: UInt8[Tensor, "c h w"], depth: int
 ) -> Int32[ndarray, "channels height width"]:
-    device, stride = next(model.parameters()).device, model.config.total_stride
+    device, stride = device_of(model), model.config.total_stride
     inputs = transform.normalise(transform.to_channels(pixels.double() / 255))[None]
     below, right = (-size % stride for size in inputs.shape[2:])
     phi = model.features(pad(inputs, (0, right, 0, below), mode="replicate").to(device), depth)
@@ -225,7 +226,7 @@ def _to_pixels(
     model: IRevNet, transform: InputTransform, units: Tensor, entry: EncodedImage, depth: int
 ) -> UInt8[ndarray, "..."]:
     """The image of these features as Pillow takes it: `(h, w)` if it is grey, else `(h, w, 3)`."""
-    phi = units.to(next(model.parameters()).device).double() * _lattice(model).spacing
+    phi = units.to(device_of(model)).double() * _lattice(model).spacing
     pixels = transform.to_pixels(model.inverse(phi[None], depth)[0])
     pixels = pixels[: entry.channels, : entry.height, : entry.width].permute(1, 2, 0)
     pixels = (255 * pixels).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -89,6 +89,9 @@ class Coupling(nn.Module):
         """(S x~, S x + F x~), where `moved` is F x~."""
         return both(self.squeeze(x_tilde), self.squeeze(x) + moved)
 
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, squeeze_order={self.squeeze_order!r}"
+
     def inverse(self, y: Stream, y_tilde: Stream) -> tuple[Tensor, Tensor]:
         x_tilde = self.unsqueeze(y)
         x = self.unsqueeze(y_tilde - self.bottleneck(x_tilde))

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from irevnet.lookup import find
+from irevnet.progress import Track, no_progress
 from irevnet.transforms import InputTransform, Normalisation, read_image
 
 Split = Literal["train", "test"]
@@ -35,6 +38,18 @@ class ImageFiles:
             ) from error
         except ValueError as error:
             raise ValueError(f"{error}{LEAVE_OUT}") from error
+
+
+READERS = 8
+"""Files that are read at a time."""
+
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a file's times tell another writing from the last one, on any file system."""
+
+
+def _file_sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 LEAVE_OUT = ", or leave all such out with --on-error skip"
@@ -83,15 +98,40 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         labels = [classes.index(name) for name in self.classes]
         return LabelledImages(self.images, [labels[label] for label in self.labels], classes, self.transform)
 
-    def sha256(self) -> str:
-        """Identifies the images and their order: by their pixels or, of files, by class, name and size."""
+    def sha256(self, track: Track = no_progress) -> str:
+        """Identifies the images and their order: by their pixels or, of files, by class, name and content.
+
+        Files are read once, several at a time; `track` shows how far that is.
+
+        Raises `OSError`, naming it, for a file that cannot be read.
+        """
         digest = hashlib.sha256()
         if isinstance(self.images, ImageFiles):
-            for path, label in zip(self.images.paths, self.labels):
-                digest.update(os.fsencode(f"{self.classes[label]}/{Path(path).name} {os.path.getsize(path)}\n"))
+            with ThreadPoolExecutor(READERS) as readers:
+                contents = track(readers.map(_file_sha256, self.images.paths), "reading every image")
+                for path, label, content in zip(self.images.paths, self.labels, contents):
+                    digest.update(os.fsencode(f"{self.classes[label]}/{Path(path).name} {content}\n"))
         else:
             digest.update(f"{tuple(self.images.shape)} {list(self.labels)}\n".encode())
             digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def signature(self) -> str | None:
+        """What cannot stay the same where a file is written to: sizes, and the times and places that a file system
+        keeps. `None` where there are no files, or some have been written to within the last seconds, so that they could
+        be written to again without a trace.
+        """
+        if not isinstance(self.images, ImageFiles):
+            return None
+        digest, now = hashlib.sha256(), time.time_ns()
+        for path, label in zip(self.images.paths, self.labels):
+            found = os.stat(path)
+            if max(found.st_ctime_ns, found.st_mtime_ns) > now - SETTLED:
+                return None
+            place = (
+                f"{self.classes[label]} {path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n"
+            )
+            digest.update(os.fsencode(place))
         return digest.hexdigest()
 
     def pixels(self, index: int) -> Tensor:
@@ -161,3 +201,12 @@ class DataSource:
 
 IMAGENET_SIZE = (224, 224)
 """What images of various sizes are resized to unless another size is asked for."""
+
+_IMAGENET_SYNSETS = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+"""SHA-256 of the 1,000 WordNet numbers of ILSVRC 2012, sorted, a line each: the order of the outputs of networks that
+were trained on it."""
+
+
+def is_imagenet(classes: Sequence[str]) -> bool:
+    """Whether these are the names of the folders of ILSVRC 2012's classes."""
+    return hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest() == _IMAGENET_SYNSETS

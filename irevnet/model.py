@@ -212,7 +212,8 @@ class IRevNet(nn.Module):
     def _check_reconstruction(self) -> None:
         """Warns, once, where back-propagation rebuilt something else than it had been given."""
         error = self.reconstruction_error
-        if error is not None and not self._warned and not error <= MAX_RECONSTRUCTION_ERROR:
+        known = type(error) is Tensor  # and no fake one, which has a shape alone
+        if known and not self._warned and not error <= MAX_RECONSTRUCTION_ERROR:
             self._warned = True
             warnings.warn(
                 f"reversible back-propagation rebuilt its input with a relative error of {error.item():.1e}, above "

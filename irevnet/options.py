@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from irevnet.terminal import Classes, File, Floats, Names, Numbers, deterministic
+from irevnet.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
 
 ckpt_option = click.option(
     "--ckpt",
@@ -84,11 +84,6 @@ solver_option = click.option(
 )
 
 
-def _be_deterministic(ctx: click.Context, option: click.Parameter, given: bool) -> None:
-    if given:
-        ctx.with_resource(deterministic())  # until the command is done
-
-
 def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options, or groups of them, as one decorator; --help lists them in this order."""
 
@@ -98,6 +93,33 @@ def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., 
         return command
 
     return decorate
+
+
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Images are N x N, for a network that does not say so: one of torchvision, or of the authors' release.",
+)
+guess_options = _group(
+    click.option(
+        "--mean",
+        type=Floats("means", "0.49,0.48,0.45"),
+        help="With --std: what is subtracted from each channel, in units of [0, 1], where the network does not say it.",
+    ),
+    click.option("--std", type=Floats("deviations", "0.2,0.2,0.2"), help="What then divides each channel."),
+    click.option(
+        "--class-names",
+        type=ClassNames(),
+        metavar="FILE",
+        help="A file of class names, one a line, in the order of the network's outputs, where it does not say them.",
+    ),
+)
+"""What the files of others do not say of a network: guessed or unknown, unless it is given."""
+
+
+def _be_deterministic(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        ctx.with_resource(deterministic())  # until the command is done
 
 
 device_option = _group(
@@ -132,7 +154,7 @@ pass_options = _group(device_option, batch_size_option, workers_option, json_opt
 codec_options = _group(ckpt_option, device_option, json_option)
 """Of what turns images into features, or back."""
 
-study_options = _group(ckpt_option, data_options, out_option, seed_option, pass_options)
+study_options = _group(ckpt_option, guess_options, data_options, out_option, seed_option, pass_options)
 """Of the studies of one network."""
 
 compared_options = _group(
@@ -145,7 +167,8 @@ compared_options = _group(
         "compare.  [default: the newest run under runs/]",
     ),
     click.option("--model", metavar="torchvision:NAME", help="The network of torchvision whose weights --ckpt has."),
-    click.option("--image-size", type=click.IntRange(min=1), help="Images for one of torchvision are N x N."),
+    image_size_option,
+    guess_options,
 )
 """Which networks, for the studies of several."""
 

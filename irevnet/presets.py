@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,7 @@ from irevnet.baselines import ResNet, RevNet
 from irevnet.config import Config, IRevNetConfig, ResNetConfig, RevNetConfig
 from irevnet.lookup import find
 from irevnet.model import IRevNet
+from irevnet.modules import as_input, device_of, in_eval_mode
 
 Network = IRevNet | RevNet | ResNet
 
@@ -145,9 +148,9 @@ def preset_config(
     config, _ = find("model", name, _PRESETS)
     c, h, w = config.input_shape
     if image_size is not None:
-        h, w = (image_size, image_size) if isinstance(image_size, int) else image_size
-    shape = (c if in_channels is None else in_channels, h, w)
-    classes = config.num_classes if num_classes is None else num_classes
+        h, w = map(operator.index, image_size if isinstance(image_size, Sequence) else (image_size, image_size))
+    shape = (c if in_channels is None else operator.index(in_channels), h, w)
+    classes = config.num_classes if num_classes is None else operator.index(num_classes)
     if name == "irevnet-small":  # the only preset whose stages follow from the image
         return small_config(shape, classes)
     return dataclasses.replace(config, input_shape=shape, num_classes=classes)
@@ -220,9 +223,6 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> 
 
     Leaves out batch normalisation, additions and pooling, as is the custom.
     """
-    device = next(model.parameters()).device
-    training = model.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(1, *input_shape, device=device))
-    model.train(training)
+    with in_eval_mode(model), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(as_input(torch.empty(1, *input_shape, device=device_of(model)), model))
     return counter.get_total_flops() // 2  # torch counts a multiply and an add as two operations

@@ -7,7 +7,7 @@ entries k count batch normalisations, ReLUs, convolutions and one dropout in the
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +19,15 @@ from irevnet.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET
 from irevnet.untrusted import brief
 
 _PRESETS = ("irevnet-b-released", "irevnet-b", "irevnet-a", "irevnet-cifar")
+LARGEST_STRIDE_AT_32 = 8
+"""Networks that leave at least 4 x 4 positions of an image of 32 x 32 are taken to be for such images."""
 _BLOCK_KEY = re.compile(r"stack\.(\d+)\.bottleneck_block\.(\d+)\.(\w+)")
 
 
 def read_released(path: Path, state: Mapping[str, Tensor]) -> tuple[IRevNetConfig, dict[str, Tensor], InputTransform]:
     """The config that the tensors belong to, the weights under this toolkit's names, and the input transform.
+
+    The image size, and by what images are normalised, no tensor tells: both are guessed from the architecture.
 
     Raises `ValueError` if the tensors are not those of an i-RevNet.
     """
@@ -44,13 +48,14 @@ def _recognise(state: Mapping[str, Tensor]) -> IRevNetConfig:
     for key, tensor in state.items():
         if (match := _BLOCK_KEY.match(key)) and tensor.ndim == 4:
             convolutions.setdefault(int(match[1]), []).append(tensor.shape)
-    blocks, strides = [], []
+    blocks, strides, widths = [], [], []
     for block in range(len(convolutions)):
         first, _, last = convolutions[block]
         stride = math.isqrt(last[0] // first[1])
         if block == 0 or stride > 1:
             blocks.append(0)
             strides.append(stride)
+            widths.append((last[0], first[0]))
         blocks[-1] += 1
     if not blocks:
         raise ValueError("no bottleneck blocks")
@@ -59,7 +64,7 @@ def _recognise(state: Mapping[str, Tensor]) -> IRevNetConfig:
         "blocks": tuple(blocks),
         "strides": tuple(strides),
         "kernel_sizes": (first[2], second[2], last[2]),
-        "bottleneck_ratio": last[0] / first[0],
+        "bottleneck_ratio": _ratio(widths),
     }
     streams, num_classes = first[1], state["linear.weight"].shape[0]
     for name in _PRESETS:
@@ -70,9 +75,17 @@ def _recognise(state: Mapping[str, Tensor]) -> IRevNetConfig:
     squeeze = math.isqrt(2 * streams // 3)
     if 3 * squeeze**2 != 2 * streams:
         raise ValueError(f"no squeeze of an RGB image has two streams of {streams} channels")
-    return IRevNetConfig(
-        input_shape=(3, *IMAGENET_TRANSFORM.image_size), num_classes=num_classes, initial_squeeze=squeeze, **seen
-    )
+    total_stride = squeeze * math.prod(strides)
+    size = IMAGENET_TRANSFORM.image_size[0] if total_stride > LARGEST_STRIDE_AT_32 else 32
+    return IRevNetConfig(input_shape=(3, size, size), num_classes=num_classes, initial_squeeze=squeeze, **seen)
+
+
+def _ratio(widths: Sequence[tuple[int, int]]) -> float | tuple[float, ...]:
+    """The channels that bottlenecks put out over those inside, of each stage: the release's 4, which it rounds down, if
+    that can be."""
+    if all(max(1, out // 4) == inside for out, inside in widths):
+        return 4.0
+    return tuple(out / inside for out, inside in widths)
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +100,7 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _transform(config: IRevNetConfig) -> InputTransform:
-    """The release's normalisation: ImageNet's or, for the 32 x 32 network, that of CIFAR-10 or CIFAR-100."""
+    """The release's normalisation: ImageNet's or, for 32 x 32, that of CIFAR-100 for 100 classes, else of CIFAR-10."""
     if config.input_shape[1:] == IMAGENET_TRANSFORM.image_size:
         return IMAGENET_TRANSFORM
     mean, std = CIFAR100_STATISTICS if config.num_classes == 100 else CIFAR10_STATISTICS

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import module as torch_hooks
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import get_device_states, set_device_states
@@ -296,6 +297,8 @@ class _Source:
 
 def _sources(attributes: Sequence[Mapping[str, Any]], like: Tensor, *, everywhere: bool) -> list[_Source]:
     """torch's generators and, where others' code may draw from them, Python's, NumPy's and those that modules hold."""
+    if isinstance(like, FakeTensor):  # which have shapes alone: nothing is drawn
+        return []
     sources = [_Source(lambda: _bytes(torch.get_rng_state()), lambda state: torch.set_rng_state(_tensor(state)))]
     if like.device.type not in ("cpu", "meta"):
         sources.append(

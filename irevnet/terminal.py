@@ -291,13 +291,27 @@ class Classes(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[str, ...]:
         if re.fullmatch(r"\d{1,9}", value):
             return int(value)
-        try:
-            if not Path(value).is_file():
-                self.fail(f"{value!r} is neither a number nor a file; expected one with a class name a line")
-            lines = Path(value).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            self.fail(f"{value} cannot be read: {error}; expected a text with a class name a line")
-        return tuple(line.strip() for line in lines if line.strip())
+        return _read_names(self, value, "neither a number nor a file")
+
+
+class ClassNames(click.ParamType):
+    """A file with the names of classes."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return _read_names(self, value, "no file")
+
+
+def _read_names(kind: click.ParamType, file: str, otherwise: str) -> tuple[str, ...]:
+    """The lines of a file; fails, saying what it is otherwise, if there is none."""
+    try:
+        if not Path(file).is_file():
+            kind.fail(f"{file!r} is {otherwise}; expected one with a class name a line")
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        kind.fail(f"{file} cannot be read: {error}; expected a text with a class name a line")
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import torch
 import torchvision.models
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
-from torchvision.models.swin_transformer import SwinTransformer
 
 from irevnet.checkpoint import check_shapes, read_weights
 from irevnet.images import DataSource
@@ -56,8 +55,6 @@ def build_torchvision(
         raise ValueError(f"torchvision:{name}/{which} names weights and {file} holds others; give one of them")
     weights = find(f"set of weights of {name}", which, get_model_weights(name).__members__) if which else None
     model = _with_weights_of(name, file) if file else _with_weights(name, weights)
-    if isinstance(model, SwinTransformer):
-        raise ValueError(f"{name} keeps its channels last, unlike all others; its features cannot be averaged yet")
     *_, last = model.state_dict().values()
     model.config = TorchvisionConfig(  # type: ignore[assignment]
         name=name, weights=str(file) if file else weights and weights.name, num_classes=len(last)

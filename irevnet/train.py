@@ -16,6 +16,7 @@ from irevnet import distributed
 from irevnet.batches import batches, training_batches
 from irevnet.images import LabelledImages
 from irevnet.model import MAX_RECONSTRUCTION_ERROR, IRevNet
+from irevnet.modules import as_input, device_of, in_eval_mode
 from irevnet.progress import Track, no_progress
 from irevnet.recipes import TrainConfig
 
@@ -67,25 +68,22 @@ def evaluate(
 
     Raises `FloatingPointError` for logits that are not finite.
     """
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     loss, top1, top5, count = 0.0, 0, 0, 0
     loader = batches(data, batch_size, part=distributed.part(), workers=workers)
     for images, labels in track(loader, "evaluating"):
-        labels = labels.to(device)
-        logits = model(images.to(device))
+        with in_eval_mode(model):
+            logits = model(as_input(images, model))
+        labels = labels.to(logits.device)
         if not logits.isfinite().all():
             row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
             raise FloatingPointError(
                 f"the logits of image {row} are not finite; the network's weights or its input are broken"
             )
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        loss += nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         top1 += int(ranked[:, 0].sum())
         top5 += int(ranked.sum())
         count += len(labels)
-    model.train(training)
     loss, top1, top5, count = distributed.total(loss, top1, top5, count)
     return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=int(count))
 
@@ -163,7 +161,7 @@ class Training:
         self._seed = seed
         self._workers = workers
         self._track = track
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self._layout = torch.channels_last if config.channels_last else torch.preserve_format
         model.to(memory_format=self._layout)
         forward = _shared(model, self.device, sync_bn=config.sync_bn)
@@ -213,7 +211,8 @@ class Training:
         rate = config.rate(self.step, self.num_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self.model.train()
+        if not self.model.training:  # parts of a network in train mode may be frozen in eval mode
+            self.model.train()
         logits = self._logits(images.to(self.device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels)
         correct = (logits.argmax(dim=1) == labels).sum()

@@ -410,17 +410,6 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "depth of pca": Case(
             "irevnet-analyze pca --depth 13", "the depths asked for go from 13 to 13; this network has blocks 1 to 12"
         ),
-        "output": Case(
-            "irevnet-analyze features --layers encoder.layers.encoder_layer_0.self_attention --ckpt "
-            "torchvision:vit_b_32 --data digits -b 1",
-            "a layer's output is NoneType; expected (n, c, h, w), (n, tokens, c) or (n, c); name other layers",
-            leaves=("vit_b_32-analysis/*",),
-        ),
-        "not passed": Case(
-            "irevnet-analyze features --layers blocks",
-            "the network does not pass through blocks; name other layers",
-            leaves=(STORE,),
-        ),
         "not finite": Case(
             "irevnet-analyze depth-probe --ckpt huge.pt --depths 12",
             "the features of block-12 are not finite, at first of train image 0; the network's weights or its input "
@@ -435,14 +424,30 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "too large for float32: choose another depth, or compute with --exact",
         ),
     },
-    "analysis/jacobian.py": {
+    "analysis/layout.py": {
         "not passed": Case(
-            "irevnet-analyze spectrum --layers blocks", "the network does not pass through the layer; name another one"
+            "irevnet-analyze features --layers blocks",
+            "the network does not pass through blocks; name other layers",
+            leaves=(STORE,),
+        ),
+        "not passed, of a spectrum": Case(
+            "irevnet-analyze spectrum --layers blocks", "the network does not pass through the layer; name other layers"
+        ),
+        "passed again": Case(
+            "irevnet-analyze features --layers layer1.0.relu --ckpt torchvision:resnet18 --data digits --image-size 32",
+            "the network passes through layer1.0.relu more than once; name other layers",
+            leaves=("resnet18-analysis/*",),
         ),
         "output": Case(
             "irevnet-analyze spectrum --layers encoder.layers.encoder_layer_0.self_attention --ckpt "
             "torchvision:vit_b_32 --data digits --num-images 1",
-            "the layer's output is Tensor, NoneType; expected a tensor, or streams; name another layer",
+            "the output of the layer is NoneType; expected tensors; name other layers",
+        ),
+        "layout": Case(
+            "irevnet-analyze features --layers encoder.dropout --ckpt torchvision:vit_b_32 --data digits",
+            "the output of encoder.dropout has the shape (2, 50, 768) for 2 images, which does not tell its channels "
+            "from its places; expected such as (n, c, h, w), (n, h, w, c), (n, tokens, c) or (n, c); name other layers",
+            leaves=("vit_b_32-analysis/*",),
         ),
     },
     "analysis/lanczos.py": {
@@ -723,7 +728,23 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "image size": Case(
             "irevnet-analyze pca --image-size 16",
-            "runs/first/last.pt says how it takes its images; --image-size is for networks of torchvision",
+            "runs/first/last.pt says that its images are 8 x 8; leave --image-size out",
+        ),
+        "mean alone": Case(
+            "irevnet-analyze pca --mean 0.5", "--mean and --std belong together; give both, in units of [0, 1]"
+        ),
+        "normalised": Case(
+            "irevnet evaluate --mean 0.5 --std 0.5",
+            "first says by what its images are normalised; leave --mean and --std out",
+        ),
+        "few names": Case(
+            "irevnet evaluate --class-names names.txt",
+            "--class-names lists 2 names, but first has 10 outputs; list one for each",
+        ),
+        "names again": Case(
+            "irevnet evaluate --class-names ten.txt",
+            "--class-names lists 'seven' more than once; tell the outputs apart",
+            text("ten.txt", "seven\n" * 10),
         ),
         "no data": Case(
             "irevnet-analyze features --ckpt torchvision:resnet18",
@@ -806,6 +827,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "other classes": Case(
             "irevnet evaluate --ckpt resnet.pt",
             "resnet.pt tells 3 classes apart, digits has 10, and they are not the same; evaluate it on its own classes",
+        ),
+        "no class names": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "odd.pt does not say what its 10 outputs are; list the class names in the order of the outputs in a file, "
+            "and give it by --class-names",
+            odd(classes=[]),
         ),
         "resumed elsewhere": Case(
             "irevnet train --resume runs/first --out new",
@@ -898,6 +925,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "the weights of odd.pt do not fit its architecture: 'head.more' belongs to no part of it",
             odd(state_dict={"head.more": torch.zeros(3)}),
         ),
+        "integers": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: head.classifier.bias is torch.int64; expected such as "
+            "torch.float32",
+            odd(state_dict={"head.classifier.bias": torch.zeros(10, dtype=torch.int64)}),
+        ),
         "blocks": Case(
             "irevnet evaluate --ckpt odd.pt",
             "the weights of odd.pt do not fit its architecture: 9,002 blocks cannot be of {} tensors",
@@ -905,7 +938,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "classes": Case(
             "irevnet evaluate --ckpt odd.pt",
-            "odd.pt is damaged: ValueError: it names 2 classes, and its network tells 10 apart",
+            "odd.pt is damaged: ValueError: it lists 2 class names, but its network has 10 outputs",
             odd(classes=["1", "3"]),
         ),
         "kinds": Case(
@@ -1494,10 +1527,6 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "irevnet-analyze pca --model torchvision:resnet18/DEFAULT --ckpt resnet.pt --data digits",
             "torchvision:resnet18/DEFAULT names weights and resnet.pt holds others; give one of them",
         ),
-        "channels last": Case(
-            "irevnet-analyze pca --ckpt torchvision:swin_t --data digits",
-            "swin_t keeps its channels last, unlike all others; its features cannot be averaged yet",
-        ),
         "no network": Case(
             "irevnet-analyze pca --ckpt torchvision:resnet18/DEFAULT --data digits",
             "OSError: ResNet18_Weights.IMAGENET1K_V1 cannot be fetched (<urlopen error no route to host>); "
@@ -1752,10 +1781,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
 
 NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
     "analysis/cost.py": {"the rarest of": "the classes are counted first"},
+    "analysis/features.py": {"expected logits": "all networks that a command opens have them"},
     "analysis/jacobian.py": {
         "in exact arithmetic rounds": "the spectrum takes no --exact",
         "the layer is not differentiable": "the layers of all networks that a command opens are",
     },
+    "analysis/layout.py": {"none of its dimensions": "no layer of torchvision's networks is like that"},
     "analysis/nearest_neighbour.py": {
         "coordinates and test points": "both are of one layer",
         "the training points are of shape": "no layer is empty, and no data",
@@ -1775,6 +1806,20 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "the features are not finite": "the components are looked for first",
     },
     "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
+    "irevnet/checkpoint.py": {
+        "would not be read again": "a run's metrics and state are plain",
+        "weights that are not finite": "a run looks at them first",
+        "of which no config": "a run trains none",
+        "of its config has": "a run trains networks as their config says",
+        "this {name}: {error}": "the same",
+        "expected numbers, text": "a run's metrics are numbers",
+    },
+    "irevnet/coupling.py": {
+        "is a {type(inner)": "networks of checkpoints are as their config says",
+        "of its bottleneck": "the same",
+        "does not end with": "the same",
+        "forward of its own": "the same",
+    },
     "irevnet/codec.py": {"in exact arithmetic alone": "the commands make it exact"},
     "irevnet/config.py": {"squeeze_order is": "a checkpoint's is looked at first"},
     "irevnet/images.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
@@ -1786,6 +1831,17 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "cannot be trained": "the commands train no exact one",
         "expected floating point": "every transform ends in floats",
         "needs eval mode": "checkpoints are opened in it",
+    },
+    "irevnet/replay.py": {
+        "is a TorchScript module": "bottlenecks of checkpoints have torch's layers alone, and no hooks",
+        "uses a tensor of shape": "the same",
+        "was changed in place": "the same",
+        "changes what the module computes": "the same",
+        "has no graph": "the same",
+    },
+    "irevnet/reversible.py": {
+        "back-propagation begins after": "training begins with the logits",
+        "changes its streams": "training has no hooks",
     },
     "irevnet/squeeze.py": {
         "cannot be squeezed by": "the network has looked at the size",
@@ -1800,9 +1856,9 @@ HANDED_ON = {
     ("cli.py", "click.exceptions.Exit(code)"),
     ("irevnet/images.py", "ValueError(f'{error}{LEAVE_OUT}')"),
     ("irevnet/files.py", "OSError(error.errno, error.strerror, str(path))"),
-    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('double backward'))"),  # of which commands do none
-    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('forward-mode differentiation'))"),
-    ("irevnet/reversible.py", "RuntimeError(_REFUSAL.format('torch.func transforms'))"),
+    ("irevnet/reversible.py", "RuntimeError(_refusal(tape.memory, 'double backward'))"),  # of which commands do none
+    ("irevnet/reversible.py", "RuntimeError(_refusal(ctx.tape.memory, 'forward-mode differentiation'))"),
+    ("irevnet/reversible.py", "RuntimeError(_refusal(memory, 'torch.func transforms'))"),
     ("irevnet/runs.py", "FloatingPointError(f'{error}; {self._last_good()}')"),
     ("irevnet/terminal.py", "WrongInput(_one_line(error))"),
     ("irevnet/terminal.py", "click.ClickException(_out_of_memory(ctx))"),  # in test_deterministic.py
@@ -1947,8 +2003,9 @@ def _save_obstacles(first: Path) -> None:
     run("irevnet encode grey.png -o grey.npz", code=0)
     checkpoint.model.blocks[0].bottleneck[0].weight.data += 1
     save_checkpoint(Path("other.pt"), checkpoint)
-    checkpoint.model.blocks[0].bottleneck[0].weight.data *= torch.nan
-    save_checkpoint(Path("broken.pt"), checkpoint)
+    broken = torch.load("other.pt", weights_only=True)
+    broken["state_dict"]["blocks.0.bottleneck.0.weight"] *= torch.nan
+    torch.save(broken, "broken.pt")
     huge = read_checkpoint(first / "last.pt")
     for block in huge.model.blocks:
         for layer in block.modules():

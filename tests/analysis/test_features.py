@@ -8,7 +8,8 @@ import torchvision.models
 from torch import nn
 
 from analysis import features as module
-from analysis.features import LOGITS, extract, network_layers, spatial_mean
+from analysis.features import LOGITS, extract, network_layers
+from analysis.layout import Layout
 from analysis.store import FeatureStore, Writer
 from irevnet import build_model
 from irevnet.images import LabelledImages
@@ -192,18 +193,10 @@ def test_networks_that_are_not_invertible_have_features_too(name, channels, stor
 def test_a_stream_that_is_handed_on_is_averaged_once(model, data, store, monkeypatch):
     """Four blocks of two streams each; the second of the two stages begins with a block that rearranges both."""
     averaged = []
-    monkeypatch.setattr(module, "spatial_mean", lambda stream: (averaged.append(stream.shape), spatial_mean(stream))[1])
+    average = Layout.average
+    monkeypatch.setattr(Layout, "average", lambda self, stream: (averaged.append(1), average(self, stream))[1])
     extract(model, data, store, "test", network_layers(model), batch_size=10)
     assert len(averaged) == 2 + 1 + 2 + 1
-
-
-def test_space_is_what_is_averaged():
-    x = torch.rand(2, 3, 4, 5)
-    assert torch.equal(spatial_mean(x), x.mean(dim=(2, 3)))
-    assert torch.equal(spatial_mean(x[0]), x[0].mean(dim=1))  # tokens
-    assert torch.equal(spatial_mean(x[0, 0]), x[0, 0])
-    with pytest.raises(ValueError, match=r"a layer's output is \(5,\); expected"):
-        spatial_mean(x[0, 0, 0])
 
 
 def test_blocks_are_numbered_from_1(model):

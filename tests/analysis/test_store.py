@@ -127,7 +127,7 @@ def test_features_of_something_else_are_refused_naming_what_differs(store, chang
 
 def test_the_manifest_says_what_the_features_are_of(store):
     manifest = json.loads((store.folder / "manifest.json").read_text())
-    assert manifest["identity"] == {"format": 1, "dtype": "float32", **IDENTITY}
+    assert manifest["identity"] == {"format": 2, "dtype": "float32", **IDENTITY}
     assert manifest["record"] == {"command": ["irevnet-analyze"]}
     FeatureStore(store.folder, IDENTITY, record={"command": ["another"]})  # how they came to be may differ
 

@@ -1,18 +1,27 @@
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
+from analysis import contents
+from analysis.contents import contents_sha256
 from analysis.results import DepthProbeResult, InversionResult
-from analysis.study import Study, check_comparable, network_features
+from analysis.study import Study, _with_class_names, check_comparable, network_features
+from irevnet import IRevNet, IRevNetConfig, images
+from irevnet.data import open_data
 from irevnet.recipes import recipe
 from irevnet.runs import new_run
 from irevnet.settings import RunSettings
 from irevnet.train import evaluate
+from irevnet.transforms import InputTransform
 
 
 @pytest.fixture
@@ -67,16 +76,17 @@ def test_the_classes_looked_at_are_those_trained_on_unless_others_are_asked_for(
 
 def test_images_of_a_subset_are_labelled_as_the_network_knows_them(run):
     study = Study.open(run, classes=("3", "8"))
-    images = study.images("test")
-    relabelled = study.with_network_labels(images)
-    assert [(3, 8)[label] for label in images.labels] == relabelled.labels
+    shown = study.images("test")
+    relabelled = study.with_network_labels(shown)
+    assert [(3, 8)[label] for label in shown.labels] == relabelled.labels
     assert evaluate(study.checkpoint.model, relabelled).top1 > 0.9
     other = replace(study, checkpoint=replace(study.checkpoint, classes=("3", "7")))
-    assert other.with_network_labels(images) is None
+    assert other.with_network_labels(shown) is None
     unnamed = replace(study, checkpoint=replace(study.checkpoint, classes=()))
-    assert unnamed.with_network_labels(images).labels == relabelled.labels  # ten outputs for ten digits
-    nine = replace(study.source, classes=tuple("123456789"))
-    assert replace(unnamed, source=nine).with_network_labels(images) is None
+    assert unnamed.with_network_labels(shown) is None  # ten outputs and ten digits may be in any order
+    assert unnamed.answers()[:2] == ("(0)", "(1)")
+    assert study.knows_its_classes
+    assert not unnamed.knows_its_classes
 
 
 def test_a_network_trained_on_some_classes_is_studied_on_them(tmp_path):
@@ -101,14 +111,14 @@ def test_features_are_extracted_once_and_found_again(few, run):
     assert folder.name.startswith("digits-3-classes-")
     assert (features.name, features.layers, features.depths) == ("net", ["block-3", "block-12"], [3, 12])
     assert features.relative_depths == [0.25, 1.0]
-    images = few.images("test")
-    inputs = torch.stack([images[row][0] for row in range(len(images))])
+    shown = few.images("test")
+    inputs = torch.stack([shown[row][0] for row in range(len(shown))])
     model = few.checkpoint.model
     np.testing.assert_allclose(
         features.test["block-12"], model.features(inputs, 12).mean(dim=(2, 3)).detach(), rtol=1e-4, atol=1e-5
     )
-    assert features.test_labels.tolist() == images.labels
-    known = few.with_network_labels(images)
+    assert features.test_labels.tolist() == shown.labels
+    known = few.with_network_labels(shown)
     assert features.accuracy() == pytest.approx(evaluate(model, known).top1)
     assert features.accuracy() <= features.restricted_accuracy()
     assert few.extract(few.store(), layers) == 0
@@ -179,11 +189,20 @@ def test_a_network_of_torchvision_is_studied_with_weights_from_a_file(tmp_path):
     assert [layer.name for layer in study.layers()][:2] == ["layer1.0", "layer1.1"]
     few = replace(study, classes=("1", "2"))
     features = few.features(few.layers([8]), DepthProbeResult, label="net")
-    images = few.images("test")
-    inputs = torch.stack([images[row][0] for row in range(20)])
+    shown = few.images("test")
+    inputs = torch.stack([shown[row][0] for row in range(20)])
     parts = torch.nn.Sequential(*list(model.children())[:-1])
     np.testing.assert_allclose(features.test["layer4.1"][:20], parts(inputs).flatten(1).detach(), rtol=1e-4, atol=1e-4)
-    assert not np.isnan(features.accuracy())  # ten outputs are taken for the ten digits
+    assert np.isnan(features.accuracy())  # what its ten outputs are it does not say
+    named = Study.open(
+        tmp_path / "weights.pth",
+        model="torchvision:resnet18",
+        data="digits",
+        image_size=32,
+        class_names=list("1023456789"),
+    )
+    assert named.with_network_labels(shown).labels == [(0, 2)[label] for label in shown.labels]
+    assert (study.checkpoint.guessed, named.checkpoint.classes) == (("mean and std",), tuple("1023456789"))
     assert few.folder(DepthProbeResult) == tmp_path / "weights-analysis" / "depth-probe"
     assert json.loads((few.store().folder / "manifest.json").read_text())["identity"]["config"] == {
         "name": "resnet18",
@@ -215,7 +234,6 @@ def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
             "there is no network of torchvision 'resnet19'; did you mean resnet",
         ),
         ("torchvision:resnet18/IMAGENET", {"data": "digits"}, "there is no set of weights of resnet18 'IMAGENET'"),
-        ("torchvision:swin_t", {"data": "digits"}, "swin_t keeps its channels last, unlike all others"),
         (None, {"model": "irevnet-b"}, "--model irevnet-b is no network of torchvision, such as torchvision:resnet50"),
     ],
 )
@@ -233,7 +251,7 @@ def test_weights_of_another_network_are_refused(tmp_path, run):
         Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", **options)
     with pytest.raises(ValueError, match=r"torchvision:resnet18/DEFAULT names weights and .* holds others; give one"):
         Study.open(tmp_path / "weights.pth", model="torchvision:resnet18/DEFAULT", **options)
-    with pytest.raises(ValueError, match=r"last\.pt says how it takes its images; --image-size is for networks of"):
+    with pytest.raises(ValueError, match=r"last\.pt says that its images are 8 x 8; leave --image-size out"):
         Study.open(run, image_size=32)
 
 
@@ -280,3 +298,122 @@ def test_weights_of_another_network_of_torchvision_are_refused_before_it_is_made
     torch.save({"fc.bias": torch.tensor(0.0)}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth are not those of a resnet18: len\(\) of a 0-d tensor"):
         Study.open(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
+
+
+@pytest.fixture
+def released_at_32(tmp_path) -> Path:
+    """In the authors' layout, of a network that they did not release, with ten classes."""
+    config = IRevNetConfig(
+        input_shape=(3, 32, 32), num_classes=10, blocks=(1, 1), strides=(1, 2), kernel_sizes=(3, 3, 3)
+    )
+    state = {}
+    for name, tensor in IRevNet(config).state_dict().items():
+        for ours, theirs in (
+            ("blocks.", "stack."),
+            ("bottleneck.", "bottleneck_block."),
+            ("head.norm.", "bn1."),
+            ("head.classifier.", "linear."),
+        ):
+            name = name.replace(ours, theirs)
+        state[f"module.{name}"] = tensor
+    torch.save({"state_dict": state}, tmp_path / "theirs.pth.tar")
+    return tmp_path / "theirs.pth.tar"
+
+
+def test_what_a_released_file_does_not_say_is_guessed_and_overruled(released_at_32):
+    guessed = Study.open(released_at_32, data="digits")
+    assert guessed.checkpoint.guessed == ("image size", "mean and std")
+    assert guessed.checkpoint.transform.image_size == guessed.checkpoint.config.input_shape[1:] == (32, 32)
+    assert guessed.checkpoint.transform.mean == (0.4914, 0.4822, 0.4465)
+    assert guessed.record()["guessed"] == ["image size", "mean and std"]
+    told = Study.open(
+        released_at_32, data="digits", image_size=16, mean=[0.0], std=[1.0], class_names=[f"{n}" for n in range(10)]
+    )
+    assert told.checkpoint.guessed == ()
+    assert told.checkpoint.transform == InputTransform(channels=3, image_size=(16, 16))
+    assert told.images("test")[0][0].shape == (3, 16, 16)
+    assert told.knows_its_classes
+    with pytest.raises(ValueError, match="images of 18 x 18 cannot be squeezed by 4"):
+        Study.open(released_at_32, data="digits", image_size=18)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.5]}, r"--mean and --std belong together; give both, in units of \[0, 1\]"),
+        ({"mean": [0.5], "std": [0.0]}, "no deviation of 0"),
+        ({"class_names": ["a", "b"]}, r"lists 2 names, but .* has 10 outputs; list one for each"),
+        ({"class_names": ["a"] * 10}, "lists 'a' more than once; tell the outputs apart"),
+    ],
+)
+def test_wrong_answers_for_what_a_file_does_not_say(released_at_32, options, message):
+    with pytest.raises(ValueError, match=message):
+        Study.open(released_at_32, data="digits", **options)
+
+
+def test_what_a_file_says_is_not_overruled(run):
+    with pytest.raises(ValueError, match="says by what its images are normalised; leave --mean and --std out"):
+        Study.open(run, mean=[0.5], std=[0.5])
+    assert Study.open(run, class_names=list("abcdefghij")).checkpoint.classes == tuple("abcdefghij")
+
+
+def test_folders_with_the_names_of_imagenets_classes_are_in_the_order_of_outputs(run, monkeypatch):
+    digest = hashlib.sha256("\n".join("0123456789").encode()).hexdigest()
+    monkeypatch.setattr(images, "_IMAGENET_SYNSETS", digest)
+    study = Study.open("torchvision:resnet18", data="digits", image_size=32)
+    assert study.checkpoint.classes == ()  # a thousand outputs
+    study = Study.open(run)
+    unnamed = replace(study.checkpoint, classes=())
+    known = _with_class_names("it", unnamed, study.source, None)
+    assert (known.classes, known.guessed) == (tuple("0123456789"), ("class names",))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of BMP files, all of the same size in bytes."""
+    for split, count in (("train", 6), ("val", 4)):
+        for name in ("dark", "light"):
+            place = tmp_path / "images" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8), (200 * (name == "light") + number,) * 3).save(place / f"{number}.bmp")
+    return tmp_path / "images"
+
+
+def test_images_that_are_overwritten_are_noticed(folder, tmp_path):
+    def opened() -> Study:
+        return Study.open("torchvision:resnet18", data=str(folder), image_size=8, features_root=tmp_path / "features")
+
+    before = opened()
+    before.extract(before.store(), before.layers([8]))
+    assert before.extract(before.store(), before.layers([8])) == 0
+    swapped = folder / "val" / "dark" / "0.bmp"
+    times = os.stat(swapped)
+    swapped.write_bytes((folder / "val" / "light" / "0.bmp").read_bytes())
+    os.utime(swapped, ns=(times.st_atime_ns, times.st_mtime_ns))  # as copying with times does
+    assert os.stat(swapped).st_size == times.st_size
+    with pytest.raises(ValueError, match=r"features of something else: its images_sha256\.test is"):
+        opened().store()
+
+
+def test_images_are_read_again_only_when_they_were_written_to(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "SETTLED", 0)  # whatever their age
+    reads: list[str] = []
+    read = images._file_sha256
+    monkeypatch.setattr(images, "_file_sha256", lambda path: (reads.append(path), read(path))[1])
+    data = open_data(str(folder))
+    test = data.images("test", data.transform())
+    kept = tmp_path / "kept" / "contents.json"
+    first = contents_sha256(test, kept)
+    assert (len(reads), contents_sha256(test, kept), len(reads)) == (8, first, 8)  # by this process
+    kept.parent.mkdir()
+    contents_sha256(test, kept)
+    contents._READ.clear()
+    assert (contents_sha256(test, kept), len(reads)) == (first, 8)  # from the file
+    contents._READ.clear()
+    kept.write_text("{}")
+    assert (contents_sha256(test, kept), len(reads)) == (first, 16)
+    (folder / "val" / "dark" / "1.bmp").write_bytes((folder / "val" / "dark" / "0.bmp").read_bytes())
+    assert contents_sha256(test, kept) != first
+    monkeypatch.undo()
+    assert test.signature() is None  # of files that were written to just now

@@ -1,15 +1,20 @@
 import dataclasses
+import json
 import pickle
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from irevnet import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
-from irevnet.checkpoint import describe, read_weights, weights_sha256
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from irevnet.checkpoint import describe, read_training_state, read_weights, weights_sha256
 from irevnet.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -191,8 +196,11 @@ def test_bare_weights_are_read(tmp_path):
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 def test_weights_that_are_not_finite_are_named(tmp_path, value):
     broken = checkpoint()
-    broken.model.blocks[1].bottleneck[2].weight.data[0] = value
     save_checkpoint(tmp_path / "model.pt", broken)
+    broken.model.blocks[1].bottleneck[2].weight.data[0] = value
+    with pytest.raises(ValueError, match=r"cannot hold weights that are not finite, the first of them in blocks\.1\."):
+        save_checkpoint(tmp_path / "model.pt", broken)
+    resaved(tmp_path / "model.pt", state_dict=broken.model.state_dict())
     torch.save(broken.model.state_dict(), tmp_path / "bare.pth")
     message = r"the weights of .*{} are not finite, the first of them in blocks\.1\.bottleneck\.2\.weight; give another"
     with pytest.raises(ValueError, match=message.format(r"model\.pt")):
@@ -211,7 +219,7 @@ def resaved(path, **change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["a"]}, "it names 1 classes, and its network tells 3 apart"),
+        ({"classes": ["a"]}, "it lists 1 class names, but its network has 3 outputs"),
         ({"classes": "abc"}, "its data, classes or metrics are not text, a list of names, and numbers by name"),
         ({"metrics": {"epoch": "4"}}, "its data, classes or metrics are not text"),
         ({"data": 3}, "its data, classes or metrics are not text"),
@@ -268,3 +276,145 @@ def test_reading_draws_no_random_numbers(saved):
     before = torch.get_rng_state()
     read_checkpoint(saved)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    return torch.optim.swa_utils.AveragedModel(model)
+
+
+def with_another(position: str, layer: nn.Module):
+    def change(model: nn.Module) -> nn.Module:
+        parent, _, name = position.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer)
+        return model
+
+    return change
+
+
+class Subclass(IRevNet):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: nn.Linear(2, 2), "cannot hold a Linear, of which no config makes another"),
+        (averaged, "cannot hold a AveragedModel"),
+        (lambda model: Subclass(model.config), "cannot hold a Subclass"),
+        (lambda model: model.eval().exact(), "blocks.0.bottleneck is ExactBottleneck.* has Bottleneck"),
+        (with_another("blocks.1.bottleneck.1", nn.GELU()), "its blocks.1.bottleneck.1 is GELU.* has ReLU"),
+        (with_another("blocks.1.bottleneck.0", nn.BatchNorm2d(6, eps=1e-3)), "bottleneck.0 is BatchNorm2d.*0.001"),
+        (with_another("head", nn.Identity()), "its head is Identity"),
+        (with_another("head.classifier", nn.Linear(384, 7)), "head.classifier is Linear.*out_features=7"),
+        (with_another("extra", nn.Linear(2, 2)), "its extra is Linear.* has nothing there"),
+        (lambda model: torch.nn.utils.parametrizations.weight_norm(model.head.classifier) and model, "head.classifier"),
+        (lambda model: model.register_buffer("mask", torch.ones(1)) or model, "mask. belongs to no part of it"),
+        (lambda model: model.blocks[0].compile() or with_another("blocks.1", torch.compile(model.blocks[1]))(model),
+         "blocks.1 is OptimizedModule"),
+    ],
+)  # fmt: skip
+def test_a_network_that_its_config_does_not_describe_is_not_saved(tmp_path, change, message):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    before = (tmp_path / "model.pt").read_bytes()
+    changed = change(build_model("irevnet-small", num_classes=3, image_size=32, in_channels=3))
+    with pytest.raises(ValueError, match=message):
+        save_checkpoint(tmp_path / "model.pt", dataclasses.replace(checkpoint(), model=changed))
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [torch.compile, nn.DataParallel, lambda model: nn.DataParallel(torch.compile(model)), lambda model: model.double()],
+)
+def test_what_wraps_a_network_is_taken_off(tmp_path, wrap):
+    model = build_model("irevnet-small", num_classes=3, image_size=32, in_channels=3)
+    given = dataclasses.replace(checkpoint(), model=wrap(model))
+    assert given.model is model
+    save_checkpoint(tmp_path / "model.pt", given)
+    read = load_checkpoint(tmp_path / "model.pt")
+    assert {name: tensor.dtype for name, tensor in read.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in model.state_dict().items()
+    }
+    assert weights_sha256(read) == weights_sha256(model)
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.floats(width=32).map(np.float32),
+    st.floats().map(np.float64),
+    st.integers(-(2**31), 2**31 - 1).map(np.int64),
+    st.booleans().map(np.bool_),
+    st.floats().map(np.array),
+    st.floats(width=32).map(torch.tensor),
+)
+ANYTHING = st.recursive(
+    st.one_of(NUMBERS, st.none(), st.text(), st.binary(), st.complex_numbers(), st.just(np.ones(3)), st.just({1})),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    metrics=st.one_of(
+        st.dictionaries(st.text(), NUMBERS, max_size=3), st.dictionaries(st.text(), ANYTHING, max_size=3)
+    ),
+    training=st.one_of(st.none(), st.dictionaries(st.text(), ANYTHING, max_size=2)),
+)
+def test_what_is_saved_is_read_and_all_else_refused(tmp_path, tiny, metrics, training):
+    path = tmp_path / "random.pt"
+    given_checkpoint = Checkpoint(model=tiny, transform=TRANSFORM, data="digits", classes=(), metrics=metrics)
+    try:
+        save_checkpoint(path, given_checkpoint, training=training)
+    except ValueError:
+        kinds = int | float | np.number | np.ndarray | torch.Tensor
+        plain_numbers = all(isinstance(each, kinds) and not isinstance(each, bool) for each in metrics.values())
+        small = all(not isinstance(each, int) or abs(each) < 2**63 for each in metrics.values())
+        assert not (
+            plain_numbers and small and training is None and all(np.size(each) == 1 for each in metrics.values())
+        )
+        return
+    read = read_checkpoint(path)
+    assert read.metrics.keys() == metrics.keys()
+    for name, value in metrics.items():
+        assert type(read.metrics[name]) in (int, float)
+        np.testing.assert_equal(read.metrics[name], getattr(value, "item", lambda value=value: value)())
+    if training is not None:
+        assert read_training_state(path).keys() == training.keys()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> IRevNet:
+    return IRevNet(IRevNetConfig(input_shape=(2, 2, 2), num_classes=2, blocks=(1,), strides=(1,), initial_squeeze=1))
+
+
+def test_numbers_of_numpy_become_pythons(tmp_path):
+    given = dataclasses.replace(
+        checkpoint(), metrics={"top1": np.mean([0.25, 0.75])}, classes=tuple(np.array(["a", "b", "c"]))
+    )
+    config = given.config
+    object.__setattr__(config, "blocks", tuple(np.array(config.blocks)))  # which type checks would refuse
+    save_checkpoint(tmp_path / "model.pt", given)
+    read = read_checkpoint(tmp_path / "model.pt")
+    assert (read.metrics, read.classes, read.config) == ({"top1": 0.5}, ("a", "b", "c"), config)
+    assert {type(number) for number in read.config.blocks} == {int}
+    json.dumps(describe(None, given))
+
+
+def test_names_of_another_number_of_classes_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"would not be read again: it lists 2 class names, but its network has 3"):
+        save_checkpoint(tmp_path / "model.pt", dataclasses.replace(checkpoint(), classes=("a", "b")))
+
+
+def test_two_names_for_one_tensor_become_two(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["state_dict"]["blocks.2.bottleneck.0.bias"] = content["state_dict"]["blocks.1.bottleneck.0.bias"]
+    torch.save(content, tmp_path / "model.pt")
+    model = load_checkpoint(tmp_path / "model.pt")
+    before = model.blocks[2].bottleneck[0].bias.clone()
+    model.blocks[1].bottleneck[0].bias.data += 1
+    assert torch.equal(model.blocks[2].bottleneck[0].bias, before)

@@ -1,0 +1,39 @@
+"""What holds of any network of torch: where it is, what it takes, and the mode that it is in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network is; the CPU, if it has no tensors."""
+    return next(_tensors(model), torch.empty(0)).device
+
+
+def as_input(images: Tensor, model: nn.Module) -> Tensor:
+    """Images on the device of a network and in its precision.
+
+    >>> as_input(torch.rand(2), nn.Linear(2, 1).double()).dtype
+    torch.float64
+    """
+    kinds = (tensor.dtype for tensor in _tensors(model) if tensor.is_floating_point())
+    return images.to(device_of(model), next(kinds, images.dtype), non_blocking=True)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a network into eval mode; afterwards each of its modules is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
