@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from analysis.results import Result
     from analysis.study import Study
     from figures.table import TextTable
-    from irevnet import IRevNet
+    from irevnet import Checkpoint, IRevNet
     from irevnet.runs import Run
     from irevnet.settings import RunSettings
     from irevnet.transforms import InputTransform
@@ -94,7 +94,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
     if ckpt is None and study.path is not None:
         _say_newest(study.path)
     _say_left_out(study.source.left_out)
-    _say_guessed(study)
+    _say_guessed(study.name, study.checkpoint)
     return study
 
 
@@ -116,11 +116,11 @@ def _say_left_out(left_out: Mapping[str, str] | None) -> None:
         click.echo(f"{count} left out, the first of them {' '.join(name.split())}, which {reason}", err=True)
 
 
-def _say_guessed(study: "Study") -> None:
+def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
     """What the network's file does not say."""
     from irevnet.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION
 
-    transform, guessed = study.checkpoint.transform, study.checkpoint.guessed
+    transform, guessed = checkpoint.transform, checkpoint.guessed
     said = {
         IMAGE_SIZE: f"images of {transform.image_size[0]} x {transform.image_size[1]} (--image-size)",
         NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std)",
@@ -128,7 +128,7 @@ def _say_guessed(study: "Study") -> None:
     }
     if guessed:
         what = ", ".join(said[guess] for guess in guessed)
-        click.echo(f"{study.name} does not say how it takes its images; guessed: {what}", err=True)
+        click.echo(f"{name} does not say how it takes its images; guessed: {what}", err=True)
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -406,6 +406,7 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, 
     if ckpt is None:
         _say_newest(path)
     checkpoint = read_checkpoint(path)
+    _say_guessed(path.name, checkpoint)
     return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
 
 

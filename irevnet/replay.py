@@ -135,10 +135,12 @@ class Replay:
         like: a tensor on the device on which that is done.
 
     Attributes:
+        module: what is evaluated.
         tensors: the tensors of the module that require gradients, each once.
     """
 
     def __init__(self, module: nn.Module, like: Tensor):
+        self.module = module
         self._device = like.device.type
         self._like = like.detach()[:0]
         self._parts = [_Part.of(name, part) for name, part in module.named_modules()]

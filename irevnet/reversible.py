@@ -170,7 +170,7 @@ class _Block(torch.autograd.Function):
     ) -> Streams:
         ctx.tape, ctx.block, ctx.place, ctx.replay = tape, block, place, replay
         with replay.first():
-            moved = block.bottleneck(x_tilde)
+            moved = replay.module(x_tilde)
         y, y_tilde = block.couple(x, x_tilde, moved)
         kept = (y, y_tilde) if place.keeps_output else (None, None)
         ctx.save_for_backward(x_tilde if place.keeps_input else None, *kept)
@@ -190,7 +190,7 @@ class _Block(torch.autograd.Function):
                 y, y_tilde = tape.take(place.number)
             rebuilt = block.unsqueeze(y)
             x_tilde = rebuilt if x_tilde is None else x_tilde
-        moved, through_f, of_tensors = _differentiate(block, ctx.replay, x_tilde, gradients[1])
+        moved, through_f, of_tensors = _differentiate(ctx.replay, x_tilde, gradients[1])
         if rebuilt is not None:
             x = block.unsqueeze(y_tilde - moved)
             if place.first:
@@ -208,13 +208,13 @@ class _Block(torch.autograd.Function):
 
 
 def _differentiate(
-    block: Coupling, replay: Replay, x_tilde: Tensor, gradient: Tensor
+    replay: Replay, x_tilde: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor | float, tuple[Tensor | None, ...]]:
     """F x~, evaluated once more, F'(x~)^T times the gradient, and the gradients of the tensors of F."""
     leaves = replay.leaves()
     with torch.enable_grad(), replay.again(leaves):
         x_tilde = x_tilde.detach().requires_grad_()
-        moved = block.bottleneck(x_tilde)
+        moved = replay.module(x_tilde)
     if not moved.requires_grad:  # F is constant
         return moved, 0.0, (None,) * len(leaves)
     replay.check_leaves(moved, [x_tilde, *leaves])

@@ -51,6 +51,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
 
 
+_LOST_WORKERS: list[object] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object, error: object) -> None:
+    """Of a process that ended after its last test, as in its clean-up, xdist says nothing."""
+    if error:
+        _LOST_WORKERS.append(error)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _LOST_WORKERS and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
 @pytest.fixture(scope="session")
 def tolerance() -> dict[torch.dtype, float]:
     """Largest relative error of a round trip through a network, by arithmetic."""

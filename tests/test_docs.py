@@ -344,7 +344,7 @@ def test_a_command_of_the_pages_runs(command, workplace, monkeypatch):
     [page for page in PAGES if _fences(page, "python")],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, unchecked_types):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for start, block in _fences(page, "python"):

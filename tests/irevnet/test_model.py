@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.squeeze import squeeze
@@ -173,3 +174,38 @@ def test_the_heads_running_statistics_follow_the_last_batch_as_in_the_release(bi
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(images)
     torch.testing.assert_close(model.head.norm.running_mean, 0.9 * seen[0].mean(dim=(0, 2, 3)))
+
+
+def test_several_depths_in_one_pass(bijective):
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    calls = []
+    bijective.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    found = bijective.features(images, depth=[3, 0, 4])
+    assert len(calls) == 1
+    for phi, depth in zip(found, (3, 0, 4), strict=True):
+        assert torch.equal(phi, bijective.features(images, depth))
+    assert bijective.features(images, depth=[]) == []
+    with pytest.raises(ValueError, match="depth 5 does not exist"):
+        bijective.features(images, depth=[1, 5])
+
+
+def test_features_in_train_mode_have_to_be_meant(bijective):
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    bijective.train()
+    with pytest.raises(RuntimeError, match="features needs eval mode"):
+        bijective.features(images)
+    phi = bijective.features(images, allow_train=True)
+    torch.testing.assert_close(bijective.head(phi), bijective(images), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("memory", ["plain", "checkpoint", "reversible"])
+def test_traced_networks_are_the_same(bijective, injective, memory, unchecked_types):
+    for model in (bijective, injective):
+        model.memory = memory
+        images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+        assert torch.equal(torch.fx.symbolic_trace(model)(images), model(images))
+        with pytest.raises(ValueError, match=r"images of shape \(2, 3, 9, 9\) do not fit"):
+            torch.fx.symbolic_trace(model)(torch.rand(2, 3, 9, 9, dtype=torch.float64))
+        extractor = create_feature_extractor(model, {"blocks.1": "second", "head.norm": "normalised"})
+        assert torch.equal(torch.cat(extractor(images)["second"], dim=1), model.features(images, 2))
+        assert torch.equal(extractor(images)["normalised"], model.head.norm(model.features(images)))

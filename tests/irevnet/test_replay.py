@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 from irevnet import IRevNet, IRevNetConfig
 
@@ -210,6 +211,7 @@ CHANGES: dict[str, Callable[[IRevNet], object]] = {
     "frozen": lambda model: model.requires_grad_(False),
     "gradients set to zero": lambda model: model.zero_grad(),
     "another layer": exchange_layer,
+    "another bottleneck": lambda model: setattr(model.blocks[1], "bottleneck", nn.Conv2d(6, 6, 1).double()),
     "another parameter": exchange_parameter,
     "weights changed": change_weights,
     "data exchanged": exchange_data,
@@ -475,6 +477,20 @@ def test_bottlenecks_without_gradients_of_their_own(memory):
         model.blocks[0].bottleneck, model.blocks[1].bottleneck = Constant(True), Constant(False)
         model(torch.ones(2, 3, 8, 8, dtype=torch.float64)).square().sum().backward()
         found[mode] = [parameter.grad for parameter in model.parameters()]
+    assert_same(found[memory], found["plain"])
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_within_a_checkpoint_of_torch(memory):
+    found = {}
+    model = network(["dropout"])
+    for mode in (memory, "plain"):
+        tried = copy.deepcopy(model)
+        tried.memory = mode
+        images = torch.linspace(0, 1, 384, dtype=torch.float64).reshape(2, 3, 8, 8).requires_grad_()
+        seed()
+        checkpoint(tried, images, use_reentrant=False).square().sum().backward()
+        found[mode] = [images.grad, *(parameter.grad for parameter in tried.parameters())]
     assert_same(found[memory], found["plain"])
 
 

@@ -310,3 +310,31 @@ def test_a_compiled_network_learns_as_the_plain_one_does(bijective_config):
         epochs(training)
         losses.append(training.losses)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_parts_that_are_frozen_in_eval_mode_stay_so(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config).train()
+    model.blocks[0].eval()
+    before = model.blocks[0].bottleneck[1].running_mean.clone()
+    epochs(Training(model, data, data, config(batch_size=4)))
+    assert torch.equal(model.blocks[0].bottleneck[1].running_mean, before)
+    assert not model.blocks[0].training
+    assert model.training
+    opened = IRevNet(bijective_config).eval()  # as a checkpoint is
+    epochs(Training(opened, data, data, config(batch_size=4)))
+    assert all(module.training for module in opened.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_is_evaluated_in_its_own_precision_and_left_in_its_modes(bijective_config, dtype):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config).to(dtype).train()
+    model.blocks[1].eval()
+    modes = [module.training for module in model.modules()]
+    found = evaluate(model, data)
+    assert [module.training for module in model.modules()] == modes
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    reference = evaluate(copy.deepcopy(model).double(), data)
+    # Logits of bfloat16, of 8 bits, move the mean loss by no more than they are rounded by.
+    assert found.loss == pytest.approx(reference.loss, rel=1e-12 if dtype == torch.float64 else 2**-5)
