@@ -141,15 +141,14 @@ class Replay:
 
     def __init__(self, module: nn.Module, like: Tensor):
         self.module = module
-        self._device = like.device.type
-        self._like = like.detach()[:0]
         self._parts = [_Part.of(name, part) for name, part in module.named_modules()]
         self._foreign = not all(_is_torchs(part.module) for part in self._parts)
         self._watched: list[_Watched] = []
         self._saved: dict[tuple[int, str, str], Tensor] = {}
-        self._sources = _sources([part.attributes for part in self._parts], like, everywhere=self._foreign)
+        place = like.new_empty(0)  # which, kept, keeps nothing of what is evaluated
+        self._sources = _sources([part.attributes for part in self._parts], place, everywhere=self._foreign)
         self._states: list[Any] = []
-        self._autocast = _Autocast.current(self._device)
+        self._autocast = _Autocast.current(like.device.type)
         found = (tensor for part in self._parts for _, _, tensor in part.tensors)
         self.tensors = list({id(tensor): tensor for tensor in found if tensor.requires_grad}.values())
 
@@ -297,14 +296,14 @@ class _Source:
     set: Callable[[Any], object]
 
 
-def _sources(attributes: Sequence[Mapping[str, Any]], like: Tensor, *, everywhere: bool) -> list[_Source]:
+def _sources(attributes: Sequence[Mapping[str, Any]], place: Tensor, *, everywhere: bool) -> list[_Source]:
     """torch's generators and, where others' code may draw from them, Python's, NumPy's and those that modules hold."""
-    if isinstance(like, FakeTensor):  # which have shapes alone: nothing is drawn
+    if isinstance(place, FakeTensor):  # which have shapes alone: nothing is drawn
         return []
     sources = [_Source(lambda: _bytes(torch.get_rng_state()), lambda state: torch.set_rng_state(_tensor(state)))]
-    if like.device.type not in ("cpu", "meta"):
+    if place.device.type not in ("cpu", "meta"):
         sources.append(
-            _Source(lambda: tuple(map(_bytes, get_device_states(like)[1])), lambda state: _set_device(like, state))
+            _Source(lambda: tuple(map(_bytes, get_device_states(place)[1])), lambda state: _set_device(place, state))
         )
     if everywhere:
         sources.append(_Source(random.getstate, random.setstate))
@@ -345,9 +344,9 @@ def _tensor(state: bytes) -> Tensor:
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
-def _set_device(like: Tensor, state: Sequence[bytes]) -> None:
-    devices, _ = get_device_states(like)
-    set_device_states(devices, list(map(_tensor, state)), device_type=like.device.type)
+def _set_device(place: Tensor, state: Sequence[bytes]) -> None:
+    devices, _ = get_device_states(place)
+    set_device_states(devices, list(map(_tensor, state)), device_type=place.device.type)
 
 
 def _set_numpy(state: Any) -> None:

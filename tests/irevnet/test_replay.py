@@ -211,7 +211,7 @@ CHANGES: dict[str, Callable[[IRevNet], object]] = {
     "frozen": lambda model: model.requires_grad_(False),
     "gradients set to zero": lambda model: model.zero_grad(),
     "another layer": exchange_layer,
-    "another bottleneck": lambda model: setattr(model.blocks[1], "bottleneck", nn.Conv2d(6, 6, 1).double()),
+    "another bottleneck": lambda model: setattr(model.blocks[1], "bottleneck", network([]).blocks[1].bottleneck),
     "another parameter": exchange_parameter,
     "weights changed": change_weights,
     "data exchanged": exchange_data,

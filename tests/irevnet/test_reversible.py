@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.reversible import run_blocks
@@ -163,6 +164,24 @@ def saved_bytes(model: IRevNet, images: torch.Tensor) -> int:
         loss = model(images).sum()
     del loss
     return sum(kept.values())
+
+
+@pytest.mark.parametrize(("memory", "living"), [("plain", 7), ("checkpoint", 7), ("reversible", 3)])
+def test_streams_are_given_up(memory, living):
+    """Of eight blocks, whatever the graph has besides saved tensors; what the last one puts out no bottleneck reads."""
+    config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=2, blocks=(8,), strides=(1,))
+    model = IRevNet(config)
+    model.memory = memory
+    seen: list[StorageWeakRef] = []
+    for block in model.blocks:
+        block.register_forward_hook(
+            lambda module, inputs, outputs: seen.append(StorageWeakRef(outputs[1].untyped_storage()))
+        )
+    loss = model(torch.rand(4, 3, 8, 8)).sum()
+    assert sum(not each.expired() for each in seen) == living
+    loss.backward()
+    del loss
+    assert all(each.expired() for each in seen)
 
 
 def test_what_is_saved_does_not_depend_on_the_number_of_blocks():
