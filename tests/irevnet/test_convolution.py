@@ -67,17 +67,8 @@ def test_weight_gradients_of_first_blocks(name, layout):
 def test_weight_gradients_on_a_processor_with_narrower_vectors():
     """With AVX2, oneDNN's weight gradient of a narrow strided 1 x 1 convolution is wrong, or ends the process."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "irevnet-b or irevnet-small",
-    ]
+    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning", "-k", "irevnet-b or irevnet-small"]
+    command = [sys.executable, "-m", "pytest", __file__, *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "6 passed" in done.stdout
