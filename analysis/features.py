@@ -209,6 +209,8 @@ def _to_arrays(
     means: Mapping[str, Tensor], names: Sequence[str], split: Split, rows: Int[ndarray, " images"]
 ) -> dict[str, Float[ndarray, "images _"]]:
     """The averages of a batch in float32, by one transfer from the device."""
+    if missing := [name for name in names if name not in means]:
+        raise ValueError(f"the network does not pass every batch of images through {missing[0]}; name other layers")
     together = torch.cat([means[name].float() for name in names], dim=1).cpu().numpy()
     if not np.isfinite(together).all():
         broken = next(name for name in names if not means[name].isfinite().all())

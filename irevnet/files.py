@@ -187,8 +187,16 @@ def _take(path: Path) -> int:
             ) from None
         except OSError:
             return descriptor  # a disk that cannot lock files
-        if path.exists() and os.path.samestat(os.stat(path), os.fstat(descriptor)):
+        if _is_at(path, descriptor):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return descriptor
         os.close(descriptor)  # its last holder has just removed it
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of that name, which another process may remove at any moment."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -73,13 +73,14 @@ def evaluate(
     for images, labels in track(loader, "evaluating"):
         with in_eval_mode(model):
             logits = model(as_input(images, model))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
         labels = labels.to(logits.device)
         if not logits.isfinite().all():
             row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
             raise FloatingPointError(
                 f"the logits of image {row} are not finite; the network's weights or its input are broken"
             )
-        loss += nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         top1 += int(ranked[:, 0].sum())
         top5 += int(ranked.sum())

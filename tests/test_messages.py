@@ -1781,7 +1781,10 @@ MESSAGES: dict[str, dict[str, Case]] = {
 
 NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
     "analysis/cost.py": {"the rarest of": "the classes are counted first"},
-    "analysis/features.py": {"expected logits": "all networks that a command opens have them"},
+    "analysis/features.py": {
+        "expected logits": "all networks that a command opens have them",
+        "every batch of images": "all networks that a command opens pass the same layers each time",
+    },
     "analysis/jacobian.py": {
         "in exact arithmetic rounds": "the spectrum takes no --exact",
         "the layer is not differentiable": "the layers of all networks that a command opens are",

@@ -260,7 +260,9 @@ def test_a_class_without_images_is_named_by_every_command(model):
 
 def test_evaluation_of_few_images_is_that_of_each(model):
     folder({"a": (3, 1), "b": (3, 2)}, noise)
-    result = CliRunner().invoke(cli.main, ["evaluate", "--ckpt", "net.pt", "--json"])
+    Path("names.txt").write_text("a\nb\n")
+    named = "--class-names", "names.txt"
+    result = CliRunner().invoke(cli.main, ["evaluate", "--ckpt", "net.pt", *named, "--json"])
     found = json.loads(result.stdout)
     paths = sorted(Path("data/val").rglob("*.png"))
     inputs = torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255 for path in paths])

@@ -144,6 +144,8 @@ def test_images_that_are_broken_later_are_left_out_of_a_study_where_that_is_aske
     broken.write_bytes(bytes(broken.stat().st_size))
     stopped = analyze("depth-probe", "--depths", "11")
     assert stopped.exit_code == 2
+    assert "features of something else: its images_sha256.test is" in stopped.stderr
+    stopped = analyze("depth-probe", "--depths", "11", "--features", "anew")
     assert "photos/val/b/1.png cannot be read as an image" in stopped.stderr
     for dry in (["--dry-run"], []):
         planned = main(*TRAIN, "--data", str(photos), "--on-error", "skip", *dry)

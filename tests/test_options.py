@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cli
-from irevnet.terminal import Classes, File, Floats, Names, Numbers, Part
+from irevnet.terminal import Classes, ClassNames, File, Floats, Names, Numbers, Part
 
 WORDS = ["", "word", "1e999", "1;2", "0x10"]
 """Which are no number."""
@@ -106,6 +106,8 @@ def wrong_values(parameter: click.Parameter) -> list[str]:
             return [*WORDS, "2", "0/2", "3/2", "1/0", f"1/{5000 * '1'}"]
         case Classes():
             return [*WORDS, "1", "11", "-1", *FILES[1:], "binary", "seven.txt"]
+        case ClassNames():
+            return [*WORDS, "1", *FILES[1:], "binary", "seven.txt"]
         case File() | click.types.StringParamType():
             return NAMED[parameter.name]
     raise AssertionError(f"there are no wrong values of a {type(kind).__name__}; give some here")

@@ -263,5 +263,5 @@ def test_what_an_earlier_batch_left_is_not_taken_for_a_layer_that_is_passed_over
         return head(images) if len(passed) == 1 else torch.zeros(len(images), 5)
 
     model.forward = forward
-    with pytest.raises(ValueError, match="the network does not pass through block-1"):
+    with pytest.raises(ValueError, match="the network does not pass every batch of images through block-1"):
         extract(model, data, store, "test", network_layers(model), batch_size=5)

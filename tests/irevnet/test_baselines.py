@@ -8,12 +8,12 @@ from irevnet.config import ResNetConfig, RevNetConfig
 
 
 def test_resnet_50_is_torchvisions(trained_looking):
-    reference = trained_looking(torchvision.models.resnet50())
-    model = ResNet(ResNetConfig()).eval()
+    reference = trained_looking(torchvision.models.resnet50()).double()
+    model = ResNet(ResNetConfig()).double().eval()
     weights = [value for key, value in reference.state_dict().items()]
     model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))
-    images = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(model(images), reference(images), rtol=1e-5, atol=1e-5)
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(model(images), reference(images), rtol=1e-10, atol=1e-10)
 
 
 def test_resnet_for_small_images_keeps_their_resolution_in_the_first_stage():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -240,16 +241,15 @@ def test_of_many_processes_one_at_a_time_has_the_folder(tmp_path):
         child = os.fork()
         if child == 0:
             done = 0
-            while done < 25:
-                try:
-                    with exclusive(tmp_path):
+            try:
+                while done < 25:
+                    with suppress(FileExistsError), exclusive(tmp_path):
                         value = int(number.read_text())
                         time.sleep(0.0005)
                         number.write_text(str(value + 1))
                         done += 1
-                except FileExistsError:
-                    pass
-            os._exit(0)
+            finally:
+                os._exit(0 if done == 25 else 1)
         children.append(child)
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
     assert number.read_text() == "100"
