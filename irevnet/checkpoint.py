@@ -13,7 +13,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irevnet.architecture import check_architecture, check_shapes, unwrapped
 from irevnet.config import ARCHITECTURES, Config
 from irevnet.files import atomic_write
 from irevnet.model import IRevNet
@@ -74,17 +74,6 @@ GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
 """What may have to be guessed of a network that others trained."""
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where `torch.compile`, DataParallel or DistributedDataParallel wrap one."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint atomically: a whole file that `read_checkpoint` reads, or the earlier one.
 
@@ -94,7 +83,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str
     of another class; weights that are not finite; metrics that are no numbers; a state of other than plain values and
     tensors.
     """
-    _check_architecture(path, checkpoint.model)
+    check_architecture(path, checkpoint.model)
     weights = checkpoint.model.state_dict()
     if broken := _first_not_finite(weights):
         raise ValueError(f"{path} cannot hold weights that are not finite, the first of them in {broken}")
@@ -119,37 +108,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str
             raise ValueError(
                 f"{path} would not be read again: {_first_line(error)}; give plain numbers, text and tensors"
             ) from error
-
-
-def _check_architecture(path: Path, model: nn.Module) -> None:
-    """Raises `ValueError` unless a network of its config has the same modules, which a file of weights does not say."""
-    name = type(model).__name__
-    config = getattr(model, "config", None)
-    if ARCHITECTURES.get(name) is not type(config) or not type(model).__module__.startswith("irevnet."):
-        raise ValueError(
-            f"{path} cannot hold a {name}, of which no config makes another; save its state_dict() with torch.save"
-        )
-    with torch.device("meta"):
-        expected = build_network(cast(Config, config))
-    for (key, mine), (other, theirs) in zip_longest(
-        model.named_modules(), expected.named_modules(), fillvalue=("", None)
-    ):
-        same = key == other and isinstance(mine, nn.Module) and isinstance(theirs, nn.Module)
-        kinds = [nn.BatchNorm2d if type(each) is nn.SyncBatchNorm else type(each) for each in (mine, theirs)]
-        if not (same and kinds[0] is kinds[1] and mine.extra_repr() == theirs.extra_repr()):  # type: ignore[union-attr]
-            found, wanted = (_first_line_of(each) if each is not None else "nothing" for each in (mine, theirs))
-            raise ValueError(
-                f"{path} cannot hold this {name}: its {key or other} is {found}, and a network of its config has "
-                f"{wanted} there; save its state_dict() with torch.save"
-            )
-    try:
-        check_shapes(expected, model.state_dict())
-    except ValueError as error:
-        raise ValueError(f"{path} cannot hold this {name}: {error}; save its state_dict() with torch.save") from error
-
-
-def _first_line_of(module: nn.Module) -> str:
-    return f"{type(module).__name__}({module.extra_repr()})"
 
 
 def load_checkpoint(path: str | Path) -> Network:
@@ -377,22 +335,6 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
         raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
     _check_finite(path, weights)
     return model.eval()
-
-
-def check_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raises `ValueError` unless the weights of a network, which may be on the meta device, have these names and
-    shapes."""
-    state = model.state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise ValueError(f"{name} is missing")
-        if name not in expected:
-            raise ValueError(f"{brief(name)} belongs to no part of it")
-        if tuple(weights[name].shape) != expected[name]:
-            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}; expected {expected[name]}")
-        if weights[name].is_floating_point() != state[name].is_floating_point():
-            raise ValueError(f"{name} is {weights[name].dtype}; expected such as {state[name].dtype}")
 
 
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from irevnet.coupling import Coupling
-from irevnet.replay import PLAIN, Replay
+from irevnet.forward_hooks import PLAIN
+from irevnet.replay import Replay
 
 Memory = Literal["plain", "checkpoint", "reversible"]
 """How back-propagation gets the activations inside the blocks.

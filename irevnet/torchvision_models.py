@@ -12,7 +12,8 @@ import torchvision.models
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from irevnet.checkpoint import check_shapes, read_weights
+from irevnet.architecture import check_shapes
+from irevnet.checkpoint import read_weights
 from irevnet.images import DataSource
 from irevnet.lookup import find
 from irevnet.transforms import IMAGENET_STATISTICS, InputTransform

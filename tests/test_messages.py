@@ -853,6 +853,30 @@ MESSAGES: dict[str, dict[str, Case]] = {
             odd("resnet.pt", transform={"channels": 3}, classes=["1", "2", "3"]),
         ),
     },
+    "irevnet/architecture.py": {
+        "other weights": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: head.classifier.bias has the shape (10,); expected "
+            "(3,)",
+            odd(config={"num_classes": 3}, classes=["1", "3", "8"]),
+        ),
+        "missing": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: head.classifier.bias is missing",
+            odd(state_dict={"head.classifier.bias": ...}),
+        ),
+        "further": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: 'head.more' belongs to no part of it",
+            odd(state_dict={"head.more": torch.zeros(3)}),
+        ),
+        "integers": Case(
+            "irevnet evaluate --ckpt odd.pt",
+            "the weights of odd.pt do not fit its architecture: head.classifier.bias is torch.int64; expected such as "
+            "torch.float32",
+            odd(state_dict={"head.classifier.bias": torch.zeros(10, dtype=torch.int64)}),
+        ),
+    },
     "irevnet/checkpoint.py": {
         "layout": Case(
             "irevnet evaluate --ckpt odd.pt",
@@ -908,28 +932,6 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "other file": Case("irevnet evaluate --ckpt thesis.tex", "thesis.tex is not a checkpoint, or is damaged: {}"),
         "damaged": Case(
             "irevnet evaluate --ckpt odd.pt", "odd.pt is damaged: KeyError: 'transform'", odd(transform=...)
-        ),
-        "other weights": Case(
-            "irevnet evaluate --ckpt odd.pt",
-            "the weights of odd.pt do not fit its architecture: head.classifier.bias has the shape (10,); expected "
-            "(3,)",
-            odd(config={"num_classes": 3}, classes=["1", "3", "8"]),
-        ),
-        "missing": Case(
-            "irevnet evaluate --ckpt odd.pt",
-            "the weights of odd.pt do not fit its architecture: head.classifier.bias is missing",
-            odd(state_dict={"head.classifier.bias": ...}),
-        ),
-        "further": Case(
-            "irevnet evaluate --ckpt odd.pt",
-            "the weights of odd.pt do not fit its architecture: 'head.more' belongs to no part of it",
-            odd(state_dict={"head.more": torch.zeros(3)}),
-        ),
-        "integers": Case(
-            "irevnet evaluate --ckpt odd.pt",
-            "the weights of odd.pt do not fit its architecture: head.classifier.bias is torch.int64; expected such as "
-            "torch.float32",
-            odd(state_dict={"head.classifier.bias": torch.zeros(10, dtype=torch.int64)}),
         ),
         "blocks": Case(
             "irevnet evaluate --ckpt odd.pt",
@@ -1809,12 +1811,14 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "the features are not finite": "the components are looked for first",
     },
     "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
-    "irevnet/checkpoint.py": {
-        "would not be read again": "a run's metrics and state are plain",
-        "weights that are not finite": "a run looks at them first",
+    "irevnet/architecture.py": {
         "of which no config": "a run trains none",
         "of its config has": "a run trains networks as their config says",
         "this {name}: {error}": "the same",
+    },
+    "irevnet/checkpoint.py": {
+        "would not be read again": "a run's metrics and state are plain",
+        "weights that are not finite": "a run looks at them first",
         "expected numbers, text": "a run's metrics are numbers",
     },
     "irevnet/coupling.py": {
@@ -1825,6 +1829,10 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
     },
     "irevnet/codec.py": {"in exact arithmetic alone": "the commands make it exact"},
     "irevnet/config.py": {"squeeze_order is": "a checkpoint's is looked at first"},
+    "irevnet/forward_hooks.py": {
+        "changes what the module computes": "commands put no hooks into bottlenecks",
+        "has no graph": "the same",
+    },
     "irevnet/images.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
     "irevnet/exact.py": {"statistics are not finite": "such a checkpoint is refused first"},
     "irevnet/model.py": {
@@ -1836,11 +1844,9 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "needs eval mode": "checkpoints are opened in it",
     },
     "irevnet/replay.py": {
-        "is a TorchScript module": "bottlenecks of checkpoints have torch's layers alone, and no hooks",
+        "is a TorchScript module": "bottlenecks of checkpoints have torch's layers alone",
         "uses a tensor of shape": "the same",
         "was changed in place": "the same",
-        "changes what the module computes": "the same",
-        "has no graph": "the same",
     },
     "irevnet/reversible.py": {
         "back-propagation begins after": "training begins with the logits",
