@@ -86,6 +86,8 @@ def network_notes(result: ProbeResult, places: Sequence[str]) -> list[str]:
             among = percent(restricted, result.restricted_interval[number])
             among = "" if own == restricted else f"; among the classes studied alone {among}"
             notes.append(f"{name} itself: {percent(own, result.network_interval[number])}{among}")
+        else:
+            notes.append(f"{name} itself: unknown, as its outputs are not known to be these classes")
     if result.at_edge.any():
         grid = result.cost_grid
         where = ", ".join(places[row] for row in np.flatnonzero(result.at_edge).tolist())

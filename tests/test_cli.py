@@ -171,7 +171,7 @@ def test_progress_is_shown_on_a_terminal(monkeypatch):
 def test_a_network_that_knows_other_classes_is_probed_without_its_own_accuracy(residual):
     probed = analyze("depth-probe", "--ckpt", str(residual), "--depths", "1", "--out", "probe")
     assert probed.exit_code == 0, probed.output
-    assert "itself" not in probed.stdout
+    assert "itself: unknown, as its outputs are not known to be these classes" in probed.stdout
     assert sorted(path.name for path in Path("probe").iterdir()) == [
         "classes.txt",
         *(f"depth-probe.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png")),
