@@ -117,6 +117,7 @@ def _averages(layers: Sequence[Layer], layouts: Mapping[str, Sequence[Layout]]) 
                 for stream, layout in zip(streams, layouts[name], strict=True)
             ]
             last[:] = found if isinstance(module, Coupling) else []
+            # A copy, also where nothing was averaged: a later layer may change its input in place.
             means[name] = torch.cat([mean for _, _, mean in found], dim=1)
 
         return hook

@@ -42,8 +42,7 @@ class Layout:
         """
         kind = torch.float64 if output.dtype == torch.float64 else torch.float32
         places = [each for each in range(output.ndim) if each not in (self.images, self.channels)]
-        # A copy where nothing is averaged, since a later layer may change the output in place.
-        mean = output.mean(dim=places, dtype=kind) if places else output.to(kind, copy=True)
+        mean = output.mean(dim=places, dtype=kind) if places else output.to(kind)
         return mean if self.images < self.channels else mean.T
 
 

@@ -415,8 +415,13 @@ def test_a_graph_that_is_entered_in_the_middle():
     model.blocks[1].register_forward_hook(lambda module, inputs, output: kept.append(output[1]))
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     model(images)
-    with pytest.raises(RuntimeError, match=f"begins after block 2, whose output was not kept; .*{WAY_OUT}"):
+    refusal = f"begins after block 2, whose output was not kept; .*{WAY_OUT}"
+    with pytest.raises(RuntimeError, match=refusal):
         kept[0].sum().backward()
+    loss = model(images).sum()  # what block 4 hands on is the output of block 3
+    torch.autograd.grad(loss, list(model.blocks[3].parameters()), retain_graph=True)
+    with pytest.raises(RuntimeError, match=refusal):
+        kept[1].sum().backward()
     model.zero_grad()
     model.features(images, [2, 4], allow_train=True)[0].square().sum().backward()
     found = [parameter.grad for parameter in model.blocks.parameters()]
