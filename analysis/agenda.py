@@ -71,7 +71,6 @@ def agenda(
         DepthProbeResult.STUDY: fewer,
         PCASweepResult.STUDY: fewer,
     }
-    images = study.images_sha256()
     tasks = []
     for name in STUDIES:
         if name == TrainingCurvesResult.STUDY:
@@ -79,14 +78,15 @@ def agenda(
             continue
         task = Task(study=name, arguments=[*network, *options[name], *sizes.get(name, [])])
         probed = name in (DepthProbeResult.STUDY, PCASweepResult.STUDY)
+        looked_at = replace(study, classes=tuple(few)) if probed else study
         same = {
             "weights_sha256": weights,
             "transform": described["transform"],
             "classes": described["classes"],
             "data": study.source.name,
             "left_out": len(study.source.left_out or ()) or None,
-            "classes_studied": list(few if probed else study.classes),
-            "images_sha256": replace(study, classes=tuple(few)).images_sha256() if probed else images,
+            "classes_studied": list(looked_at.classes),
+            "images_sha256": looked_at.images_sha256(STUDIES[name].SPLITS),
             "seed": study.seed,
         }
         if name in (InversionResult.STUDY, InterpolationResult.STUDY) and not isinstance(

@@ -26,7 +26,8 @@ def contents_sha256(images: LabelledImages, kept: Path, track: Track = no_progre
 
     Args:
         images: the set.
-        kept: a file for the digest, in a folder that may not be there yet; then it is kept by this process alone.
+        kept: a file for the digest, in a folder of its own below one that may not be there yet; then it is kept by this
+            process alone.
         track: shows how far the reading is.
     """
     signature = images.signature()
@@ -34,7 +35,8 @@ def contents_sha256(images: LabelledImages, kept: Path, track: Track = no_progre
         return images.sha256(track)
     digest = _READ.get(signature) or _read(kept, signature) or images.sha256(track)
     _READ[signature] = digest
-    if kept.parent.is_dir() and _read(kept, signature) is None:
+    if kept.parent.parent.is_dir() and _read(kept, signature) is None:
+        kept.parent.mkdir(exist_ok=True)
         write_json(kept, {"signature": signature, "sha256": digest})
     return digest
 

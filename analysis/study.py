@@ -225,10 +225,11 @@ class Study:
         """
         record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
         more = {"device": self.device, "left_out": self.source.left_out}
-        return FeatureStore(self._store_folder(), self.store_identity(), record=record | more)
-
-    def _store_folder(self) -> Path:
         folder = self.home / "features" if self.features_root is None else self.features_root / self.name
+        return FeatureStore(folder / self._images_name(), self.store_identity(), record=record | more)
+
+    def _images_name(self) -> str:
+        """What the images looked at are called in names of files and folders."""
         data = re.sub(r"[^\w.-]+", "-", Path(self.source.name).name)
         if self.classes != self.source.classes:
             digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()[:8]
@@ -236,15 +237,12 @@ class Study:
         if self.source.left_out:
             digest = hashlib.sha256(os.fsencode("\n".join(self.source.left_out))).hexdigest()[:8]
             data = f"{data}-without-{len(self.source.left_out)}-images-{digest}"
-        return folder / data
+        return data
 
-    def images_sha256(self) -> dict[str, str]:
-        """Identifies the images of each split by their contents."""
-        folder = self._store_folder()
-        return {
-            split: contents_sha256(self.images(split), folder / split / "contents.json", self.track)
-            for split in ("train", "test")
-        }
+    def images_sha256(self, splits: Sequence[str] = ("train", "test")) -> dict[str, str]:
+        """Identifies the images of each split by their contents, of which is kept what they were."""
+        kept = {split: self.home / "contents" / f"{self._images_name()}-{split}.json" for split in splits}
+        return {split: contents_sha256(self.images(split), kept[split], self.track) for split in kept}  # type: ignore[arg-type]
 
     def store_identity(self) -> dict[str, Any]:
         """What has to be the same for features to be the same."""
@@ -297,15 +295,15 @@ class Study:
         check_folder(folder, result.STUDY)
         return folder
 
-    def record(self) -> dict[str, Any]:
-        """The provenance of a result: the network, the data and the settings."""
+    def record(self, result: type[Result]) -> dict[str, Any]:
+        """The provenance of a result of that class: the network, the data and the settings."""
         return {
             **provenance(self.command),
             **describe(self.path, self.checkpoint),
             "data": self.source.name,
             "left_out": len(self.source.left_out or ()) or None,
             "classes_studied": list(self.classes),
-            "images_sha256": self.images_sha256(),
+            "images_sha256": self.images_sha256(result.SPLITS),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
@@ -416,7 +414,7 @@ def save_comparison(studies: Sequence[Study], result: Result) -> list[Path]:
 
     The classes looked at are written beside it, as a file that `--classes` takes, and so are images that were left out.
     """
-    records = [study.record() for study in studies]
+    records = [study.record(type(result)) for study in studies]
     folder = studies[0].folder(type(result))
     files = result.save(folder, records[0] if len(records) == 1 else {"networks": records})
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in studies[0].classes))

@@ -20,6 +20,8 @@ class Result(ABC):
     """What every study returns: a frozen dataclass of NumPy arrays with a name, a table and headline numbers."""
 
     STUDY: ClassVar[str]
+    SPLITS: ClassVar[tuple[str, ...]] = ("test",)
+    """The splits of the data whose images it is of."""
     INDICES: ClassVar[Mapping[str, str]] = {}
     """Fields of numbers, and the field whose entries they number."""
 

@@ -41,6 +41,7 @@ class ProbeResult(Comparison):
         num_test: test images, `()`.
     """
 
+    SPLITS: ClassVar[tuple[str, ...]] = ("train", "test")
     SHARED: ClassVar[tuple[str, ...]] = ("cost_grid", "num_train", "num_test")
 
     networks: Shaped[ndarray, " networks"]

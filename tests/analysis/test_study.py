@@ -325,7 +325,7 @@ def test_what_a_released_file_does_not_say_is_guessed_and_overruled(released_at_
     assert guessed.checkpoint.guessed == ("image size", "mean and std")
     assert guessed.checkpoint.transform.image_size == guessed.checkpoint.config.input_shape[1:] == (32, 32)
     assert guessed.checkpoint.transform.mean == (0.4914, 0.4822, 0.4465)
-    assert guessed.record()["guessed"] == ["image size", "mean and std"]
+    assert guessed.record(InversionResult)["guessed"] == ["image size", "mean and std"]
     told = Study.open(
         released_at_32, data="digits", image_size=16, mean=[0.0], std=[1.0], class_names=[f"{n}" for n in range(10)]
     )
@@ -403,17 +403,20 @@ def test_images_are_read_again_only_when_they_were_written_to(folder, tmp_path, 
     monkeypatch.setattr(images, "_file_sha256", lambda path: (reads.append(path), read(path))[1])
     data = open_data(str(folder))
     test = data.images("test", data.transform())
-    kept = tmp_path / "kept" / "contents.json"
+    kept = tmp_path / "run" / "contents" / "images.json"
     first = contents_sha256(test, kept)
     assert (len(reads), contents_sha256(test, kept), len(reads)) == (8, first, 8)  # by this process
-    kept.parent.mkdir()
+    kept.parent.parent.mkdir()
     contents_sha256(test, kept)
     contents._READ.clear()
     assert (contents_sha256(test, kept), len(reads)) == (first, 8)  # from the file
     contents._READ.clear()
     kept.write_text("{}")
     assert (contents_sha256(test, kept), len(reads)) == (first, 16)
-    (folder / "val" / "dark" / "1.bmp").write_bytes((folder / "val" / "dark" / "0.bmp").read_bytes())
+    changed = folder / "val" / "dark" / "1.bmp"
+    times = os.stat(changed)
+    changed.write_bytes((folder / "val" / "dark" / "0.bmp").read_bytes())
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert contents_sha256(test, kept) != first
     monkeypatch.undo()
     assert test.signature() is None  # of files that were written to just now
