@@ -13,12 +13,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def as_input(images: Tensor, model: nn.Module) -> Tensor:
-    """Images on the device of a network and in its precision.
+    """Images on the device of a network and, where they are floating-point numbers, in its precision.
 
     >>> as_input(torch.rand(2), nn.Linear(2, 1).double()).dtype
     torch.float64
     """
-    kinds = (tensor.dtype for tensor in _tensors(model) if tensor.is_floating_point())
+    kinds = (tensor.dtype for tensor in _tensors(model) if tensor.is_floating_point() and images.is_floating_point())
     return images.to(device_of(model), next(kinds, images.dtype), non_blocking=True)
 
 

@@ -338,3 +338,9 @@ def test_a_network_is_evaluated_in_its_own_precision_and_left_in_its_modes(bijec
     reference = evaluate(copy.deepcopy(model).double(), data)
     # Logits of bfloat16, of 8 bits, move the mean loss by no more than they are rounded by.
     assert found.loss == pytest.approx(reference.loss, rel=1e-12 if dtype == torch.float64 else 2**-5)
+
+
+def test_bytes_are_not_taken_for_pixel_values(bijective_config):
+    data = TensorDataset(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"images are torch.uint8; expected floating point, such as bytes divided by"):
+        evaluate(IRevNet(bijective_config), data)
