@@ -114,7 +114,8 @@ def test_tables_say_what_the_figures_show(probe, probes, sweep, sweeps):
     both = tabulate_depth_probe(probes)
     assert both.rows[4] == ("resnet-50", "2", "16", *accuracies, "0.800")
     assert both.notes[0] == "irevnet-b itself: 77.0% (70.0% to 80.0%)"
-    assert "at irevnet-b block-2, resnet-50 block-2:" in both.notes[1]
+    assert both.notes[1] == "resnet-50 itself: unknown, as its outputs are not known to be these classes"
+    assert "at irevnet-b block-2, resnet-50 block-2:" in both.notes[2]
     named = tabulate_depth_probe(dataclasses.replace(probe, layer=np.array(["layer1.0", "layer2.0", "fc"])))
     assert named.rows[2][:2] == ("fc", "5")
     swept = tabulate_pca_sweep(sweep)
