@@ -70,21 +70,21 @@ def evaluate(
     """
     loss, top1, top5, count = 0.0, 0, 0, 0
     loader = batches(data, batch_size, part=distributed.part(), workers=workers)
-    for images, labels in track(loader, "evaluating"):
-        with in_eval_mode(model):
+    with in_eval_mode(model):
+        for images, labels in track(loader, "evaluating"):
             logits = model(as_input(images, model))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
-        labels = labels.to(logits.device)
-        if not logits.isfinite().all():
-            row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
-            raise FloatingPointError(
-                f"the logits of image {row} are not finite; the network's weights or its input are broken"
-            )
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        top1 += int(ranked[:, 0].sum())
-        top5 += int(ranked.sum())
-        count += len(labels)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
+            labels = labels.to(logits.device)
+            if not logits.isfinite().all():
+                row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
+                raise FloatingPointError(
+                    f"the logits of image {row} are not finite; the network's weights or its input are broken"
+                )
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            top1 += int(ranked[:, 0].sum())
+            top5 += int(ranked.sum())
+            count += len(labels)
     loss, top1, top5, count = distributed.total(loss, top1, top5, count)
     return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=int(count))
 
