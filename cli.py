@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irevnet.options import (
+from irevnet.commandline.options import (
     SEED,
     bits_option,
     ckpt_option,
@@ -36,7 +36,7 @@ from irevnet.options import (
     study_options,
     workers_option,
 )
-from irevnet.terminal import (
+from irevnet.commandline.terminal import (
     File,
     Floats,
     Group,
@@ -54,14 +54,14 @@ from irevnet.terminal import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from analysis.agenda import Task
+    from analysis.experiment import Experiment
     from analysis.results import Result
-    from analysis.study import Study
-    from figures.table import TextTable
+    from analysis.run_all import Task
+    from figures.text_table import TextTable
     from irevnet import Checkpoint, IRevNet
-    from irevnet.runs import Run
-    from irevnet.settings import RunSettings
-    from irevnet.transforms import InputTransform
+    from irevnet.data.transforms import InputTransform
+    from irevnet.training.runs import Run
+    from irevnet.training.settings import RunSettings
 
 
 REPORT = "report.html"
@@ -86,11 +86,11 @@ def _print_table(content: "TextTable") -> None:
         click.echo(note)
 
 
-def _open(ckpt: str | None = None, **options: Any) -> "Study":
-    from analysis.study import Study
+def _open(ckpt: str | None = None, **options: Any) -> "Experiment":
+    from analysis.experiment import open_experiment
 
     given = {name: value for name, value in options.items() if value is not None}
-    study = Study.open(ckpt, command=command_line(), track=track, **given)
+    study = open_experiment(ckpt, command=command_line(), track=track, **given)
     if ckpt is None and study.path is not None:
         _say_newest(study.path)
     _say_left_out(study.source.left_out)
@@ -100,7 +100,7 @@ def _open(ckpt: str | None = None, **options: Any) -> "Study":
 
 def _hold(folder: Path) -> None:
     """Has a folder for this process alone until the command ends."""
-    from irevnet.files import exclusive
+    from irevnet.utils.files import exclusive
 
     click.get_current_context().with_resource(exclusive(folder))
 
@@ -118,7 +118,7 @@ def _say_left_out(left_out: Mapping[str, str] | None) -> None:
 
 def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
     """What the network's file does not say."""
-    from irevnet.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION
+    from irevnet.checkpoints.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION
 
     transform, guessed = checkpoint.transform, checkpoint.guessed
     said = {
@@ -135,7 +135,7 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _say_unknown(studies: "Sequence[Study]") -> None:
+def _say_unknown(studies: "Sequence[Experiment]") -> None:
     for study in studies:
         if not study.knows_its_classes:
             reason = (
@@ -168,7 +168,7 @@ def models(as_json: bool) -> None:
     Injective: distinct images have distinct features. Bijective: every feature is that of an image, so that the
     inverse takes any feature, not only those of images. Multiply-adds are of one image of the network's own size.
     """
-    from figures.table import TextTable
+    from figures.text_table import TextTable
     from irevnet import list_models
 
     infos = list_models()
@@ -243,10 +243,10 @@ def train(
     """
     import torch
 
-    from irevnet import distributed
-    from irevnet.image_folder import read_left_out
-    from irevnet.runs import default_folder, new_run, resume_run
-    from irevnet.settings import check_unchanged, choose_settings, read_settings
+    from irevnet.data.image_folder import read_left_out
+    from irevnet.training.runs import default_folder, new_run, resume_run
+    from irevnet.training.settings import check_unchanged, choose_settings, read_settings
+    from irevnet.utils import distributed
 
     places = {name: options.pop(name) for name in ("data_root", "download", "on_error", "device", "workers")}
     places["on_error"] = places["on_error"] or "stop"
@@ -305,8 +305,8 @@ def _report_run(run: "Run", interrupted: bool, *, as_json: bool) -> None:
 
 def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool) -> None:
     """What a run will take, once its images have been looked at."""
-    from irevnet.plan import plan
-    from irevnet.runs import prepare
+    from irevnet.training.dry_run import plan
+    from irevnet.training.runs import prepare
 
     training, _, left_out = prepare(settings, **places)
     _say_left_out(left_out)
@@ -328,7 +328,7 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 @pass_options
 def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     """Print the top-1 and top-5 accuracy of a trained network."""
-    from irevnet.train import evaluate as evaluate_network
+    from irevnet.training.trainer import evaluate as evaluate_network
 
     study = _open(**options)
     images = study.with_network_labels(study.images(split))
@@ -399,8 +399,8 @@ def decode(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, InputTransform]":
     """A network in exact arithmetic, and the transform of its images."""
     from irevnet import read_checkpoint
-    from irevnet.distributed import choose_device
-    from irevnet.runs import find_checkpoint
+    from irevnet.training.runs import find_checkpoint
+    from irevnet.utils.distributed import choose_device
 
     path = find_checkpoint(None if ckpt is None else Path(ckpt))
     if ckpt is None:
@@ -482,9 +482,9 @@ def invert(as_json: bool, **options: Any) -> None:
     """
     import torch
 
-    from analysis.inversion import invert as measure
     from analysis.results import InversionResult
-    from figures.inversion import plot_inversion, tabulate_inversion
+    from analysis.studies.inversion import invert as measure
+    from figures.studies.inversion import plot_inversion, tabulate_inversion
 
     names = ("num_noise", "depth", "depths", "num_images", "exact", "bits")
     measured = {name: options.pop(name) for name in names}
@@ -533,8 +533,8 @@ def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None
     the straight line of pixel values.
     """
     from analysis.results import InterpolationResult
-    from analysis.walk import interpolate as walk
-    from figures.interpolation import plot_interpolation, save_animation, tabulate_interpolation
+    from analysis.studies.interpolation import interpolate as walk
+    from figures.studies.interpolation import plot_interpolation, save_animation, tabulate_interpolation
 
     names = ("pairs", "num_pairs", "direction", "depth", "steps", "t", "even", "image_size")
     asked = {name: options.pop(name) for name in names}
@@ -545,9 +545,9 @@ def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None
     _finish(files, result, plot_interpolation, tabulate_interpolation, as_json=as_json, animate=save_animation)
 
 
-def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Study]":
+def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
     """The networks to compare, all of which look at the same classes of the same data."""
-    from analysis.study import check_comparable
+    from analysis.experiment import check_comparable
 
     studies = [_open(each, **options) for each in (ckpt or (None,))]
     check_comparable(studies)
@@ -579,7 +579,7 @@ def features(
     FOLDER/SPLIT/logits.npy    the network's outputs
     FOLDER/SPLIT/labels.npy    the class of each image
     """
-    from irevnet import distributed
+    from irevnet.utils import distributed
 
     studies = _open_networks(**options)
     chosen = [study.layers(depths, layers) for study in studies]
@@ -622,10 +622,10 @@ def depth_probe(
     95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
     different classes, the contraction itself.
     """
-    from analysis.depth_probe import depth_probe as probe
+    from analysis.experiment import network_features, save_comparison
     from analysis.results import DepthProbeResult
-    from analysis.study import network_features, save_comparison
-    from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
+    from analysis.studies.depth_probe import depth_probe as probe
+    from figures.studies.depth_probe import plot_depth_probe, tabulate_depth_probe
 
     studies = _open_networks(**options)
     _hold(studies[0].folder(DepthProbeResult))
@@ -657,10 +657,10 @@ def pca(
     anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
     point of that of all components; in the paper it is about 200.
     """
-    from analysis.pca_sweep import pca_sweep
+    from analysis.experiment import network_features, save_comparison
     from analysis.results import PCASweepResult
-    from analysis.study import network_features, save_comparison
-    from figures.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
+    from analysis.studies.pca_sweep import pca_sweep
+    from figures.studies.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
 
     studies = _open_networks(**options)
     names = None if layer is None else [layer]
@@ -725,11 +725,11 @@ def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **option
     i-RevNet, the smallest from products with the inverse; all others as a density. E(d) is the share of the d largest
     in the sum of all squares, with a 95% interval; in the paper E(1,000) = 80% and E(10,000) = 97% of 150,528.
     """
+    from analysis.experiment import save_comparison
+    from analysis.linalg.search import Interrupted
     from analysis.results import SpectrumResult
-    from analysis.search import Interrupted
-    from analysis.spectra import spectra
-    from analysis.study import save_comparison
-    from figures.spectrum import plot_spectrum, tabulate_spectrum
+    from analysis.studies.spectrum import spectra
+    from figures.studies.spectrum import plot_spectrum, tabulate_spectrum
 
     names = ("num_images", "depths", "layers", "num_values", "method", "precision", "tolerance", "resume")
     asked = {name: options.pop(name) for name in names}
@@ -764,11 +764,11 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     the ResNet decrease alike. Test accuracies after each epoch are drawn beside them.
     """
     from analysis.results import TrainingCurvesResult, check_folder
-    from analysis.training_curves import describe_run, read_histories
-    from analysis.training_curves import training_curves as compare
-    from figures.training_curves import plot_training_curves, tabulate_training_curves
-    from irevnet.provenance import provenance
-    from irevnet.runs import find_checkpoint
+    from analysis.studies.training_curves import describe_run, read_histories
+    from analysis.studies.training_curves import training_curves as compare
+    from figures.studies.training_curves import plot_training_curves, tabulate_training_curves
+    from irevnet.training.runs import find_checkpoint
+    from irevnet.utils.provenance import provenance
 
     folders = list(runs) or [find_checkpoint(None).parent]
     histories = read_histories(folders)
@@ -795,9 +795,9 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
     in the end, and the others are run all the same. Sized to the network and the data: as much noise as there are test
     images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more.
     """
-    from analysis.agenda import agenda
-    from analysis.reproduction import check_page
-    from analysis.study import check_comparable
+    from analysis.experiment import check_comparable
+    from analysis.results.reproduction import check_page
+    from analysis.run_all import agenda
 
     studies = [_open(each, **options) for each in (ckpt or (None,))]
     check_comparable(studies)
@@ -857,7 +857,7 @@ def _carry_out(task: "Task") -> dict[str, Any]:
 
 
 def _print_agenda(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
-    from figures.table import TextTable
+    from figures.text_table import TextTable
 
     headings = (*["run"] * several, "study", "state", "")
     cells = [(*[row["run"]] * several, row["study"], row["state"], row["reason"] or row["command"]) for row in rows]
@@ -865,9 +865,9 @@ def _print_agenda(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
 
 
 def _write_report(folders: "Sequence[Path]", page: Path) -> None:
-    from analysis.saved import read_run
+    from analysis.results.saved import read_run
     from figures.report import build_report
-    from irevnet.files import write_text
+    from irevnet.utils.files import write_text
 
     runs = [read_run(folder) for folder in folders]
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -885,8 +885,8 @@ def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     file, which opens in any browser without a network, and holds every figure and table to be saved. Nothing is
     computed again: a study that has not been run is named, with its command.
     """
-    from analysis.reproduction import check_page
-    from irevnet.runs import find_checkpoint, results_folder
+    from analysis.results.reproduction import check_page
+    from irevnet.training.runs import find_checkpoint, results_folder
 
     folders = [run if run.is_dir() else results_folder(find_checkpoint(run)) for run in runs]
     if not runs:
@@ -910,7 +910,7 @@ def reproduce(report: Path, as_json: bool) -> None:
 
     As lines for a shell, to be run where the paths in them lead to the data; versions stand above them as comments.
     """
-    from analysis.reproduction import read_reproduction, script
+    from analysis.results.reproduction import read_reproduction, script
 
     content = read_reproduction(report)
     if as_json:

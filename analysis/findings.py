@@ -20,7 +20,7 @@ from analysis.results import (
     SpectrumResult,
     TrainingCurvesResult,
 )
-from analysis.results.spectra import PAPER_DIVISORS, SHARES
+from analysis.results.spectrum import PAPER_DIVISORS, SHARES
 
 Verdict = Literal["agrees", "differs", "open"]
 

@@ -23,11 +23,11 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from analysis.layout import images_dimension, shapes_of, streams_of
-from analysis.linear_map import LinearMap
-from analysis.products import true_float32
-from irevnet.coupling import Coupling, steps_of
-from irevnet.model import IRevNet
+from analysis.features.layout import images_dimension, shapes_of, streams_of
+from analysis.linalg.linear_operator import LinearMap
+from analysis.linalg.precision import true_float32
+from irevnet.models.coupling import Coupling, steps_of
+from irevnet.models.irevnet import IRevNet
 
 Function = Callable[[Tensor], Tensor]
 Image = Float[Tensor, "channels height width"]

@@ -15,7 +15,7 @@ from recording import environment, save_results
 from torch import nn
 
 from irevnet import IRevNet
-from irevnet.presets import build_network, preset_config
+from irevnet.models.zoo import build_network, preset_config
 
 CASES = (("irevnet-cifar-bijective", 32, 32), ("irevnet-cifar", 32, 32), ("irevnet-b", 64, 16), ("irevnet-b", 64, 64))
 

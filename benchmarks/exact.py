@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from analysis.inversion import in_arithmetic
+from analysis.studies.inversion import in_arithmetic
 from irevnet import IRevNet, build_model, load_checkpoint
 
 ARITHMETICS = ("float32", "float64", "exact")

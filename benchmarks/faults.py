@@ -31,13 +31,13 @@ import torch
 from PIL import Image
 from recording import environment, save_results
 
-import analysis.features
-import analysis.search
+import analysis.features.extract
+import analysis.linalg.search
 import cli
 import figures.report  # noqa: F401  (here, so that what is killed need not import it)
-import irevnet.runs
+import irevnet.training.runs
 from irevnet import read_checkpoint
-from irevnet.files import contents
+from irevnet.utils.files import contents
 
 RECORDED = 200
 """Kills from which on the results are written down."""
@@ -103,8 +103,8 @@ def start(words: list[str], out: Path, log: Path) -> int:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-        irevnet.runs.SAVE_EVERY = analysis.features.FLUSH_SECONDS = 0.0
-        analysis.search.Keeper.__init__.__kwdefaults__["seconds"] = 0.0
+        irevnet.training.runs.SAVE_EVERY = analysis.features.extract.FLUSH_SECONDS = 0.0
+        analysis.linalg.search.Keeper.__init__.__kwdefaults__["seconds"] = 0.0
         group = cli.analyze if words[0] in cli.analyze.commands else cli.main
         group.main([word.replace("OUT", str(out)) for word in words])
     except SystemExit as end:

@@ -24,12 +24,12 @@ import torch
 from recording import environment, save_results
 from torch import nn
 
-from analysis.features import extract, network_layers
-from analysis.store import FeatureStore
-from irevnet.batches import batches
-from irevnet.images import LabelledImages
-from irevnet.presets import build_model
-from irevnet.transforms import InputTransform
+from analysis.features.extract import extract, network_layers
+from analysis.features.store import FeatureStore
+from irevnet.data.images import LabelledImages
+from irevnet.data.loaders import batches
+from irevnet.data.transforms import InputTransform
+from irevnet.models.zoo import build_model
 
 CASES = (("irevnet-cifar-bijective", 32, 4096, 256), ("resnet-cifar", 32, 4096, 256), ("irevnet-b", 224, 256, 16))
 """Network, image size, images, images a pass."""

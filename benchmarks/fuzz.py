@@ -49,24 +49,24 @@ from mutation import (
 from PIL import Image
 from recording import RESULTS, environment, save_results
 
-from analysis.endpoints import read_pairs
-from analysis.lanczos import GolubKahan
-from analysis.linear_map import of_matrix
-from analysis.probes import Recall, SVMRow
-from analysis.reproduction import read_reproduction
-from analysis.saved import STUDIES, read_run
-from analysis.store import FeatureStore
-from analysis.training_curves import read_histories, training_curves
+from analysis.features.store import FeatureStore
+from analysis.linalg.lanczos import GolubKahan
+from analysis.linalg.linear_operator import of_matrix
+from analysis.paths.endpoints import read_pairs
+from analysis.probes.network_features import Recall, SVMRow
+from analysis.results.reproduction import read_reproduction
+from analysis.results.saved import STUDIES, read_run
+from analysis.studies.training_curves import read_histories, training_curves
 from figures.report import build_report
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, read_checkpoint, save_checkpoint
-from irevnet.checkpoint import plain, read_training_state, read_weights
+from irevnet.checkpoints.checkpoint import plain, read_training_state, read_weights
 from irevnet.codec import decode, encode
-from irevnet.data import open_data
-from irevnet.recipes import recipe
-from irevnet.settings import RunSettings, read_settings
-from irevnet.terminal import WRONG_INPUT, Classes
-from irevnet.train import Training
-from irevnet.transforms import InputTransform, read_image
+from irevnet.commandline.terminal import WRONG_INPUT, Classes
+from irevnet.data.datasets import load_dataset
+from irevnet.data.transforms import InputTransform, read_image
+from irevnet.training.config import recipe
+from irevnet.training.settings import RunSettings, read_settings
+from irevnet.training.trainer import Training
 
 REFUSED = (*WRONG_INPUT, click.UsageError)
 
@@ -102,7 +102,7 @@ def network() -> IRevNet:
 
 
 def training() -> Training:
-    digits = open_data("digits")
+    digits = load_dataset("digits")
     images = [digits.images(split, TRANSFORM) for split in ("train", "test")]
     return Training(network(), *images, recipe("digits", epochs=1), seed=0)
 

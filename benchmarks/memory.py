@@ -26,7 +26,7 @@ from recording import RESULTS, environment, installed, save_results
 from torch import nn
 
 from irevnet import IRevNet, IRevNetConfig
-from irevnet.coupling import Bottleneck
+from irevnet.models.coupling import Bottleneck
 
 CHANNELS, SIZE, STEPS, ROUNDS = 96, 28, 3, 3
 METHODS = ("plain", "checkpoint", "reversible", "memcnn", "revtorch")

@@ -24,7 +24,7 @@ import torch
 from recording import environment, save_results
 from sklearn.neighbors import KNeighborsClassifier
 
-from analysis.nearest_neighbour import nearest_neighbours
+from analysis.probes.nearest_neighbour import nearest_neighbours
 
 CLASSES, TRUNCATIONS = 100, 12
 

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from analysis.jacobian import differentiate, linearise
-from analysis.lanczos import GolubKahan
-from analysis.linear_map import LinearMap
-from analysis.search import Keeper, Search, no_report
-from analysis.spectrum import spectrum
+from analysis.linalg.lanczos import GolubKahan
+from analysis.linalg.linear_operator import LinearMap
+from analysis.linalg.search import Keeper, Search, no_report
+from analysis.linalg.singular_values import spectrum
 from irevnet import IRevNet, read_checkpoint
 
 

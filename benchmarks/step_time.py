@@ -16,7 +16,7 @@ import torch
 from recording import environment, save_results
 from torch import nn
 
-from irevnet.presets import build_model, count_multiply_adds
+from irevnet.models.zoo import build_model, count_multiply_adds
 
 CASES = (
     ("irevnet-b", "plain"),

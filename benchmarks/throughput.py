@@ -4,7 +4,8 @@
     python benchmarks/throughput.py --device cuda --network irevnet-b --image-size 224 --batch-size 128
                                                                      # (b) on a GPU: results/throughput-cuda.*
 
-Each way takes steps of `irevnet.train.Training` on one batch that is on the device already: what a run does, but for
+Each way takes steps of `irevnet.training.trainer.Training` on one batch that is on the device already: what a run
+does, but for
 the loading of its images. The first two steps of each warm up (and compile); the time is the least of the others. On a
 GPU the peak memory of a step is measured as well; on a CPU times are kept as ratios to the first way alone.
 """
@@ -19,9 +20,9 @@ import torch
 from recording import environment, save_results
 from torch.utils.data import TensorDataset
 
-from irevnet.presets import build_model, count_multiply_adds
-from irevnet.recipes import TrainConfig
-from irevnet.train import Training
+from irevnet.models.zoo import build_model, count_multiply_adds
+from irevnet.training.config import TrainConfig
+from irevnet.training.trainer import Training
 
 WAYS = (
     {},

@@ -10,8 +10,8 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.path import Path
 
 from figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE, literal, new_figure, style
-from irevnet.config import ARCHITECTURES, Config, IRevNetConfig, ResNetConfig, RevNetConfig, stages_of
-from irevnet.untrusted import build
+from irevnet.models.config import ARCHITECTURES, Config, IRevNetConfig, ResNetConfig, RevNetConfig, stages_of
+from irevnet.utils.untrusted import build
 
 Point = tuple[float, float]
 

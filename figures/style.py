@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from irevnet.files import atomic_write
+from irevnet.utils.files import atomic_write
 
 COLUMN = 3.3
 """Width of one column of a paper, in inches."""

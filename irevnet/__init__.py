@@ -10,42 +10,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from irevnet.checkpoint import Checkpoint as Checkpoint
-    from irevnet.checkpoint import load_checkpoint as load_checkpoint
-    from irevnet.checkpoint import read_checkpoint as read_checkpoint
-    from irevnet.checkpoint import save_checkpoint as save_checkpoint
-    from irevnet.config import IRevNetConfig as IRevNetConfig
-    from irevnet.model import IRevNet as IRevNet
-    from irevnet.presets import build_model as build_model
-    from irevnet.presets import list_models as list_models
+    from irevnet.checkpoints.checkpoint import Checkpoint as Checkpoint
+    from irevnet.checkpoints.checkpoint import load_checkpoint as load_checkpoint
+    from irevnet.checkpoints.checkpoint import read_checkpoint as read_checkpoint
+    from irevnet.checkpoints.checkpoint import save_checkpoint as save_checkpoint
+    from irevnet.data.datasets import load_dataset as load_dataset
+    from irevnet.models.config import IRevNetConfig as IRevNetConfig
+    from irevnet.models.irevnet import IRevNet as IRevNet
+    from irevnet.models.zoo import build_model as build_model
+    from irevnet.models.zoo import list_models as list_models
+    from irevnet.training.config import TrainConfig as TrainConfig
+    from irevnet.training.trainer import evaluate as evaluate
+    from irevnet.training.trainer import train as train
 
-__all__ = [
-    "Checkpoint",
-    "IRevNet",
-    "IRevNetConfig",
-    "build_model",
-    "list_models",
-    "load_checkpoint",
-    "read_checkpoint",
-    "save_checkpoint",
-]
-
-_HOMES = {
-    "Checkpoint": "checkpoint",
-    "IRevNet": "model",
-    "IRevNetConfig": "config",
-    "build_model": "presets",
-    "list_models": "presets",
-    "load_checkpoint": "checkpoint",
-    "read_checkpoint": "checkpoint",
-    "save_checkpoint": "checkpoint",
+_MODULES = {
+    "Checkpoint": "checkpoints.checkpoint",
+    "IRevNet": "models.irevnet",
+    "IRevNetConfig": "models.config",
+    "TrainConfig": "training.config",
+    "build_model": "models.zoo",
+    "evaluate": "training.trainer",
+    "list_models": "models.zoo",
+    "load_checkpoint": "checkpoints.checkpoint",
+    "load_dataset": "data.datasets",
+    "read_checkpoint": "checkpoints.checkpoint",
+    "save_checkpoint": "checkpoints.checkpoint",
+    "train": "training.trainer",
 }
+
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'irevnet' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"irevnet.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"irevnet.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,15 +20,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from irevnet.checkpoint import weights_sha256
-from irevnet.exact import Lattice
-from irevnet.files import atomic_write
-from irevnet.lookup import names_apart
-from irevnet.model import IRevNet
-from irevnet.modules import device_of
-from irevnet.train import Track, no_progress
-from irevnet.transforms import InputTransform, read_image
-from irevnet.untrusted import Arrays, brief, build, open_arrays, parse_json
+from irevnet.checkpoints.checkpoint import weights_sha256
+from irevnet.data.transforms import InputTransform, read_image
+from irevnet.models.exact import Lattice
+from irevnet.models.irevnet import IRevNet
+from irevnet.training.trainer import Track, no_progress
+from irevnet.utils.files import atomic_write
+from irevnet.utils.lookup import names_apart
+from irevnet.utils.modules import device_of
+from irevnet.utils.untrusted import Arrays, brief, build, open_arrays, parse_json
 
 _FORMAT = "irevnet-toolkit features"
 

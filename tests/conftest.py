@@ -30,10 +30,10 @@ from analysis.results import (
     SpectrumResult,
 )
 from irevnet import IRevNet, IRevNetConfig, list_models
-from irevnet.presets import ModelInfo
-from irevnet.recipes import RECIPES
-from irevnet.runs import new_run
-from irevnet.settings import RunSettings
+from irevnet.models.zoo import ModelInfo
+from irevnet.training.config import RECIPES
+from irevnet.training.runs import new_run
+from irevnet.training.settings import RunSettings
 
 # pandas, SciPy and torchvision are here to be imported before the toolkit. jaxtyping's hook, through which the toolkit
 # goes, keeps compiled code under names of its own, and so it does for whatever a module of the toolkit is the first to

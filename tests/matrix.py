@@ -43,9 +43,15 @@ WHOLE = {  # on one thread, so that there is a process for each core
 }
 
 NOT_NUMERICAL = [
-    *(f"tests/analysis/test_{name}.py" for name in ("findings", "results", "saved", "store", "training_curves")),
-    *(f"tests/irevnet/test_{name}.py" for name in ("data", "distributed", "files", "provenance", "runs", "settings")),
-    "tests/irevnet/test_untrusted.py",
+    "tests/analysis/results",
+    "tests/analysis/features/test_store.py",
+    "tests/analysis/studies/test_training_curves.py",
+    "tests/analysis/test_findings.py",
+    *(
+        f"tests/irevnet/{name}"
+        for name in ("data/test_datasets.py", "training/test_runs.py", "training/test_settings.py")
+    ),
+    "tests/irevnet/utils",
 ]
 """What of tests/analysis and tests/irevnet the numerical runs leave out: commands, processes and files."""
 

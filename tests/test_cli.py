@@ -19,13 +19,15 @@ from PIL import Image
 from rich.console import Console
 
 import cli
-from analysis.lanczos import GolubKahan
+from analysis.linalg.lanczos import GolubKahan
 from analysis.results import DepthProbeResult
-from figures.table import TextTable
-from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, presets, save_checkpoint, terminal
-from irevnet.recipes import RECIPES, TrainConfig
-from irevnet.settings import RunSettings
-from irevnet.transforms import InputTransform
+from figures.text_table import TextTable
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, save_checkpoint
+from irevnet.commandline import terminal
+from irevnet.data.transforms import InputTransform
+from irevnet.models import zoo as presets
+from irevnet.training.config import RECIPES, TrainConfig
+from irevnet.training.settings import RunSettings
 
 COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
 
@@ -425,7 +427,7 @@ def test_depths_are_numbers_and_ranges(value, depths):
 
 
 def test_work_that_fails_ends_with_1_and_debug_shows_where(run, monkeypatch):
-    from irevnet import train
+    from irevnet.training import trainer as train
 
     def fail(*args, **options):
         raise RuntimeError("the sky\nfell down")
@@ -459,13 +461,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
 
 
 def test_a_disk_that_refuses_is_named(run, monkeypatch):
-    from irevnet import checkpoint
+    from irevnet.checkpoints import checkpoint
 
     def fail(*args, **options):
         raise PermissionError(13, "Permission denied", "runs/x")
 
     monkeypatch.setattr(checkpoint, "read_checkpoint", fail)
-    monkeypatch.setattr("analysis.study.read_checkpoint", fail)
+    monkeypatch.setattr("analysis.experiment.read_checkpoint", fail)
     result = main("evaluate")
     assert (result.exit_code, result.stderr) == (2, "Error: runs/x: Permission denied\n")
 
@@ -597,7 +599,7 @@ def test_a_plan_is_printed_for_people(small_imagenet):
 
 
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(monkeypatch):
-    from irevnet.train import Training
+    from irevnet.training.trainer import Training
 
     do_step = Training._do_step
 
@@ -626,7 +628,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(monkeypatch):
 
 
 def test_a_second_interrupt_ends_at_once(monkeypatch):
-    from irevnet.train import Training
+    from irevnet.training.trainer import Training
 
     def twice(training, *batch):
         os.kill(os.getpid(), signal.SIGINT)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import cli
 from irevnet import IRevNet
-from irevnet.terminal import deterministic
+from irevnet.commandline.terminal import deterministic
 
 STUDIES = {"depth-probe": ["--depths", "11,12"], "spectrum": ["--num-images", "1", "--method", "lanczos"]}
 

@@ -30,12 +30,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import cli
-from irevnet import Checkpoint, IRevNet, IRevNetConfig, presets, released, save_checkpoint
-from irevnet.config import Config, ResNetConfig, RevNetConfig
-from irevnet.recipes import TrainConfig
-from irevnet.runs import new_run
-from irevnet.settings import RunSettings
-from irevnet.transforms import InputTransform
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, save_checkpoint
+from irevnet.checkpoints import released
+from irevnet.data.transforms import InputTransform
+from irevnet.models import zoo as presets
+from irevnet.models.config import Config, ResNetConfig, RevNetConfig
+from irevnet.training.config import TrainConfig
+from irevnet.training.runs import new_run
+from irevnet.training.settings import RunSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -251,10 +253,10 @@ def small_world(workplace, blank_figures, unchecked_types, monkeypatch) -> None:
     monkeypatch.setattr(presets, "_PRESETS", thin)
     monkeypatch.setattr(presets, "small_config", _small)
     monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
-    monkeypatch.setattr("irevnet.torchvision_models.get_model", lambda *_, **__: of_torchvision)
-    monkeypatch.setattr("analysis.spectrum.DENSE", 100)  # of 192
+    monkeypatch.setattr("irevnet.checkpoints.foreign.get_model", lambda *_, **__: of_torchvision)
+    monkeypatch.setattr("analysis.linalg.singular_values.DENSE", 100)  # of 192
     named = hashlib.sha256("\n".join(sorted(CLASSES)).encode()).hexdigest()
-    monkeypatch.setattr("irevnet.images._IMAGENET_SYNSETS", named)  # which the stand-in for ImageNet has
+    monkeypatch.setattr("irevnet.data.images._IMAGENET_SYNSETS", named)  # which the stand-in for ImageNet has
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
     monkeypatch.setenv("IREVNET_DATA_ROOT", str(workplace / "data"))
 
@@ -408,12 +410,10 @@ def test_dotted_names_in_the_text_are_there(path):
 
 
 def test_a_dotted_name_that_is_not_there_is_found():
-    text = (
-        "`irevnet.train.fit`, `irevnet.recipes.TrainConfig.epochs`, `irevnet.list_models()`, `irevnet train`, `cli.py`"
-    )
-    names = _dotted_names(text + ", `analysis.gone`, `analysis.results <- figures`, `irevnet.recipes.TrainConfig.gone`")
-    missing = {"irevnet.train.fit", "analysis.gone", "irevnet.recipes.TrainConfig.gone"}
-    assert names == {"irevnet.recipes.TrainConfig.epochs", "irevnet.list_models", "analysis.results"} | missing
+    text = "`irevnet.training.fit`, `irevnet.TrainConfig.epochs`, `irevnet.list_models()`, `irevnet train`, `cli.py`"
+    names = _dotted_names(text + ", `analysis.gone`, `analysis.results <- figures`, `irevnet.TrainConfig.gone`")
+    missing = {"irevnet.training.fit", "analysis.gone", "irevnet.TrainConfig.gone"}
+    assert names == {"irevnet.TrainConfig.epochs", "irevnet.list_models", "analysis.results"} | missing
     assert {name for name in names if not _is_there(name)} == missing
 
 
@@ -426,10 +426,10 @@ def test_the_api_reference_is_written_without_a_warning(tmp_path):
     assert not [line for line in lines if "Warn" in line and "'lscpu'" not in line]  # which torch 2.6 asks for
     expected = {
         "irevnet.html": ["build_model", "load_checkpoint", "IRevNetConfig"],
-        "irevnet/model.html": ["range_residual", "inverse"],
-        "analysis/svm.html": ["fit_one_vs_rest", "jaxtyping.Float[ndarray, "],
+        "irevnet/models/irevnet.html": ["range_residual", "inverse"],
+        "analysis/probes/svm.html": ["fit_one_vs_rest", "jaxtyping.Float[ndarray, "],
         "analysis/results.html": ["PCASweepResult", "SpectrumResult"],
-        "figures/depth_probe.html": ["plot_depth_probe"],
+        "figures/studies/depth_probe.html": ["plot_depth_probe"],
     }
     for page, names in expected.items():
         text = re.sub(r"<[^>]*>", "", (tmp_path / page).read_text(encoding="utf-8")).replace("&#39;", "'")

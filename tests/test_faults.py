@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cli
-from irevnet import files, read_checkpoint
-from irevnet.files import exclusive
+from irevnet import read_checkpoint
+from irevnet.utils import files
+from irevnet.utils.files import exclusive
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,9 +19,9 @@ import torch
 from click.testing import CliRunner, Result
 
 import cli
-from analysis.linear_map import LinearMap
+from analysis.linalg.linear_operator import LinearMap
 from analysis.results import SpectrumResult
-from irevnet.terminal import Command
+from irevnet.commandline.terminal import Command
 
 ROOT = Path(__file__).parents[1]
 BUSY = re.escape(
@@ -78,7 +78,8 @@ def interrupted(
 STUCK = """
 import hashlib, os, signal, sys, time
 import click
-from irevnet import interruption, terminal
+from irevnet.commandline import interruption
+from irevnet.commandline import terminal
 
 interruption.GRACE = 0.5
 terminal._require_torch = lambda: None  # nor is torch imported
@@ -259,7 +260,7 @@ DENSE = ("spectrum", "--method", "dense", "--num-images", "2", "--out", "out")
 def test_spectrum_stuck_in_decomposition_ends_and_can_be_repeated(run):
     program = """
     import torch, cli
-    from irevnet import interruption
+    from irevnet.commandline import interruption
     interruption.GRACE = 0.5
     svdvals, large = torch.linalg.svdvals, torch.rand(2500, 2500, dtype=torch.float64)
     def slow(matrix):

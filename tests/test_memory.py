@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from irevnet import Checkpoint, build_model, save_checkpoint
-from irevnet.transforms import InputTransform
+from irevnet.data.transforms import InputTransform
 
 SIZE, FEW, MANY = 64, 200, 2000
 """Height and width of the images, and how many there are in either split."""
@@ -26,12 +26,12 @@ import resource
 import sys
 import torch
 import cli
-from analysis.study import Study
-from irevnet.batches import batches
+from analysis.experiment import open_experiment
+from irevnet.data.loaders import batches
 
 data, kind, *command = sys.argv[1:]
 if kind == "hold":  # the control
-    images = Study.open("net.pt", data=data).images("test")
+    images = open_experiment("net.pt", data=data).images("test")
     held = [inputs for inputs, _ in batches(images, 32)]
 else:
     getattr(cli, kind)([*command, "--data", data], standalone_mode=False)

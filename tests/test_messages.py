@@ -35,10 +35,12 @@ from PIL import Image
 from torchvision.models import _api
 
 import cli
-from analysis import svm
-from analysis.lanczos import GolubKahan
-from irevnet import Checkpoint, build_model, distributed, read_checkpoint, save_checkpoint, train
-from irevnet.transforms import InputTransform
+from analysis.linalg.lanczos import GolubKahan
+from analysis.probes import svm
+from irevnet import Checkpoint, build_model, read_checkpoint, save_checkpoint
+from irevnet.data.transforms import InputTransform
+from irevnet.training import trainer as train
+from irevnet.utils import distributed
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")  # they would answer some values before the toolkit does
 
@@ -296,7 +298,7 @@ LARGEST = "halted/spectrum.state/lanczos-0/largest"
 
 
 MESSAGES: dict[str, dict[str, Case]] = {
-    "analysis/directions.py": {
+    "analysis/paths/directions.py": {
         "no direction": Case(
             "irevnet-analyze interpolate --direction up",
             "'up' is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS",
@@ -343,7 +345,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             copies(2),
         ),
     },
-    "analysis/endpoints.py": {
+    "analysis/paths/endpoints.py": {
         "no table": Case(
             "irevnet-analyze interpolate --pairs absent.csv",
             "there is no table of pairs absent.csv; give a CSV with the columns a and b",
@@ -390,7 +392,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             fashion_mnist(labels=[3, 3, 3]),
         ),
     },
-    "analysis/features.py": {
+    "analysis/features/extract.py": {
         "both": Case(
             "irevnet-analyze features --depths 1 --layers head",
             "depths and layers by name were both given; give one of them",
@@ -417,14 +419,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=("huge-analysis/*",),
         ),
     },
-    "analysis/interpolation.py": {
+    "analysis/paths/lines.py": {
         "not finite": Case(
             "irevnet-analyze interpolate --ckpt huge.pt",
             "images along path 1 from depth 12 are not finite; the network's weights are broken, or its features are "
             "too large for float32: choose another depth, or compute with --exact",
         ),
     },
-    "analysis/layout.py": {
+    "analysis/features/layout.py": {
         "not passed": Case(
             "irevnet-analyze features --layers blocks",
             "the network does not pass through blocks; name other layers",
@@ -450,7 +452,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=("vit_b_32-analysis/*",),
         ),
     },
-    "analysis/lanczos.py": {
+    "analysis/linalg/lanczos.py": {
         "cut short": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
             "halted/spectrum.state/lanczos-0/largest is damaged: basis.bin is cut short; remove the folder "
@@ -493,21 +495,21 @@ MESSAGES: dict[str, dict[str, Case]] = {
             after(interrupted, text(f"{LARGEST}/basis.bin", bytes(2**16))),
         ),
     },
-    "analysis/linear_map.py": {
+    "analysis/linalg/linear_operator.py": {
         "broken products": Case(
             "irevnet-analyze spectrum --ckpt huge.pt",
             "a product A v is not finite, in float64; the network's weights or its input are broken, or too "
             "large for this precision",
         ),
     },
-    "analysis/pca.py": {
+    "analysis/probes/pca.py": {
         "broken features": Case(
             "irevnet-analyze depth-probe --depths 12",
             "the features are not finite; the network's weights or inputs are broken",
             broken_store,
         ),
     },
-    "analysis/pca_sweep.py": {
+    "analysis/studies/pca_sweep.py": {
         "components": Case(
             "irevnet-analyze pca --dims 65",
             "65 to 65 components were asked for; irevnet-small has 1 to 64 at block-12",
@@ -519,7 +521,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=(STORE,),
         ),
     },
-    "analysis/reproduction.py": {
+    "analysis/results/reproduction.py": {
         "no report": Case(
             "irevnet-analyze reproduce absent.html",
             "there is no report absent.html; make one with 'irevnet-analyze report'",
@@ -608,7 +610,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             arrays("studies/invert/invert.npz", arithmetics=np.array([], str), depth_errors=np.zeros((0, 2, 4))),
         ),
     },
-    "analysis/results/spectra.py": {
+    "analysis/results/spectrum.py": {
         "sizes": Case(
             "irevnet-analyze report studies",
             "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its row 0 is no spectrum of a map "
@@ -616,7 +618,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             arrays("studies/spectrum/spectrum.npz", num_inputs=np.zeros(4, int)),
         ),
     },
-    "analysis/saved.py": {
+    "analysis/results/saved.py": {
         "no folder": Case(
             "irevnet-analyze report resnet.pt",
             "there is no folder resnet-analysis; give that of a run, or the results of a checkpoint",
@@ -649,7 +651,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "nothing in studies tells the architecture of its network; train it, or run the study, again",
         ),
     },
-    "analysis/spectra.py": {
+    "analysis/studies/spectrum.py": {
         "unfinished work": Case(
             f"irevnet-analyze spectrum {HALTED}",
             "halted/spectrum.state keeps the work of an interrupted call; go on with --resume, or remove it to "
@@ -673,13 +675,13 @@ MESSAGES: dict[str, dict[str, Case]] = {
             interrupted,
         ),
     },
-    "analysis/spectrum.py": {
+    "analysis/linalg/singular_values.py": {
         "values": Case(
             "irevnet-analyze spectrum --num-values 65",
             "65 singular values were asked for; a Jacobian of 64 x 64 has 1 to 64",
         ),
     },
-    "analysis/store.py": {
+    "analysis/features/store.py": {
         "other files": Case(
             "irevnet-analyze features --features full",
             "full/first/digits holds other files; name a folder for features that is new or empty",
@@ -720,7 +722,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             (STORE,),
         ),
     },
-    "analysis/study.py": {
+    "analysis/experiment.py": {
         "model": Case(
             "irevnet-analyze pca --model resnet50 --data digits",
             "--model resnet50 is no network of torchvision, such as torchvision:resnet50; those of this "
@@ -764,7 +766,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "choose other classes with --classes",
         ),
     },
-    "analysis/svm.py": {
+    "analysis/probes/svm.py": {
         "no optimum": Case(
             "irevnet-analyze depth-probe --depths 12",
             "RuntimeError: the SVM of class {} is within {} of its optimum, relatively; {} was asked for; lower C={} "
@@ -774,7 +776,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             (STORE,),
         ),
     },
-    "analysis/training_curves.py": {
+    "analysis/studies/training_curves.py": {
         "window": Case(
             "irevnet-analyze training-curves --window 999",
             "irevnet-small has 440 iterations; a moving average over 999 needs as many, take a smaller window",
@@ -810,7 +812,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             text("runs/first/metrics.csv", "step,test_top1\ninf,0.5\n"),
         ),
     },
-    "analysis/walk.py": {
+    "analysis/studies/interpolation.py": {
         "pairs and images": Case(
             "irevnet-analyze interpolate grey.png grey.png --pairs x.csv",
             "--pairs was given with images or a direction; give one of them",
@@ -846,14 +848,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
             told("runs/first/config.json", config={"squeeze": 3}),
         ),
     },
-    "irevnet/baselines.py": {
+    "irevnet/models/baselines.py": {
         "channels": Case(
             "irevnet evaluate --ckpt odd.pt",
             "images of shape (108, 3, 8, 8) do not fit; this network takes (batch, 1, height, width)",
             odd("resnet.pt", transform={"channels": 3}, classes=["1", "2", "3"]),
         ),
     },
-    "irevnet/architecture.py": {
+    "irevnet/checkpoints/architecture.py": {
         "other weights": Case(
             "irevnet evaluate --ckpt odd.pt",
             "the weights of odd.pt do not fit its architecture: head.classifier.bias has the shape (10,); expected "
@@ -877,7 +879,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             odd(state_dict={"head.classifier.bias": torch.zeros(10, dtype=torch.int64)}),
         ),
     },
-    "irevnet/checkpoint.py": {
+    "irevnet/checkpoints/checkpoint.py": {
         "layout": Case(
             "irevnet evaluate --ckpt odd.pt",
             "odd.pt is no checkpoint of a known layout: it has the keys ['epoch', 'net']; expected one that "
@@ -1044,7 +1046,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=("out",),
         ),
     },
-    "irevnet/config.py": {
+    "irevnet/models/config.py": {
         "images of a ResNet": Case(
             "irevnet evaluate --ckpt odd.pt",
             "odd.pt is damaged: ValueError: input_shape=(1, 8, 8), num_classes=0; expected integers from 1 on",
@@ -1147,7 +1149,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             odd("resnet.pt", config={"widths": [1]}),
         ),
     },
-    "irevnet/data.py": {
+    "irevnet/data/datasets.py": {
         "one class": Case(
             "irevnet train --classes odd.txt",
             "1 class of digits was named; expected at least 2",
@@ -1168,7 +1170,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "with --download",
         ),
     },
-    "irevnet/image_folder.py": {
+    "irevnet/data/image_folder.py": {
         "no class folders": Case(
             "irevnet train --data flat", "flat/train holds no class folders; expected a folder of images for each class"
         ),
@@ -1214,7 +1216,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             text("runs/first/left-out.json", "{"),
         ),
     },
-    "irevnet/images.py": {
+    "irevnet/data/images.py": {
         "link to nothing": Case(
             "irevnet train --data torn -b 2 --out new",
             "torn/train/b/1.png cannot be read as an image: it is gone, or a link to nothing; replace or remove it, or "
@@ -1228,7 +1230,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             fashion_mnist(labels=[0, 3, 11]),
         ),
     },
-    "irevnet/distributed.py": {
+    "irevnet/utils/distributed.py": {
         "lost process": Case(
             "irevnet evaluate",
             "ConnectionError: another process has ended, or cannot be reached; what it said tells why (--debug shows "
@@ -1257,7 +1259,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             ),
         ),
     },
-    "irevnet/exact.py": {
+    "irevnet/models/exact.py": {
         "lattice": Case(
             "irevnet decode odd.npz -o out", "a lattice of 99 bits was asked for; expected 8 to 24", features(bits=99)
         ),
@@ -1266,7 +1268,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "block 1: values up to {}; on a lattice of 24 bits only values below 16 are exact, use one of fewer bits",
         ),
     },
-    "irevnet/files.py": {
+    "irevnet/utils/files.py": {
         "in use": Case(
             "irevnet-analyze invert",
             "runs/first/analysis/invert is in use by process 7 on elsewhere; wait until that has ended, or stop it",
@@ -1284,7 +1286,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             1,
         ),
     },
-    "irevnet/lookup.py": {
+    "irevnet/utils/lookup.py": {
         "model": Case(
             "irevnet train --model irevnet-smal",
             "there is no model 'irevnet-smal'; did you mean irevnet-small or irevnet-a or irevnet-b?",
@@ -1316,7 +1318,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             odd(data="imagenet"),
         ),
     },
-    "irevnet/model.py": {
+    "irevnet/models/irevnet.py": {
         "size": Case(
             "irevnet-analyze interpolate grey.png grey.png --image-size 9",
             "images of shape (1, 1, 9, 9) do not fit; this network takes (batch, 1, height, width) with height "
@@ -1344,7 +1346,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "depth 13 does not exist; this network has depths 0 (its input) to 12",
         ),
     },
-    "irevnet/recipes.py": {
+    "irevnet/training/config.py": {
         "epochs": Case(
             "irevnet train --epochs 0",
             "epochs=0, steps=None, batch_size=64; expected at least 1 epoch, or else 1 step, and 2 images a "
@@ -1376,7 +1378,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "compile=True with memory='reversible'; a compiled network needs memory='plain'",
         ),
     },
-    "irevnet/released.py": {
+    "irevnet/checkpoints/released.py": {
         "no blocks": Case(
             "irevnet evaluate --ckpt odd.pt",
             "the tensors of odd.pt are not those of an i-RevNet in the authors' layout (no bottleneck blocks); "
@@ -1398,7 +1400,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             ),
         ),
     },
-    "irevnet/runs.py": {
+    "irevnet/training/runs.py": {
         "files": Case("irevnet train --out full", "full holds other files; name a folder that is new or empty"),
         "another run": Case(
             "irevnet train --out runs/first",
@@ -1434,7 +1436,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "irevnet evaluate --ckpt empty", "empty holds no last.pt; give a run's folder or a checkpoint file"
         ),
     },
-    "irevnet/settings.py": {
+    "irevnet/training/settings.py": {
         "no run": Case(
             "irevnet train --resume empty",
             "empty holds no run (no config.json); give the folder of a run to go on with",
@@ -1467,7 +1469,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             text("runs/first/config.json", "[]"),
         ),
     },
-    "irevnet/terminal.py": {
+    "irevnet/commandline/terminal.py": {
         "pair": Case(
             "irevnet models",
             "torch {} and torchvision {} do not work together ({}); install a matching pair: pip install "
@@ -1524,7 +1526,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             1,
         ),
     },
-    "irevnet/torchvision_models.py": {
+    "irevnet/checkpoints/foreign.py": {
         "twice": Case(
             "irevnet-analyze pca --model torchvision:resnet18/DEFAULT --ckpt resnet.pt --data digits",
             "torchvision:resnet18/DEFAULT names weights and resnet.pt holds others; give one of them",
@@ -1541,7 +1543,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "the weights of resnet.pt are not those of a resnet18: {}",
         ),
     },
-    "irevnet/train.py": {
+    "irevnet/training/trainer.py": {
         "reconstruction": Case(
             "irevnet train --memory reversible --check-reconstruction 1 --out new --epochs 1",
             "FloatingPointError: at step 1 back-propagation rebuilt its input with a relative error of {}, "
@@ -1589,7 +1591,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             odd(to="runs/first/last.pt", training={"step": ...}),
         ),
     },
-    "irevnet/transforms.py": {
+    "irevnet/data/transforms.py": {
         "training image": Case(
             "irevnet train --data torn -b 2 --out new",
             "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or leave all such out with "
@@ -1655,7 +1657,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             after(odd(transform={"resize": 4000}), image("odd.png", np.zeros((1, 999), np.uint8))),
         ),
     },
-    "irevnet/untrusted.py": {
+    "irevnet/utils/untrusted.py": {
         "no fields": Case(
             "irevnet evaluate --ckpt odd.pt",
             "odd.pt is damaged: TypeError: found list where the fields of InputTransform are expected",
@@ -1782,8 +1784,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
 
 
 NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
-    "analysis/cost.py": {"the rarest of": "the classes are counted first"},
-    "analysis/features.py": {
+    "analysis/probes/svm_selection.py": {"the rarest of": "the classes are counted first"},
+    "analysis/features/extract.py": {
         "expected logits": "all networks that a command opens have them",
         "every batch of images": "all networks that a command opens pass the same layers each time",
     },
@@ -1791,51 +1793,51 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "in exact arithmetic rounds": "the spectrum takes no --exact",
         "the layer is not differentiable": "the layers of all networks that a command opens are",
     },
-    "analysis/layout.py": {"none of its dimensions": "no layer of torchvision's networks is like that"},
-    "analysis/nearest_neighbour.py": {
+    "analysis/features/layout.py": {"none of its dimensions": "no layer of torchvision's networks is like that"},
+    "analysis/probes/nearest_neighbour.py": {
         "coordinates and test points": "both are of one layer",
         "the training points are of shape": "no layer is empty, and no data",
         "dims=": "pca looks at the numbers first, and sorts them",
         "points are not finite": "the components are looked for first",
     },
     "analysis/results/base.py": {"cannot be joined": "a report joins those alone that agree"},
-    "analysis/search.py": {"stopped": "the command says how to go on"},
-    "analysis/spectrum.py": {
+    "analysis/linalg/search.py": {"stopped": "the command says how to go on"},
+    "analysis/linalg/singular_values.py": {
         "method is": "an option with choices",
         "width=": "options with ranges",
     },
-    "analysis/store.py": {"holds no complete features": "they are extracted before they are read"},
-    "analysis/svm.py": {
+    "analysis/features/store.py": {"holds no complete features": "they are extracted before they are read"},
+    "analysis/probes/svm.py": {
         "there is one class": "cross-validation asks for more",
         "expected a positive number": "the grid holds no other",
         "the features are not finite": "the components are looked for first",
     },
     "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
-    "irevnet/architecture.py": {
+    "irevnet/checkpoints/architecture.py": {
         "of which no config": "a run trains none",
         "of its config has": "a run trains networks as their config says",
         "this {name}: {error}": "the same",
     },
-    "irevnet/checkpoint.py": {
+    "irevnet/checkpoints/checkpoint.py": {
         "would not be read again": "a run's metrics and state are plain",
         "weights that are not finite": "a run looks at them first",
         "expected numbers, text": "a run's metrics are numbers",
     },
-    "irevnet/coupling.py": {
+    "irevnet/models/coupling.py": {
         "is a {type(inner)": "networks of checkpoints are as their config says",
         "of its bottleneck": "the same",
         "does not end with": "the same",
         "forward of its own": "the same",
     },
     "irevnet/codec.py": {"in exact arithmetic alone": "the commands make it exact"},
-    "irevnet/config.py": {"squeeze_order is": "a checkpoint's is looked at first"},
-    "irevnet/forward_hooks.py": {
+    "irevnet/models/config.py": {"squeeze_order is": "a checkpoint's is looked at first"},
+    "irevnet/models/memory/forward_hooks.py": {
         "changes what the module computes": "commands put no hooks into bottlenecks",
         "has no graph": "the same",
     },
-    "irevnet/images.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
-    "irevnet/exact.py": {"statistics are not finite": "such a checkpoint is refused first"},
-    "irevnet/model.py": {
+    "irevnet/data/images.py": {"has values that are not finite": "the digits are finite, all other images are bytes"},
+    "irevnet/models/exact.py": {"statistics are not finite": "such a checkpoint is refused first"},
+    "irevnet/models/irevnet.py": {
         "memory is": "an option with choices, and in a file looked at first",
         "are not of depth": "those of a file are looked at first",
         "in exact arithmetic already": "the commands do it once",
@@ -1843,36 +1845,39 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "expected floating point": "every transform ends in floats",
         "needs eval mode": "checkpoints are opened in it",
     },
-    "irevnet/replay.py": {
+    "irevnet/models/memory/replay.py": {
         "is a TorchScript module": "bottlenecks of checkpoints have torch's layers alone",
         "uses a tensor of shape": "the same",
         "was changed in place": "the same",
     },
-    "irevnet/reversible.py": {
+    "irevnet/models/memory/reversible.py": {
         "back-propagation begins after": "training begins with the logits",
         "changes its streams": "training has no hooks",
     },
-    "irevnet/squeeze.py": {
+    "irevnet/models/squeeze.py": {
         "cannot be squeezed by": "the network has looked at the size",
         "cannot be unsqueezed by": "the network has looked at the channels",
     },
-    "irevnet/train.py": {"needs LabelledImages": "the commands train on nothing else"},
+    "irevnet/training/trainer.py": {"needs LabelledImages": "the commands train on nothing else"},
 }
 """Statements that only callers of the library can reach: by file, some of their words, and why."""
 
 HANDED_ON = {
     ("cli.py", "click.exceptions.Exit(1)"),
     ("cli.py", "click.exceptions.Exit(code)"),
-    ("irevnet/images.py", "ValueError(f'{error}{LEAVE_OUT}')"),
-    ("irevnet/files.py", "OSError(error.errno, error.strerror, str(path))"),
-    ("irevnet/reversible.py", "RuntimeError(_refusal(tape.memory, 'double backward'))"),  # of which commands do none
-    ("irevnet/reversible.py", "RuntimeError(_refusal(ctx.tape.memory, 'forward-mode differentiation'))"),
-    ("irevnet/reversible.py", "RuntimeError(_refusal(memory, 'torch.func transforms'))"),
-    ("irevnet/runs.py", "FloatingPointError(f'{error}; {self._last_good()}')"),
-    ("irevnet/terminal.py", "WrongInput(_one_line(error))"),
-    ("irevnet/terminal.py", "click.ClickException(_out_of_memory(ctx))"),  # in test_deterministic.py
-    ("irevnet/untrusted.py", "ValueError(str(error) or type(error).__name__)"),
-    ("irevnet/untrusted.py", "ValueError(too_deep)"),  # as a case of analysis/saved.py has it
+    ("irevnet/data/images.py", "ValueError(f'{error}{LEAVE_OUT}')"),
+    ("irevnet/utils/files.py", "OSError(error.errno, error.strerror, str(path))"),
+    (
+        "irevnet/models/memory/reversible.py",
+        "RuntimeError(_refusal(tape.memory, 'double backward'))",
+    ),  # of which commands do none
+    ("irevnet/models/memory/reversible.py", "RuntimeError(_refusal(ctx.tape.memory, 'forward-mode differentiation'))"),
+    ("irevnet/models/memory/reversible.py", "RuntimeError(_refusal(memory, 'torch.func transforms'))"),
+    ("irevnet/training/runs.py", "FloatingPointError(f'{error}; {self._last_good()}')"),
+    ("irevnet/commandline/terminal.py", "WrongInput(_one_line(error))"),
+    ("irevnet/commandline/terminal.py", "click.ClickException(_out_of_memory(ctx))"),  # in test_deterministic.py
+    ("irevnet/utils/untrusted.py", "ValueError(str(error) or type(error).__name__)"),
+    ("irevnet/utils/untrusted.py", "ValueError(too_deep)"),  # as a case of analysis/results/saved.py has it
 }
 """Statements without words of their own."""
 
@@ -2143,4 +2148,6 @@ def test_debug_shows_where(obstacles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("irevnet evaluate --ckpt absent.pt --debug", code=1)
     assert isinstance(result.exception, FileNotFoundError)
-    assert [(site.file, site.has_words) for site in sites_behind(result.exception)] == [("irevnet/runs.py", True)]
+    assert [(site.file, site.has_words) for site in sites_behind(result.exception)] == [
+        ("irevnet/training/runs.py", True)
+    ]

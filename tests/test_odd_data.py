@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 import cli
 from analysis.results import DepthProbeResult, InversionResult, PCASweepResult
 from irevnet import Checkpoint, build_model, save_checkpoint
-from irevnet.transforms import InputTransform
+from irevnet.data.transforms import InputTransform
 
 Pixels = Callable[[int, int], np.ndarray]
 """Of the n-th image of a class."""

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cli
-from irevnet.terminal import Classes, ClassNames, File, Floats, Names, Numbers, Part
+from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, Part
 
 WORDS = ["", "word", "1e999", "1;2", "0x10"]
 """Which are no number."""

@@ -4,8 +4,8 @@ from analysis.results.base import Comparison, Result, check_folder
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
-from analysis.results.spectra import SpectrumResult
-from analysis.results.spectrum import Spectrum
+from analysis.results.singular_values import Spectrum
+from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
 
 __all__ = [

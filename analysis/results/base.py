@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import jaxtyped
 
-from irevnet.files import as_json, is_unused, write_together
-from irevnet.untrusted import open_arrays
+from irevnet.utils.files import as_json, is_unused, write_together
+from irevnet.utils.untrusted import open_arrays
 
 
 @dataclass(frozen=True, eq=False)

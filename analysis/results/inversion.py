@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from analysis.results.base import Result, finite_or_none
-from irevnet.untrusted import brief
+from irevnet.utils.untrusted import brief
 
 
 @dataclass(frozen=True, eq=False)

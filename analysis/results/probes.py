@@ -29,7 +29,7 @@ class ProbeResult(Comparison):
         svm_interval: its 95% Wilson interval, lower and upper end, `(rows, 2)`.
         nn_accuracy: the same of the nearest neighbour, `(rows,)`.
         nn_interval: its 95% Wilson interval, `(rows, 2)`.
-        svm_cost: the SVM's C, see `analysis.cost.choose_svm`, `(rows,)`.
+        svm_cost: the SVM's C, see `analysis.probes.svm_selection.choose_svm`, `(rows,)`.
         svm_gap: certified bound of how far, relatively, the SVM's objective lies above its minimum, of the worst
             class, `(rows,)`; NaN where the solver gives none.
         at_edge: whether that C is an end of the grid and better than all else tried, `(rows,)`.
@@ -124,7 +124,7 @@ class DepthProbeResult(ProbeResult):
         depth: the block j, `(rows,)`.
         relative_depth: j over the number of blocks of its network, `(rows,)`.
         distance_ratio: root mean square distance of test images of one class over that of test images of different
-            classes, see `analysis.contraction`, `(rows,)`.
+            classes, see `analysis.probes.class_distances`, `(rows,)`.
     """
 
     STUDY: ClassVar[str] = "depth-probe"

@@ -1,151 +1,251 @@
-"""The singular values of one linear map, and what follows from them: energy, condition, volume."""
+"""Singular values of the Jacobians of several networks, at several layers and images (section 4.1, Fig. 4)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
-from scipy.stats import t as students_t
 
-CONFIDENCE = 0.95
-"""Of every interval."""
+from analysis.results.base import Comparison, finite_or_none
+from analysis.results.singular_values import CONFIDENCE, Spectrum
 
+SHARES = (0.80, 0.97)
+"""Of the energy, held by the first 10^3 and 10^4 singular values in the paper."""
 
-def half_width(samples: Float[ndarray, "samples ..."]) -> Float[ndarray, "..."]:
-    """Half the width of Student's interval for the mean of independent samples.
-
-    >>> round(float(half_width(np.array([1.0, 3.0]))), 3)
-    12.706
-    """
-    count = len(samples)
-    quantile = students_t.ppf((1 + CONFIDENCE) / 2, count - 1)
-    return np.asarray(quantile * samples.std(axis=0, ddof=1) / np.sqrt(count))
+PAPER_COUNTS = (1_000, 10_000)
+PAPER_DIVISORS = (150, 15)
+"""The paper's counts, of 150,528 singular values: as they are, and as parts of the dimension."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Spectrum:
-    """The singular values of one linear map A, n numbers to m: some of them one by one, the others as a density.
+MOST_VALUES = 10**8
+"""Of a map; those of images of 5,773 x 5,773."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumResult(Comparison):
+    """Spectra of several networks, at several layers and images: one row for each.
+
+    Where rows differ in length, they are filled up with NaN.
 
     Attributes:
-        num_outputs: m.
-        num_inputs: n.
-        method: `"dense"`, by the matrix, or `"lanczos"`, by products alone.
-        largest: in decreasing order, `(k,)`; all that there are, if the matrix was decomposed.
-        largest_residuals: ||A^T u - s v||: so far away, or far nearer, is a singular value, `(k,)`; NaN for a matrix.
-        smallest: in increasing order, from the inverse, `(l,)`; none without one, or for a matrix.
-        smallest_residuals: the same, of the inverse and relative to it, `(l,)`.
-        num_converged: how many of the largest have a residual within the tolerance.
-        squared_norm: ||A||_F^2, the sum of all squares.
-        squared_norm_error: half the width of its 95% interval.
-        nodes: of the density of all others: values, in decreasing order, `(nodes,)`.
-        weights: how many singular values each of them stands for, by every probe, `(probes, nodes)`.
-        log_volume: log |det A| from A and from its inverse, `(2,)`, the first too high and the second too low, but for
-            the error below; NaN without an inverse.
-        log_volume_error: half the width of their 95% interval; for a matrix, the rounding that its condition allows.
-        num_products: with A, A^T and their inverses.
-        loss_of_orthogonality: the largest entry of |V V^T - 1|, of the Lanczos vectors; 0 for a matrix.
+        networks: their names, `(networks,)`.
+        images: names of the images, `(images,)`.
+        network: to which network a row belongs, `(rows,)`.
+        layer: name of the layer in its network, `(rows,)`.
+        depth: its number among the blocks, `(rows,)`.
+        image: which image, `(rows,)`.
+        num_outputs: m, as all that follows of `Spectrum`, `(rows,)`.
+        num_inputs: n, `(rows,)`.
+        method: `(rows,)`.
+        largest: `(rows, k)`.
+        largest_residuals: `(rows, k)`.
+        smallest: `(rows, l)`.
+        smallest_residuals: `(rows, l)`.
+        num_converged: `(rows,)`.
+        squared_norm: `(rows,)`.
+        squared_norm_error: `(rows,)`.
+        nodes: `(rows, nodes)`.
+        weights: `(rows, probes, nodes)`.
+        log_volume: `(rows, 2)`.
+        log_volume_error: `(rows,)`.
+        num_products: `(rows,)`.
+        loss_of_orthogonality: `(rows,)`.
     """
 
-    num_outputs: int
-    num_inputs: int
-    method: str
-    largest: Float[ndarray, " k"]
-    largest_residuals: Float[ndarray, " k"]
-    smallest: Float[ndarray, " l"]
-    smallest_residuals: Float[ndarray, " l"]
-    num_converged: int
-    squared_norm: float
-    squared_norm_error: float
-    nodes: Float[ndarray, " nodes"]
-    weights: Float[ndarray, "probes nodes"]
-    log_volume: Float[ndarray, "2"]
-    log_volume_error: float
-    num_products: int
-    loss_of_orthogonality: float
+    STUDY: ClassVar[str] = "spectrum"
+    INDICES: ClassVar[Mapping[str, str]] = {"network": "networks", "image": "images"}
 
-    @property
-    def count(self) -> int:
-        """How many singular values there are, the smaller of m and n."""
-        return min(self.num_outputs, self.num_inputs)
+    networks: Shaped[ndarray, " networks"]
+    images: Shaped[ndarray, " images"]
+    network: Int[ndarray, " rows"]
+    layer: Shaped[ndarray, " rows"]
+    depth: Int[ndarray, " rows"]
+    image: Int[ndarray, " rows"]
+    num_outputs: Int[ndarray, " rows"]
+    num_inputs: Int[ndarray, " rows"]
+    method: Shaped[ndarray, " rows"]
+    largest: Float[ndarray, "rows k"]
+    largest_residuals: Float[ndarray, "rows k"]
+    smallest: Float[ndarray, "rows l"]
+    smallest_residuals: Float[ndarray, "rows l"]
+    num_converged: Int[ndarray, " rows"]
+    squared_norm: Float[ndarray, " rows"]
+    squared_norm_error: Float[ndarray, " rows"]
+    nodes: Float[ndarray, "rows nodes"]
+    weights: Float[ndarray, "rows probes nodes"]
+    log_volume: Float[ndarray, "rows 2"]
+    log_volume_error: Float[ndarray, " rows"]
+    num_products: Int[ndarray, " rows"]
+    loss_of_orthogonality: Float[ndarray, " rows"]
 
-    @property
-    def condition(self) -> float:
-        """The largest singular value over the smallest; NaN if that is not known, infinite if it is rounding alone."""
-        if len(self.smallest) == 0 and len(self.largest) < self.count:
-            return float("nan")
-        least = float(self.smallest[0] if len(self.smallest) else self.largest[-1])
-        rounding = np.finfo(np.float64).eps * self.count * float(self.largest[0])
-        return float(self.largest[0]) / least if least > rounding else float("inf")
-
-    def energy(self, dims: Shaped[ndarray, " dims"]) -> Float[ndarray, "dims 3"]:
-        """E(d), the share of the d largest in the sum of all squares, and the lower and upper end of its 95% interval.
-
-        As far as values are known one by one, the interval is that of the sum of all. Beyond, it is that of the density
-        too, and of how its nodes are joined: by steps, as E(d) is, or by a smooth curve.
-        """
-        d, k = np.asarray(dims, dtype=float), len(self.largest)
-        sums = np.concatenate(([0.0], np.cumsum(self.largest**2)))
-        known = np.interp(d, np.arange(k + 1), sums)
-        total, error = self.squared_norm, self.squared_norm_error
-        shares = known[:, None] / np.array([total, total + error, max(total - error, sums[-1])])
-        if len(self.nodes):
-            steps = self._steps(d - k)
-            mean, width = steps.mean(axis=0), half_width(steps)
-            smooth, ended = self._smooth(d - k)
-            width = width + np.abs(smooth - mean)
-            rest = np.stack((mean, mean - width, np.where(ended, 1.0, mean + width)), axis=1)
-            shares = shares + (1 - shares) * np.where(d[:, None] > k, rest, 0)
-        return np.clip(shares, 0, 1)
-
-    def _steps(self, dims: Float[ndarray, " dims"]) -> Float[ndarray, "probes dims"]:
-        """The share that so many values which follow those known have in the squares of all that follow, by each probe:
-        as many values as a node stands for are equal to it."""
-        values = np.concatenate((self.nodes, self.smallest[::-1]))
-        shares = []
-        for weights in self.weights:
-            counts = np.concatenate((weights, np.ones(len(self.smallest))))
-            sums = np.cumsum(counts * values**2)
-            shares.append(np.interp(dims, [0, *np.cumsum(counts)], [0, *sums / sums[-1]]))
-        return np.array(shares)
-
-    def _smooth(self, dims: Float[ndarray, " dims"]) -> tuple[Float[ndarray, " dims"], Bool[ndarray, " dims"]]:
-        """The same of the values on the curve, and whether that has ended, as nothing is known of the smallest: beyond,
-        the share is no less than on a straight line to 1, as it is concave, and may be 1."""
-        ranks, values = self.curve()
-        following = np.arange(len(self.largest) + 1, int(ranks[-1]) + 1)
-        sums = np.cumsum(np.exp(2 * np.interp(following, ranks, np.log(values))))
-        total = sums[-1] if len(self.smallest) else self.weights.mean(axis=0) @ self.nodes**2
-        end = self.count - len(self.largest)
-        shares = np.interp(dims, [*range(len(sums) + 1), end], [0, *sums / total, 1])
-        return shares, (dims > len(sums)) & (dims < end)
-
-    def dims_holding(self, share: float) -> tuple[int, int, int]:
-        """The smallest d with E(d) of that share, and the ends of its interval."""
-        dims = np.unique(
-            np.concatenate((np.arange(1, len(self.largest) + 1), np.linspace(1, self.count, 2000).round()))
+    @classmethod
+    def of(
+        cls,
+        spectra: Sequence[Spectrum],
+        *,
+        networks: Sequence[str],
+        images: Sequence[str],
+        network: Sequence[int],
+        layer: Sequence[str],
+        depth: Sequence[int],
+        image: Sequence[int],
+    ):
+        """Spectra side by side, each with the names of what it is of."""
+        columns = {
+            field.name: _stacked([np.asarray(getattr(each, field.name)) for each in spectra])
+            for field in fields(Spectrum)
+        }
+        return cls(
+            networks=np.array(networks),
+            images=np.array(images),
+            network=np.array(network),
+            layer=np.array(layer),
+            depth=np.array(depth),
+            image=np.array(image),
+            **columns,
         )
-        curves = self.energy(dims).T
-        first, late, early = (
-            int(dims[np.argmax(curve >= share)]) if curve[-1] >= share else self.count for curve in curves
+
+    @classmethod
+    def join(cls, results: Sequence["SpectrumResult"], names: Sequence[str]):
+        """See `Comparison.join`; rows of different lengths are filled up anew."""
+        images = list(dict.fromkeys(str(image) for each in results for image in each.images))
+        starts = np.cumsum([0, *(len(each.networks) for each in results[:-1])]).tolist()
+        rows = [(each, start, row) for each, start in zip(results, starts) for row in range(len(each.network))]
+        return cls.of(
+            [each.spectrum(row) for each, _, row in rows],
+            networks=names,
+            images=images,
+            network=[start + int(each.network[row]) for each, start, row in rows],
+            layer=[str(each.layer[row]) for each, _, row in rows],
+            depth=[int(each.depth[row]) for each, _, row in rows],
+            image=[images.index(str(each.images[each.image[row]])) for each, _, row in rows],
         )
-        return first, early, late
 
-    def curve(self) -> tuple[Float[ndarray, " points"], Float[ndarray, " points"]]:
-        """Ranks, from 1 on, and singular values in decreasing order: those known at both ends, the density between.
+    def check(self) -> None:
+        super().check()
+        for row in range(len(self.network)):
+            each = self.spectrum(row)
+            known = np.concatenate((each.largest, each.smallest, each.nodes, each.weights.ravel()))
+            counts = each.weights.sum(axis=1)
+            if not (
+                len(each.largest) >= 1
+                and len(each.largest) + len(each.smallest) <= each.count <= MOST_VALUES
+                and np.isfinite(known).all()
+                and (known >= 0).all()
+                and (counts <= 2 * each.count).all()
+            ):
+                raise ValueError(f"its row {row} is no spectrum of a map of {each.num_inputs} to {each.num_outputs}")
 
-        Where nothing is known of the smallest, it ends where they begin.
-        """
-        first, last = len(self.largest), self.count - len(self.smallest)
-        ranks, values = first + 0.5 + np.empty(0), np.empty(0)
-        if len(self.nodes):
-            # Nodes come in bunches of as many as there are probes, nearly equal, which stand for what lies around them.
-            starts = np.arange(0, len(self.nodes), len(self.weights))
-            counts = self.weights.mean(axis=0)
-            numbers = np.add.reduceat(counts, starts)
-            logarithms = np.log(np.maximum(self.nodes, np.finfo(float).tiny))
-            values = np.exp(np.add.reduceat(counts * logarithms, starts) / numbers)
-            ranks = first + 0.5 + np.cumsum(numbers) - numbers / 2
-            if len(self.smallest) == 0:
-                ranks, values = ranks[:-1], values[:-1]
-        known = np.arange(1.0, first + 1), last + np.arange(1.0, len(self.smallest) + 1)
-        return np.concatenate((known[0], ranks, known[1])), np.concatenate((self.largest, values, self.smallest[::-1]))
+    def spectrum(self, row: int) -> Spectrum:
+        """That of a row."""
+        columns = {field.name: getattr(self, field.name)[row] for field in fields(Spectrum)}
+        for length, padded in _LENGTHS.items():
+            count = int((~np.isnan(columns[length])).sum())
+            columns |= {name: columns[name][..., :count] for name in padded}
+        return Spectrum(**{name: value.item() if value.ndim == 0 else value for name, value in columns.items()})
+
+    def groups(self) -> list[Int[ndarray, " group_rows"]]:
+        """The rows of each network and layer: one for each image."""
+        keys = list(zip(self.network.tolist(), self.layer.tolist()))
+        return [np.array([row for row, other in enumerate(keys) if other == key]) for key in dict.fromkeys(keys)]
+
+    def table(self) -> pd.DataFrame:
+        """A row for each singular value that is known by itself."""
+        return pd.concat([self._table(row) for row in range(len(self.network))], ignore_index=True)
+
+    def _table(self, row: int) -> pd.DataFrame:
+        spectrum = self.spectrum(row)
+        k, l = len(spectrum.largest), len(spectrum.smallest)  # noqa: E741
+        energy, low, high = np.concatenate((spectrum.energy(np.arange(1, k + 1)), np.full((l, 3), np.nan))).T
+        smallest = spectrum.smallest[::-1]
+        return pd.DataFrame(
+            {
+                "network": self.networks[self.network[row]],
+                "layer": self.layer[row],
+                "depth": self.depth[row],
+                "image": self.images[self.image[row]],
+                "rank": np.concatenate((np.arange(1, k + 1), spectrum.count - l + np.arange(1, l + 1))),
+                "singular_value": np.concatenate((spectrum.largest, smallest)),
+                "residual": np.concatenate((spectrum.largest_residuals, spectrum.smallest_residuals[::-1] * smallest)),
+                "energy": energy,
+                "energy_low": low,
+                "energy_high": high,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        return {"confidence": CONFIDENCE, "layers": [self._summary(rows) for rows in self.groups()]}
+
+    def _summary(self, rows: Int[ndarray, " group_rows"]) -> dict[str, Any]:
+        spectra = [self.spectrum(row) for row in rows.tolist()]
+        first = spectra[0]
+        counts = {str(d): d for d in PAPER_COUNTS if d <= first.count}
+        counts |= {f"n/{divisor}": max(1, round(first.count / divisor)) for divisor in PAPER_DIVISORS}
+        each = [_numbers(spectrum, str(self.images[self.image[row]])) for spectrum, row in zip(spectra, rows)]
+        dims = {name: [float(numbers["dims"][name]["d"]) for numbers in each] for name in each[0]["dims"]}
+        return {
+            "network": str(self.networks[self.network[rows[0]]]),
+            "layer": str(self.layer[rows[0]]),
+            "depth": int(self.depth[rows[0]]),
+            "inputs": first.num_inputs,
+            "outputs": first.num_outputs,
+            "images": len(rows),
+            "method": first.method,
+            "largest": _quantiles([float(spectrum.largest[0]) for spectrum in spectra]),
+            "condition": _quantiles([spectrum.condition for spectrum in spectra]),
+            "dims": {name: _quantiles(values) for name, values in dims.items()},
+            "energy": {
+                name: {"d": d, **_quantiles([float(spectrum.energy(np.array([d]))[0, 0]) for spectrum in spectra])}
+                for name, d in counts.items()
+            },
+            "each": each,
+        }
+
+
+_LENGTHS = {
+    "largest": ("largest", "largest_residuals"),
+    "smallest": ("smallest", "smallest_residuals"),
+    "nodes": ("nodes", "weights"),
+}
+"""Fields by whose length others were filled up."""
+
+
+def _stacked(arrays: Sequence[ndarray]) -> ndarray:
+    """Arrays in one, filled up with NaN where they differ in size."""
+    if arrays[0].dtype.kind != "f":
+        return np.stack(arrays)
+    sizes = np.max([array.shape for array in arrays], axis=0).astype(int)
+    stacked = np.full((len(arrays), *sizes), np.nan)
+    for row, array in enumerate(arrays):
+        stacked[(row, *map(slice, array.shape))] = array
+    return stacked
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    """The median and the 10% and 90% quantiles; `None` if one is not known or infinite."""
+    if not np.isfinite(values).all():
+        return {"median": None, "q10": None, "q90": None}
+    return {name: float(np.quantile(values, q)) for name, q in {"median": 0.5, "q10": 0.1, "q90": 0.9}.items()}
+
+
+def _numbers(spectrum: Spectrum, image: str) -> dict[str, Any]:
+    """Of one image, with what tells how far they are to be trusted."""
+    return {
+        "image": image,
+        "num_values": len(spectrum.largest),
+        "num_converged": spectrum.num_converged,
+        "worst_residual": finite_or_none(np.max(spectrum.largest_residuals) / spectrum.largest[0]),
+        "loss_of_orthogonality": spectrum.loss_of_orthogonality,
+        "num_products": spectrum.num_products,
+        "squared_norm": spectrum.squared_norm,
+        "squared_norm_error": spectrum.squared_norm_error,
+        "largest": float(spectrum.largest[0]),
+        "smallest": finite_or_none(spectrum.largest[0] / spectrum.condition),
+        "condition": finite_or_none(spectrum.condition),
+        "log_volume": [finite_or_none(each) for each in spectrum.log_volume],
+        "log_volume_error": finite_or_none(spectrum.log_volume_error),
+        "dims": {f"{share:.0%}": dict(zip(("d", "low", "high"), spectrum.dims_holding(share))) for share in SHARES},
+    }

@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from analysis.findings import Finding, caveats
-from analysis.reproduction import reproduction, script, versions
-from analysis.saved import SavedRun
+from analysis.results.reproduction import reproduction, script, versions
+from analysis.results.saved import SavedRun
 from figures.report.blocks import Table
 from figures.report.sections import build_sections, run_names
-from figures.table import TextTable
+from figures.text_table import TextTable
 from figures.vega import VEGA_LITE
 
 VERDICTS = {"agrees": "agrees", "differs": "differs", "open": "cannot be told"}

@@ -15,10 +15,10 @@ from numpy import ndarray
 from PIL import Image
 
 from analysis.results import PATHS, InterpolationResult, InversionResult
-from analysis.saved import SavedStudy
+from analysis.results.saved import SavedStudy
 from figures.chart import Chart, Key
 from figures.style import style
-from figures.table import TextTable
+from figures.text_table import TextTable
 from figures.vega import DASHES, page_ink, plain_text, vega_lite
 
 _NUMBER = re.compile(r"(-?\d[\d,.]*(e[-+]\d+)?( [sM]|%)?( \([^()]*\))?)|-?|not finite")

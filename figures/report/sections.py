@@ -16,12 +16,12 @@ from analysis.results import (
     Result,
     TrainingCurvesResult,
 )
-from analysis.saved import INVERTIBLE, SavedRun, SavedStudy
+from analysis.results.saved import INVERTIBLE, SavedRun, SavedStudy
 from figures.network import plot_network
 from figures.report.blocks import Download, Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
 from figures.report.studies import COMPONENTS, DEPTH, INTERPOLATION, INVERSION, SPECTRUM, TRAINING, PageStudy
-from figures.table import TextTable
-from irevnet.lookup import names_apart
+from figures.text_table import TextTable
+from irevnet.utils.lookup import names_apart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,13 @@ from analysis.results import (
     TrainingCurvesResult,
 )
 from figures.chart import Chart
-from figures.depth_probe import chart_depth_probe, plot_depth_probe, tabulate_depth_probe
-from figures.interpolation import plot_interpolation, tabulate_interpolation
-from figures.inversion import chart_inversion, plot_inversion, tabulate_inversion
-from figures.pca_sweep import chart_pca_sweep, plot_pca_sweep, tabulate_pca_sweep
-from figures.spectrum import chart_spectrum, plot_spectrum, tabulate_spectrum
-from figures.table import TextTable
-from figures.training_curves import chart_training_curves, plot_training_curves, tabulate_training_curves
+from figures.studies.depth_probe import chart_depth_probe, plot_depth_probe, tabulate_depth_probe
+from figures.studies.interpolation import plot_interpolation, tabulate_interpolation
+from figures.studies.inversion import chart_inversion, plot_inversion, tabulate_inversion
+from figures.studies.pca_sweep import chart_pca_sweep, plot_pca_sweep, tabulate_pca_sweep
+from figures.studies.spectrum import chart_spectrum, plot_spectrum, tabulate_spectrum
+from figures.studies.training_curves import chart_training_curves, plot_training_curves, tabulate_training_curves
+from figures.text_table import TextTable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
 
-from analysis.probes import NetworkFeatures, Recall
+from analysis.probes.network_features import NetworkFeatures, Recall
 
 
 @pytest.fixture

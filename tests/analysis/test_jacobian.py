@@ -11,8 +11,8 @@ from torchvision.models import VisionTransformer
 
 from analysis.jacobian import differentiate, layer_function, linearise
 from irevnet import IRevNet, IRevNetConfig, build_model
-from irevnet.baselines import ResNet, RevNet
-from irevnet.config import ResNetConfig, RevNetConfig
+from irevnet.models.baselines import ResNet, RevNet
+from irevnet.models.config import ResNetConfig, RevNetConfig
 
 ADJOINT = {torch.float64: 1e-14, torch.float32: 1e-6}
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from analysis.results import InversionResult, SpectrumResult, TrainingCurvesResult
-from figures.depth_probe import plot_depth_probe, tabulate_depth_probe
-from figures.interpolation import plot_interpolation, save_animation, tabulate_interpolation
-from figures.inversion import plot_inversion, tabulate_inversion
-from figures.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
-from figures.spectrum import plot_spectrum, tabulate_spectrum
+from figures.studies.depth_probe import plot_depth_probe, tabulate_depth_probe
+from figures.studies.interpolation import plot_interpolation, save_animation, tabulate_interpolation
+from figures.studies.inversion import plot_inversion, tabulate_inversion
+from figures.studies.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
+from figures.studies.spectrum import plot_spectrum, tabulate_spectrum
+from figures.studies.training_curves import plot_training_curves, tabulate_training_curves
 from figures.style import save_figure
-from figures.training_curves import plot_training_curves, tabulate_training_curves
 
 
 @pytest.fixture(params=[1, 3], ids=["grey", "coloured"])
@@ -318,5 +318,6 @@ def test_figures_are_saved_for_the_screen_and_for_print(tmp_path, probe):
 
 
 def test_figures_are_drawn_without_torch():
-    code = "import sys, figures.depth_probe, figures.inversion, figures.pca_sweep; assert 'torch' not in sys.modules"
+    modules = "figures.studies.depth_probe, figures.studies.inversion, figures.studies.pca_sweep"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

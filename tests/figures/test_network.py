@@ -17,9 +17,9 @@ from matplotlib.transforms import BboxBase
 from figures.network import plot_network
 from figures.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE
 from irevnet import IRevNet, IRevNetConfig
-from irevnet.baselines import ResNet, RevNet
-from irevnet.config import ResNetConfig, RevNetConfig, stages_of
-from irevnet.presets import list_models, preset_config
+from irevnet.models.baselines import ResNet, RevNet
+from irevnet.models.config import ResNetConfig, RevNetConfig, stages_of
+from irevnet.models.zoo import list_models, preset_config
 
 OTHERS = {  # than the presets
     "six stages": IRevNetConfig(

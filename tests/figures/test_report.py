@@ -14,17 +14,17 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from analysis.reproduction import script
-from analysis.saved import read_run
+from analysis.results.reproduction import script
+from analysis.results.saved import read_run
 from figures.chart import Chart, Curve, Key, Panel, Rule
-from figures.depth_probe import chart_depth_probe
-from figures.inversion import chart_inversion
-from figures.pca_sweep import chart_pca_sweep
 from figures.report import build_report
 from figures.report.blocks import PageChart, Table, image_uri
-from figures.spectrum import chart_spectrum
+from figures.studies.depth_probe import chart_depth_probe
+from figures.studies.inversion import chart_inversion
+from figures.studies.pca_sweep import chart_pca_sweep
+from figures.studies.spectrum import chart_spectrum
 from figures.style import Look, look
-from figures.table import TextTable
+from figures.text_table import TextTable
 from figures.vega import MOST_POINTS, VEGA_LITE, vega_lite
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.codec import decode, encode, read_header
-from irevnet.transforms import InputTransform
+from irevnet.data.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(8, 8), resize=9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -1,0 +1,1 @@
+"""The classifiers of section 5 and what they are shown: standardised features and their principal components."""

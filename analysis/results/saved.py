@@ -1,0 +1,193 @@
+"""Runs as they lie on disk: what was trained, and every study of it that has been saved. Needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, get_type_hints
+
+from analysis.results import (
+    DepthProbeResult,
+    InterpolationResult,
+    InversionResult,
+    PCASweepResult,
+    Result,
+    SpectrumResult,
+    TrainingCurvesResult,
+)
+from irevnet.utils.untrusted import brief, fits, parse_json
+
+STUDIES: dict[str, type[Result]] = {
+    kind.STUDY: kind
+    for kind in (
+        TrainingCurvesResult,
+        InversionResult,
+        InterpolationResult,
+        SpectrumResult,
+        DepthProbeResult,
+        PCASweepResult,
+    )
+}
+"""Every study by the name of its command, in the order in which the paper has them."""
+
+
+INVERTIBLE = "IRevNet"
+"""The architecture that has an inverse."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedStudy:
+    """A result, where it lies, and where it comes from.
+
+    Attributes:
+        folder: that holds it.
+        result: the arrays.
+        provenances: of the result, one for each network that it is of.
+    """
+
+    folder: Path
+    result: Result
+    provenances: Sequence[Mapping[str, Any]]
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """That of the first network, to whose run the result belongs."""
+        return self.provenances[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedRun:
+    """A run, or what was made of a checkpoint that belongs to none.
+
+    Attributes:
+        folder: of the run, or of the results.
+        config: the run's `config.json`; nothing where there is no run.
+        studies: those that are there, by the name of their command.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    studies: Mapping[str, SavedStudy]
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.resolve().name.removesuffix("-analysis")
+
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """What identifies the network and its data: architecture, config, transform, data, classes, metrics.
+
+        As the studies found it; else as the run was begun.
+        """
+        described = [each.provenance for each in self.studies.values() if "architecture" in each.provenance]
+        return {**self.config, **(described[-1] if described else {})}
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the network is an i-RevNet."""
+        return self.network["architecture"] == INVERTIBLE
+
+    @property
+    def checkpoint(self) -> str:
+        """What `--ckpt` has to be for the same network."""
+        if self.config:
+            return str(self.folder)
+        commands = [list(study.provenance.get("command", [])) for study in self.studies.values()]
+        named = [command[command.index("--ckpt") + 1] for command in commands if "--ckpt" in command[:-1]]
+        return str(self.network.get("checkpoint") or next(iter(named), self.folder))  # without a file: torchvision:NAME
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Reads what a folder holds.
+
+    Raises:
+        FileNotFoundError: there is no run, and no result.
+        ValueError: a file is damaged.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; give that of a run, or the results of a checkpoint")
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    found = {study: read_study(folder, study) for study in STUDIES}
+    studies = {study: saved for study, saved in found.items() if saved is not None}
+    if not config and not studies:
+        raise FileNotFoundError(
+            f"{folder} holds neither a run nor results of one; train one with 'irevnet train', or run "
+            "'irevnet-analyze all'"
+        )
+    if "provenance" in config:
+        _check_record(folder / "config.json", config["provenance"])
+    run = SavedRun(folder=folder, config=config, studies=studies)
+    for name in ("architecture", "config", "transform", "data", "classes"):
+        if name not in run.network:
+            raise ValueError(f"nothing in {folder} tells the {name} of its network; train it, or run the study, again")
+    return run
+
+
+def read_study(folder: Path, study: str) -> SavedStudy | None:
+    """Reads what the folder of a run, or of results, holds of a study; `None` if that has not been made.
+
+    Raises `ValueError` if a file is damaged.
+    """
+    place = folder / "analysis" / study if (folder / "config.json").is_file() else folder / study
+    mark = place / f"{study}.json"
+    if not mark.is_file():
+        return None
+    provenance = _read_json(mark).get("provenance", {})
+    networks = provenance.get("networks") or [provenance]
+    for each in (provenance, *networks):
+        _check_record(mark, each)
+    return SavedStudy(folder=place, result=STUDIES[study].load(place), provenances=networks)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is of no run and no study: expected an object, found {type(content).__name__}")
+    _check_record(path, content)
+    return content
+
+
+def _check_record(path: Path, content: dict[str, Any]) -> None:
+    for name, kind in get_type_hints(_Record).items():
+        if name in content and not fits(content[name], kind):
+            raise ValueError(f"{path} is of no run and no study: its {name} is {brief(content[name])}")
+
+
+class _Record(TypedDict, total=False):
+    """What may be in a `config.json`, or in the provenance of a result."""
+
+    architecture: str
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    classes: list[str]
+    classes_studied: list[str]
+    command: list[str]
+    commit: str | None
+    config: dict[str, Any]
+    data: str
+    device: str
+    metrics: dict[str, int | float]
+    model: str
+    networks: list[dict[str, Any]]
+    parameters: int
+    platform: str
+    provenance: dict[str, Any]
+    python: str
+    runs: list["_Run"]
+    seed: int
+    time: str
+    transform: "_Transform"
+    versions: dict[str, str]
+    wall_seconds: float
+    weights_sha256: str | None
+
+
+class _Run(TypedDict):
+    run: str
+
+
+class _Transform(TypedDict):
+    image_size: tuple[int, int]

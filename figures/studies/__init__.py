@@ -1,0 +1,1 @@
+"""One module a study: its chart, its figure and its table."""

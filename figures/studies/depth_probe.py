@@ -1,0 +1,80 @@
+"""Accuracy and contraction against depth: Fig. 6 of the paper."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.results import DepthProbeResult
+from figures.chart import GUIDE, Chart, Rule, draw
+from figures.studies.probes import (
+    ACCURACY_HEADINGS,
+    accuracies,
+    accuracy_cells,
+    by_network,
+    chart_probes,
+    network_notes,
+    rows_by_network,
+)
+from figures.text_table import TextTable
+
+
+def chart_depth_probe(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
+    """Linear SVM and 1-NN accuracy at each block, with 95% intervals, the networks' own accuracy as dotted lines, and
+    below them how far apart images of one class are, beside those of different classes.
+
+    Of a single network, grey lines separate the stages; above each stands the dimension that the probes see.
+
+    Args:
+        result: the accuracies.
+        relative: draw against depth over the number of blocks; by default where networks differ in that number.
+    """
+    if relative is None:
+        last = [result.depth[rows].max() / result.relative_depth[rows].max() for _, rows in rows_by_network(result)]
+        relative = not np.allclose(last, last[0])
+    x = result.relative_depth if relative else result.depth
+    stages, notes = ([], []) if len(result.networks) > 1 else _stages(x, result.dims)
+    axis: dict[str, Any] = {
+        "x_label": "depth (block over number of blocks)" if relative else "depth $j$ (block)",
+        "whole_x": not relative,
+    }
+    return chart_probes(
+        result,
+        accuracies(result, x, rules=stages, notes=notes, **axis),
+        by_network(result, x, result.distance_ratio, y_label="within / between\nclass distance", rules=stages, **axis),
+    )
+
+
+def plot_depth_probe(result: DepthProbeResult, *, relative: bool | None = None) -> Figure:
+    """The chart on paper."""
+    return draw(chart_depth_probe(result, relative=relative))
+
+
+def _stages(x: np.ndarray, dims: np.ndarray) -> tuple[list[Rule], list[tuple[float, str]]]:
+    """Lines between stages, and the channels of each."""
+    starts = np.flatnonzero(np.diff(dims, prepend=0)).tolist()
+    rules = [Rule(x=float(x[start - 1] + x[start]) / 2, look=GUIDE) for start in starts[1:]]
+    notes = [(float(x[start]), f"{dims[start]} ch." if start == 0 else f"{dims[start]}") for start in starts]
+    return rules, notes
+
+
+def tabulate_depth_probe(result: DepthProbeResult) -> TextTable:
+    """A row a block."""
+    many = len(result.networks) > 1
+    named = any(layer != f"block-{depth}" for layer, depth in zip(result.layer, result.depth))
+    rows, places = [], []
+    for row, (number, layer, depth) in enumerate(zip(result.network, result.layer, result.depth)):
+        network = [str(result.networks[number])] * many  # of one network its name says nothing
+        place = [*network, *[str(layer)] * named]
+        rows.append(
+            (
+                *place,
+                f"{depth}",
+                f"{result.dims[row]}",
+                *accuracy_cells(result, row),
+                "undefined" if np.isnan(result.distance_ratio[row]) else f"{result.distance_ratio[row]:.3f}",
+            )
+        )
+        places.append(" ".join([*network, str(layer)]))
+    headings = (*["network"] * many, *["layer"] * named, "depth", "channels", *ACCURACY_HEADINGS, "within/between")
+    return TextTable(headings, rows, network_notes(result, places))

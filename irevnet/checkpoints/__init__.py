@@ -1,0 +1,1 @@
+"""Checkpoint files: those of this toolkit, of the authors' release, and of other libraries."""

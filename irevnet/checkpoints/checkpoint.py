@@ -1,0 +1,352 @@
+"""Weights and config on disk: this toolkit's checkpoints, and the layout of the authors' release.
+
+A checkpoint is self-contained: the network's config, its weights, the input transform, the data set's name and its
+class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code; and no network
+is made before its weights are known to be in the file.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irevnet.checkpoints.architecture import check_architecture, check_shapes, unwrapped
+from irevnet.checkpoints.released import read_released
+from irevnet.data.transforms import InputTransform
+from irevnet.models.config import ARCHITECTURES, Config
+from irevnet.models.irevnet import IRevNet
+from irevnet.models.zoo import Network, build_network, num_parameters
+from irevnet.utils.files import atomic_write
+from irevnet.utils.untrusted import brief, build, check_tensors, fits
+
+_FORMAT = "irevnet-toolkit checkpoint"
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        model: the network, in eval mode on the CPU; without what `torch.compile` and DataParallel wrap around it.
+        transform: from an image to its input.
+        data: name of the data set it was trained on.
+        classes: class names, in the order of the logits; empty where they are not known.
+        metrics: what was measured when it was saved, such as epoch and accuracy: numbers, of Python, NumPy or torch.
+        guessed: which of these its file does not say, and are guessed: some of `GUESSES`.
+    """
+
+    model: nn.Module
+    transform: InputTransform
+    data: str
+    classes: tuple[str, ...]
+    metrics: Mapping[str, Any]
+    guessed: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "model", unwrapped(self.model))
+
+    @property
+    def config(self) -> Any:
+        """The network's, a dataclass with at least `num_classes`."""
+        return self.model.config
+
+    @property
+    def irevnet(self) -> IRevNet:
+        """The network, which has to be one with an inverse; `ValueError` if it is not."""
+        if not isinstance(self.model, IRevNet):
+            raise ValueError(f"a {type(self.model).__name__} has no inverse; give the checkpoint of an i-RevNet")
+        return self.model
+
+
+IMAGE_SIZE, NORMALISATION, CLASS_NAMES = "image size", "mean and std", "class names"
+GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
+"""What may have to be guessed of a network that others trained."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
+    """Writes a checkpoint atomically: a whole file that `read_checkpoint` reads, or the earlier one.
+
+    With the state of the training, from which `read_training_state` lets it go on; without it, weights alone.
+
+    Raises `ValueError` for what could not be read again as it is: a network with other layers than its config says, or
+    of another class; weights that are not finite; metrics that are no numbers; a state of other than plain values and
+    tensors.
+    """
+    check_architecture(path, checkpoint.model)
+    weights = checkpoint.model.state_dict()
+    if broken := _first_not_finite(weights):
+        raise ValueError(f"{path} cannot hold weights that are not finite, the first of them in {broken}")
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "state_dict": weights,
+        "training": training,
+        **plain(checkpoint),
+    }
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # of a full disk torch says that a position is unexpected
+                    raise error.__context__ from error
+                raise
+        try:
+            _parse_own(_load(temporary, mmap=True))
+        except (KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path} would not be read again: {_first_line(error)}; give plain numbers, text and tensors"
+            ) from error
+
+
+def load_checkpoint(path: str | Path) -> Network:
+    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` tells the rest."""
+    return cast(Network, read_checkpoint(path).model)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint of this toolkit, or one in the layout of the authors' release.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not a checkpoint, or holds pickled code or weights that are not finite.
+    """
+    path = Path(path)
+    content = _read_tensors(path)
+    weights = content.get("state_dict", {})
+    if not _is_state_dict(weights):
+        raise ValueError(f"{path} is no checkpoint: its 'state_dict' is not a dictionary of tensors")
+    if fits(content.get("format"), str) and content["format"] == _FORMAT:
+        return _read_own(path, content)
+    if weights:
+        config, weights, transform = read_released(path, weights)
+        model = _build(path, config, weights)
+        guessed = IMAGE_SIZE, NORMALISATION
+        return Checkpoint(model=model, transform=transform, data="imagenet", classes=(), metrics={}, guessed=guessed)
+    keys = sorted(key for key in content if isinstance(key, str))
+    raise ValueError(
+        f"{path} is no checkpoint of a known layout: it has the keys {keys[:5]}; expected one "
+        "that 'irevnet train' wrote, or the authors' release with its 'state_dict'"
+    )
+
+
+def read_training_state(path: Path) -> dict[str, Any]:
+    """The state of the training that was saved with a checkpoint; `ValueError` if it holds none."""
+    state = _read_tensors(path).get("training")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds weights alone, and not the state of the training: it cannot go on from there")
+    return state
+
+
+def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What identifies the network of a checkpoint file, as plain values for JSON: for the provenance of a result."""
+    digest = None
+    if path is not None:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "checkpoint": str(path) if path else None,
+        "checkpoint_sha256": digest,
+        "weights_sha256": weights_sha256(checkpoint.model),
+        "parameters": num_parameters(checkpoint.model),
+        **plain(checkpoint),
+    }
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Identifies the weights of a network, batch-norm statistics included, whichever file they are from."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that holds a state dict, bare or under `state_dict`, as `torch.save` wrote it.
+
+    Raises `ValueError` if it holds none, values that are not finite, or pickled code.
+    """
+    content = _read_tensors(path)
+    weights = content.get("state_dict", content)
+    if not _is_state_dict(weights) or not weights:
+        raise ValueError(f"{path} holds no state dict; expected the weights of a network by name")
+    _check_finite(path, weights)
+    return weights
+
+
+def plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its weights, as plain values.
+
+    Numbers of NumPy and tensors of one number become Python's. Raises `ValueError` for what is neither plain nor such.
+    """
+    return {
+        "architecture": type(checkpoint.model).__name__,
+        "config": _plain("config", dataclasses.asdict(checkpoint.config)),
+        "transform": _plain("transform", dataclasses.asdict(checkpoint.transform)),
+        "data": _plain("data", checkpoint.data),
+        "classes": list(_plain("classes", tuple(checkpoint.classes))),
+        "metrics": _plain("metrics", dict(checkpoint.metrics)),
+        "guessed": list(checkpoint.guessed),
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str(value)
+        case os.PathLike():
+            return os.fspath(value)
+        case int() | float():
+            return int(value) if isinstance(value, int) else float(value)
+        case np.generic() | np.ndarray() | Tensor() if np.prod(value.shape) == 1:
+            return _plain(name, value.item())
+        case dict():
+            return {_plain(f"a name in {name}", key): _plain(f"{name}[{key!r}]", each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(_plain(f"{name}[{index}]", each) for index, each in enumerate(value))
+    raise ValueError(f"{name} is {brief(value)}, a {type(value).__name__}; expected numbers, text, or lists of them")
+
+
+def _load(path: Path, *, mmap: bool = False) -> Any:
+    """The content of a file of tensors, by no code of the file; mapped into memory, if that is to be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused
+        check_tensors(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    _check_content(content, room=path.stat().st_size)
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        content = _load(path)
+    except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
+        if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
+            raise ValueError(
+                f"{path} holds pickled Python objects, which could run code when read, and is refused "
+                f"({_first_line(error)}); save the network's state_dict() instead"
+            ) from error
+        raise ValueError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint's dictionary")
+    return content
+
+
+def _check_content(content: Any, *, room: int) -> None:
+    """Raises `ValueError` for tensors that are no plain arrays, or that take more bytes than there is room for: one may
+    repeat a single number a million times. Attributes of dictionaries, which hide their methods, are taken away."""
+    seen: set[int] = set()
+    waiting, total = [content], 0
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, Tensor):
+            if each.layout != torch.strided or each.device.type != "cpu" or each.is_quantized or each.is_complex():
+                raise ValueError(f"it holds a tensor of {each.dtype} as {each.layout}; expected plain numbers")
+            total += each.numel() * each.element_size()
+        elif isinstance(each, dict):
+            if isinstance(each, OrderedDict):
+                vars(each).clear()
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += each
+    if total > room:
+        raise ValueError(f"its tensors announce {total:,} bytes, and it has {room:,}")
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+
+
+def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
+    """Whether a file was refused for naming something to call, or for being a plain pickle rather than torch's."""
+    with open(path, "rb") as file:
+        plain_pickle = file.read(1) == b"\x80"
+    return "Unsupported global" in str(error) or "Unsupported class" in str(error) or plain_pickle
+
+
+class _Content(TypedDict):
+    """What a checkpoint of this toolkit has beside its network and its transform."""
+
+    data: str
+    classes: list[str]
+    metrics: dict[str, int | float]
+    guessed: NotRequired[list[str]]
+
+
+def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
+    if not fits(content.get("version"), int) or content["version"] != _VERSION:
+        raise ValueError(
+            f"{path} is of checkpoint version {brief(content.get('version'))}; this toolkit reads version {_VERSION}, "
+            "read it with the one that wrote it"
+        )
+    try:
+        config, rest = _parse_own(content)
+        weights = content["state_dict"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
+    return Checkpoint(model=_build(path, config, weights), **rest)
+
+
+def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """The config in a checkpoint of this toolkit, and the fields of `Checkpoint` but the model."""
+    config = build(ARCHITECTURES[content["architecture"]], content["config"])
+    transform = build(InputTransform, content["transform"])
+    if not fits(content, _Content):
+        raise ValueError("its data, classes or metrics are not text, a list of names, and numbers by name")
+    classes, guessed = tuple(content["classes"]), tuple(content.get("guessed", ()))
+    if len(classes) not in (0, config.num_classes):
+        raise ValueError(f"it lists {len(classes)} class names, but its network has {config.num_classes} outputs")
+    rest = {"transform": transform, "data": content["data"], "classes": classes, "metrics": content["metrics"]}
+    return config, {**rest, "guessed": guessed}
+
+
+def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
+    """The network with its weights, made once it is known that the file has them all."""
+    try:
+        if config.num_blocks > len(weights):
+            raise ValueError(f"{config.num_blocks:,} blocks cannot be of {len(weights)} tensors")
+        with torch.device("meta"):
+            model = build_network(config)
+        check_shapes(model, weights)
+        own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        model.load_state_dict(own, assign=True)  # in the precision that they have
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
+    _check_finite(path, weights)
+    return model.eval()
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    if broken := _first_not_finite(weights):
+        raise ValueError(
+            f"the weights of {path} are not finite, the first of them in {broken}; give another checkpoint"
+        )
+
+
+def _first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

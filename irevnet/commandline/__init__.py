@@ -1,0 +1,1 @@
+"""What the two commands share with a terminal; nothing else imports it."""

@@ -1,0 +1,1 @@
+"""Data sets and folders of images, as inputs of a network."""

@@ -1,0 +1,157 @@
+"""Folders of images as a data set, and what cannot be read of them."""
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from irevnet.data.images import LEAVE_OUT, DataSource, ImageFiles, Split
+from irevnet.data.loaders import batches
+from irevnet.data.transforms import IMAGENET_STATISTICS
+from irevnet.utils import distributed
+from irevnet.utils.files import write_json
+from irevnet.utils.progress import Track
+from irevnet.utils.untrusted import brief, fits, parse_json
+
+OnError = Literal["stop", "skip"]
+"""What to do about files of a folder that cannot be read as images: stop at the first, or leave all of them out."""
+
+
+def open_folder(
+    folder: Path, on_error: OnError, left_out: Mapping[str, str] | None, workers: int, track: Track
+) -> DataSource:
+    """A folder with `train/` and `val/`, and in both a folder of images a class: ImageNet's layout."""
+
+    def split_folder(split: Split) -> Path:
+        return folder / ("train" if split == "train" else "val")
+
+    for split in ("train", "test"):
+        if not split_folder(split).is_dir():
+            raise FileNotFoundError(
+                f"{folder} has no folder {split_folder(split).name}/; expected train/ and val/, and in both a folder "
+                "of images for each class"
+            )
+    classes = _class_folders(split_folder("train"))
+    if not classes:
+        raise ValueError(f"{split_folder('train')} holds no class folders; expected a folder of images for each class")
+    if missing := sorted(set(_class_folders(split_folder("test"))) ^ set(classes)):
+        where = "val" if missing[0] in classes else "train"
+        raise ValueError(f"{folder / where} has no folder for class {missing[0]!r}; both splits need the same classes")
+
+    @functools.cache
+    def files(split: Split) -> list[tuple[str, int]]:
+        """All, with their labels."""
+        found = (_image_files(split_folder(split) / name) for name in classes)
+        return [(path, label) for label, paths in enumerate(found) for path in paths]
+
+    unwanted = {os.path.join(folder, name) for name in left_out or ()}
+    if on_error == "skip":
+        paths = [path for split in ("train", "test") for path, _ in files(split) if path not in unwanted]
+        found = _unreadable(paths, workers, track)
+        left_out = {**(left_out or {}), **{os.path.relpath(path, folder): why for path, why in found.items()}}
+        unwanted |= found.keys()
+
+    @functools.cache
+    def load(split: Split) -> tuple[ImageFiles, list[int]]:
+        wanted = [(path, label) for path, label in files(split) if path not in unwanted]
+        labels = [label for _, label in wanted]
+        if empty := sorted(set(range(len(classes))) - set(labels)):
+            raise FileNotFoundError(
+                f"{split_folder(split) / classes[empty[0]]} holds no images{' that can be read' if unwanted else ''}; "
+                f"add some ({', '.join(IMG_EXTENSIONS)}), or remove the class from train/ and val/"
+            )
+        return ImageFiles([path for path, _ in wanted]), labels
+
+    images, labels = load("train")
+    first = {label: row for row, label in reversed(list(enumerate(labels)))}
+    shapes = {tuple(images[row].shape) for row in first.values()}
+    channels = max(shape[0] for shape in shapes)
+    sizes = {shape[1:] for shape in shapes}
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return DataSource(
+        name=str(folder),
+        classes=classes,
+        image_shape=(channels, height, width) if height == width else (channels, None, None),
+        load=load,
+        statistics=IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,)),
+        left_out=left_out,
+    )
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if odd := [name for name in names if name.splitlines() != [name.strip()]]:
+        raise ValueError(f"{folder} has a class {odd[0]!r}; rename it, without line breaks and spaces at the ends")
+    return tuple(names)
+
+
+def _image_files(folder: Path) -> list[str]:
+    """All below a folder that end as images do; hidden ones, such as macOS leaves beside others, are none."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            target = Path(place, name)
+            if target.is_symlink() and Path(place).resolve().is_relative_to(target.resolve()):
+                raise ValueError(f"{target} is a link to a folder that it is in itself; remove it")
+        found.append((place, sorted(name for name in names if not name.startswith("."))))
+    return [
+        os.path.join(place, name)
+        for place, names in sorted(found)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS)
+    ]
+
+
+def _unreadable(paths: list[str], workers: int, track: Track) -> dict[str, str]:
+    """The files that cannot be read as images, and why; each is read, by one of the processes of a group."""
+    loader = batches(_Reasons(paths), 64, part=distributed.part(), workers=workers)
+    own = [reason for batch in track(loader, "reading every image") for reason in batch]
+    reasons = [reason for part in distributed.gather(own) for reason in part]
+    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+class _Reasons(Dataset[str]):
+    """Why each file cannot be read as an image; nothing if it can."""
+
+    def __init__(self, paths: list[str]):
+        self.images = ImageFiles(paths)
+
+    def __len__(self) -> int:
+        return len(self.images.paths)
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            self.images[index]
+        except ValueError as error:
+            return str(error).removeprefix(f"{self.images.paths[index]} ").removesuffix(LEAVE_OUT)
+        return ""
+
+
+_LEFT_OUT = "left-out.json"
+
+
+def save_left_out(folder: Path, left_out: Mapping[str, str] | None) -> None:
+    """Writes what was left out, and why, to `left-out.json` in a folder; `None` removes an earlier one."""
+    if left_out is None:
+        (folder / _LEFT_OUT).unlink(missing_ok=True)
+    else:
+        write_json(folder / _LEFT_OUT, dict(left_out))
+
+
+def read_left_out(folder: Path) -> dict[str, str] | None:
+    """What `save_left_out` wrote; `None` if it wrote nothing. Raises `ValueError` if that is damaged."""
+    path = folder / _LEFT_OUT
+    if not path.is_file():
+        return None
+    try:
+        content = parse_json(path.read_bytes())
+        if not fits(content, dict[str, str]):
+            raise ValueError(f"found {brief(content)} where names of files and reasons are expected")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return content

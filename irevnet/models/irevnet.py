@@ -1,0 +1,271 @@
+"""The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is inverted up to its last layer."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import cast, get_args, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from irevnet.models.config import IRevNetConfig
+from irevnet.models.coupling import Bottleneck, Coupling
+from irevnet.models.exact import ExactBottleneck, Lattice
+from irevnet.models.memory.reversible import Memory, run_blocks
+from irevnet.models.squeeze import squeeze, unsqueeze
+
+MAX_RECONSTRUCTION_ERROR = 1e-3
+"""Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
+of a float32, and less than that of a bfloat16."""
+
+Images = Float[Tensor, "batch channels height width"]
+Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
+
+
+torch.fx.wrap("squeeze")  # what looks at shapes is traced as one call
+torch.fx.wrap("check_images")
+
+
+def check_images(images: Tensor, channels: int, stride: int) -> None:
+    """Raises `ValueError` for what is no batch of images with so many channels, of multiples of that stride."""
+    if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % stride or images.shape[3] % stride:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} do not fit; this network takes (batch, {channels}, height, width) "
+            f"with height and width multiples of {stride}"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; expected floating point, such as bytes divided by 255")
+
+
+class Head(nn.Module):
+    """Logits from Phi x: batch normalisation, ReLU, spatial mean, linear projection.
+
+    As in the released code; the text (section 3.1) takes the mean before the ReLU.
+    """
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, momentum=0.9)  # the release's momentum, in PyTorch's sense
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, phi: Features) -> Float[Tensor, "batch classes"]:
+        return self.classifier(self.norm(phi).relu().mean(dim=(2, 3)))
+
+
+class IRevNet(nn.Module):
+    """Phi = Phi_J, a cascade of J invertible blocks, and a linear classifier on its spatial average (section 3).
+
+    Phi_0 x = S~ x is the squeezed (and zero-padded) image, Phi_j x the features after block j: the two streams, one
+    after the other along the channels.
+
+    >>> config = IRevNetConfig(input_shape=(3, 32, 32), num_classes=10, blocks=(2, 2), strides=(1, 2))
+    >>> model = IRevNet(config).eval()
+    >>> x = torch.rand(4, 3, 32, 32)
+    >>> phi = model.features(x)
+    >>> tuple(phi.shape)  # as many numbers as the image has
+    (4, 48, 8, 8)
+    >>> bool(torch.allclose(model.inverse(phi), x, atol=1e-5))
+    True
+    """
+
+    def __init__(self, config: IRevNetConfig):
+        super().__init__()
+        self.config = config
+        channels = config.initial_stream_channels
+        blocks = []
+        for stage, stride in zip(config.stages, config.block_strides):
+            bottleneck = Bottleneck(
+                channels,
+                channels * stride**2,
+                stride=stride,
+                kernel_sizes=config.kernel_sizes,
+                ratio=config.stage_ratios[stage],
+                dropout=config.dropout,
+                preactivate=len(blocks) > 0,
+            )
+            blocks.append(Coupling(bottleneck, stride=stride, squeeze_order=config.squeeze_order))
+            channels *= stride**2
+        self.blocks = nn.ModuleList(blocks)
+        self.head = Head(2 * channels, config.num_classes)
+        self.lattice: Lattice | None = None
+        """Of exact arithmetic, or `None` for floating point."""
+        self.memory = "plain"
+        self.reconstruction_error: Tensor | None = None
+        """Of the last reversible back-propagation: the relative error of the input stream that it rebuilt."""
+        self._warned = False
+
+    @property
+    def memory(self) -> Memory:
+        """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
+
+        See `irevnet.models.memory.reversible.Memory`. Gradients are the same up to rounding; memory and time differ. In
+        eval mode, and without gradients, the path is always the plain one.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        if memory not in get_args(Memory):
+            raise ValueError(f"memory is {memory!r}; expected one of {get_args(Memory)}")
+        self._memory: Memory = cast(Memory, memory)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(n, classes)` of images `(n, c, h, w)`: `head` of the last features, whichever module that is."""
+        (phi,) = self._encode(images, [self.config.num_blocks])
+        return self.head(phi)
+
+    @overload
+    def features(self, images: Tensor, depth: int | None = None, *, allow_train: bool = False) -> Features: ...
+
+    @overload
+    def features(self, images: Tensor, depth: Sequence[int], *, allow_train: bool = False) -> list[Tensor]: ...
+
+    def features(
+        self, images: Tensor, depth: int | Sequence[int] | None = None, *, allow_train: bool = False
+    ) -> Tensor | list[Tensor]:
+        """Phi_depth of images `(n, c, h, w)`, of `config.feature_shape(depth, (h, w))`; the last layer by default.
+
+        Args:
+            images: `(n, c, h, w)`.
+            depth: one depth or, for their features in one pass, several, in any order.
+            allow_train: whether train mode is meant: to train on features, normalised by the statistics of this batch,
+                with gradients that come by way of `memory`. They are not what `inverse` inverts.
+
+        Raises `RuntimeError` in train mode, unless that is allowed: batch normalisation would use the statistics of
+        this batch, and the inverse, which uses those of another, would be wrong without a word.
+        """
+        if not allow_train:
+            self._require_eval("features")
+        if depth is None or isinstance(depth, int):
+            return self._encode(images, [self.check_depth(depth)])[0]
+        return self._encode(images, [self.check_depth(each) for each in depth])
+
+    def inverse(self, phi: Tensor, depth: int | None = None) -> Images:
+        """The images whose Phi_depth is `phi`: the inverse of `features` if the network is bijective (equation 1).
+
+        If it is injective, a left inverse: the channels that S~ appended are dropped, so features off the network's
+        range are not reproduced when the result is encoded again; `range_residual` tells by how much.
+        Raises `RuntimeError` in train mode, `ValueError` if `phi` cannot be features of that depth.
+        """
+        self._require_eval("inverse")
+        depth = self.check_depth(depth)
+        channels = self.config.feature_shape(depth)[0]
+        if phi.ndim != 4 or phi.shape[1] != channels:
+            raise ValueError(
+                f"features of shape {tuple(phi.shape)} are not of depth {depth}, where they are (batch, {channels}, "
+                "height, width); pass the depth at which they were taken"
+            )
+        x, x_tilde = self._on_lattice(phi, "features").chunk(2, dim=1)
+        for block in reversed(self._couplings[:depth]):
+            x, x_tilde = block.inverse(x, x_tilde)
+        squeezed = torch.cat((x, x_tilde), dim=1)[:, : self._squeezed_channels]
+        return unsqueeze(squeezed, self.config.initial_squeeze, self.config.squeeze_order)
+
+    def range_residual(self, phi: Tensor, depth: int | None = None) -> Float[Tensor, " batch"]:
+        """How far each feature lies off the network's range: ||Phi Phi^+ phi - phi|| / ||phi|| at that depth.
+
+        Rounding error on the range (everywhere, if the network is bijective). Elsewhere, as for the midpoint of two
+        features of an injective network, an upper bound on the relative distance to the range.
+        """
+        again = self.features(self.inverse(phi, depth), depth)
+        return torch.linalg.vector_norm(again - phi, dim=(1, 2, 3)) / torch.linalg.vector_norm(phi, dim=(1, 2, 3))
+
+    @torch.no_grad()
+    def exact(self, *, bits: int = 14) -> "IRevNet":
+        """This network in exact arithmetic (`irevnet.models.exact`): `inverse(features(x, j), j)` is x to the last bit.
+
+        Of a bijective network the other round trip is exact as well. What it takes, images or features, is rounded to
+        multiples of 2^-bits first; what it returns is float64. It cannot be trained.
+
+        Args:
+            bits: fewer leave room for larger numbers.
+
+        Raises:
+            RuntimeError: the network is in train mode.
+            ValueError: it is in exact arithmetic already, its weights are not finite, there is no such lattice, or a
+                block has other layers than the network was built with.
+        """
+        self._require_eval("exact")
+        if self.lattice is not None:
+            raise ValueError(f"the network is in exact arithmetic already, of {self.lattice.bits} bits")
+        exact = copy.deepcopy(self).double().requires_grad_(False)
+        exact.lattice = Lattice(bits)
+        for depth, block in enumerate(exact._couplings, start=1):
+            block.register_module("bottleneck", ExactBottleneck(block, exact.lattice, f"block {depth}"))
+        return exact.eval()
+
+    def train(self, mode: bool = True) -> "IRevNet":
+        """Puts the network into train mode, or eval mode; `RuntimeError` if it cannot be trained."""
+        if mode and self.lattice is not None:
+            raise RuntimeError("a network in exact arithmetic cannot be trained; train the one that it was made from")
+        return super().train(mode)
+
+    def _on_lattice(self, x: Tensor, name: str) -> Tensor:
+        return x if self.lattice is None else self.lattice.round(x, name)
+
+    def _note_reconstruction(self, error: Tensor) -> None:
+        self.reconstruction_error = error
+        if error.device.type == "cpu":  # elsewhere to look at it now would hold up the device: the next pass does
+            self._check_reconstruction()
+
+    def _check_reconstruction(self) -> None:
+        """Warns, once, where back-propagation rebuilt something else than it had been given."""
+        error = self.reconstruction_error
+        known = type(error) is Tensor  # and no fake one, which has a shape alone
+        if known and not self._warned and not error <= MAX_RECONSTRUCTION_ERROR:
+            self._warned = True
+            warnings.warn(
+                f"reversible back-propagation rebuilt its input with a relative error of {error.item():.1e}, above "
+                f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; set model.memory to 'plain' or 'checkpoint'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _encode(self, images: Tensor, depths: Sequence[int]) -> list[Tensor]:
+        """Phi of each depth."""
+        check_images(images, self.config.input_shape[0], self.config.total_stride)
+        x, x_tilde = self._split(self._on_lattice(images, "images"))
+        streams = [(x, x_tilde)]
+        blocks = self._couplings[: max(depths, default=0)]
+        saves_memory = self.training and torch.is_grad_enabled() and not isinstance(images, torch.fx.Proxy)
+        if self.memory == "plain" or not saves_memory:
+            for block in blocks:
+                x, x_tilde = block(x, x_tilde)
+                streams.append((x, x_tilde))
+        else:
+            self._check_reconstruction()
+            options = {"memory": self.memory, "outputs": set(depths), "report": self._note_reconstruction}
+            streams += run_blocks(blocks, x, x_tilde, **options)  # pyright: ignore[reportCallIssue]
+        return [self._on_lattice(torch.cat(streams[depth], dim=1), "features") for depth in depths]
+
+    def _split(self, images: Images) -> tuple[Tensor, Tensor]:
+        """S~: squeeze, append zeros where the network is injective, split the channels in halves."""
+        squeezed = squeeze(images, self.config.initial_squeeze, self.config.squeeze_order)
+        appended = 2 * self.config.initial_stream_channels - self._squeezed_channels
+        x, x_tilde = nn.functional.pad(squeezed, (0, 0, 0, 0, 0, appended)).chunk(2, dim=1)
+        return x, x_tilde
+
+    @property
+    def _couplings(self) -> list[Coupling]:
+        return list(self.blocks)  # type: ignore[return-value]
+
+    @property
+    def _squeezed_channels(self) -> int:
+        return self.config.input_shape[0] * self.config.initial_squeeze**2
+
+    def check_depth(self, depth: int | None) -> int:
+        """The depth, which is the last if it is `None`; `ValueError` if the network has no such depth."""
+        last = self.config.num_blocks
+        if depth is None:
+            return last
+        if not 0 <= depth <= last:
+            raise ValueError(f"depth {depth} does not exist; this network has depths 0 (its input) to {last}")
+        return depth
+
+    def _require_eval(self, method: str) -> None:
+        if self.training:
+            raise RuntimeError(
+                f"{method} needs eval mode: in train mode batch normalisation depends on the batch, and the inverse "
+                "would be wrong; call model.eval() first (training goes through model(images))"
+            )

@@ -1,0 +1,1 @@
+"""Back-propagation with fewer stored activations: blocks are evaluated again, or inverted."""

@@ -1,0 +1,268 @@
+"""Evaluating a module a second time as it was evaluated the first time, or refusing to.
+
+Back-propagation that stores no activations evaluates each F_j again. Its gradients are right only if the second
+evaluation computes what the first one did. What a module computes follows from its input and from: its parameters, its
+buffers and the plain attributes of it and its parts (training flags among them), the random generators that it draws
+from, and autocast. All of that is noted before the first evaluation and is in force again during the second one; what
+cannot be brought back, since a tensor was changed in place since, is refused. Whatever the second evaluation changes,
+such as running statistics, is discarded. Forward hooks are called the first time alone.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irevnet.models.memory.forward_hooks import (
+    HOOKS,
+    PLAIN,
+    as_leaf,
+    is_torchs,
+    mark,
+    named,
+    observed_hooks,
+    without_global_hooks,
+)
+from irevnet.models.memory.random_states import random_sources, set_states
+
+_INTERNAL = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
+_CONTAINERS = (list, dict, set, OrderedDict, deque)
+"""Attributes of these kinds are copied, so that what is put into them during the second evaluation is discarded."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A module within the one that is evaluated.
+
+    Attributes:
+        name: its name there.
+        module: itself.
+        attributes: a copy of its attributes, one level deep.
+        containers: names of plain attributes that are containers.
+        tensors: its own tensors: the container that they are in (empty for plain attributes), their names, themselves.
+    """
+
+    name: str
+    module: nn.Module
+    attributes: dict[str, Any]
+    containers: list[str]
+    tensors: list[tuple[str, str, Tensor]]
+
+    @classmethod
+    def of(cls, name: str, module: nn.Module) -> "_Part":
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RuntimeError(f"{named(name)} is a TorchScript module, whose state cannot be replayed; {PLAIN}")
+        own = vars(module).copy()
+        containers, tensors = [], []
+        for place in ("_parameters", "_buffers"):
+            if own[place]:
+                own[place] = own[place].copy()
+                tensors += [(place, key, tensor) for key, tensor in own[place].items() if tensor is not None]
+        if own["_modules"]:
+            own["_modules"] = own["_modules"].copy()
+        for key in own.keys() - _INTERNAL:
+            if isinstance(own[key], Tensor):
+                tensors.append(("", key, own[key]))
+            elif type(own[key]) in _CONTAINERS:
+                own[key] = own[key].copy()
+                containers.append(key)
+        return cls(name, module, own, containers, tensors)
+
+    def replayed(self, number: int, saved: Mapping, replaced: Mapping[int, Tensor]) -> dict[str, Any]:
+        """The attributes for a second evaluation, which may change them: buffers and containers are copies.
+
+        Args:
+            number: of this part.
+            saved: tensors that the first evaluation changed, as they were before, by part, container and name.
+            replaced: leaves of the graph, by the tensor that they stand for.
+        """
+        own = self.attributes.copy()
+        for place in ("_parameters", "_buffers"):
+            if own[place]:
+                own[place] = own[place].copy()
+        for key in self.containers:
+            own[key] = own[key].copy()
+        for place, key, tensor in self.tensors:
+            tensor = saved.get((number, place, key), replaced.get(id(tensor), tensor))
+            if place != "_parameters" and not tensor.requires_grad:
+                tensor = tensor.detach().clone()
+            (own[place] if place else own)[key] = tensor
+        for hooks in HOOKS:
+            if own[hooks]:
+                own[hooks] = OrderedDict((key, hook) for key, hook in own[hooks].items() if is_torchs(hook))
+        return own
+
+    def watched(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Of `tensors`, those that what it computes may depend on: torch's normalisations only update their running
+        statistics in train mode."""
+        own_statistics = self.is_torchs_norm and self.attributes["training"]
+        return (entry for entry in self.tensors if not (own_statistics and entry[0] == "_buffers"))
+
+    @property
+    def is_torchs_norm(self) -> bool:
+        """Whether it is one of torch's normalisations, which update buffers in train mode and do not read them."""
+        return isinstance(self.module, nn.modules.batchnorm._NormBase) and is_torchs(self.module)
+
+
+@dataclass(frozen=True, eq=False)
+class _Watched:
+    """A tensor that has to be the same in the second evaluation."""
+
+    name: str
+    tensor: Tensor
+    mark: tuple
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> "_Watched":
+        return cls(name, tensor, mark(tensor))
+
+    @property
+    def changed(self) -> bool:
+        return mark(self.tensor) != self.mark
+
+
+class Replay:
+    """The evaluation of a module, which can be repeated.
+
+    Args:
+        module: what is evaluated.
+        like: a tensor on the device on which that is done.
+
+    Attributes:
+        module: what is evaluated.
+        tensors: the tensors of the module that require gradients, each once.
+    """
+
+    def __init__(self, module: nn.Module, like: Tensor):
+        self.module = module
+        self._parts = [_Part.of(name, part) for name, part in module.named_modules()]
+        self._foreign = not all(is_torchs(part.module) for part in self._parts)
+        self._watched: list[_Watched] = []
+        self._saved: dict[tuple[int, str, str], Tensor] = {}
+        place = like.new_empty(0)  # which, kept, keeps nothing of what is evaluated
+        self._sources = random_sources([part.attributes for part in self._parts], place, everywhere=self._foreign)
+        self._states: list[Any] = []
+        self._autocast = _Autocast.current(like.device.type)
+        found = (tensor for part in self._parts for _, _, tensor in part.tensors)
+        self.tensors = list({id(tensor): tensor for tensor in found if tensor.requires_grad}.values())
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Within it the first evaluation takes place, without gradients.
+
+        Raises `RuntimeError` for what cannot be done twice: hooks that change what is computed, and parameters that
+        are changed by being used.
+        """
+        # What the evaluation itself may change is kept as it was before.
+        watched, copies = [], []
+        for number, part in enumerate(self._parts):
+            for container, name, tensor in part.watched():
+                entry = _Watched.of(f"{part.name}.{name}".lstrip("."), tensor)
+                watched.append(entry)
+                if container != "_parameters" and not tensor.requires_grad and not part.is_torchs_norm:
+                    copies.append(((number, container, name), entry, tensor.detach().clone()))
+        with observed_hooks({part.name: part.module for part in self._parts}), self._autocast.entered():
+            before = [source.get() for source in self._sources]
+            yield
+        # Generators that were not drawn from, and tensors that did not change, need not be brought back.
+        drawn = [(source, state) for source, state in zip(self._sources, before) if source.get() != state]
+        self._sources, self._states = [source for source, _ in drawn], [state for _, state in drawn]
+        self._saved = {place: copy for place, entry, copy in copies if entry.changed}
+        restored = {id(entry) for _, entry, _ in copies if entry.changed}
+        self._watched = [entry for entry in watched if id(entry) not in restored]
+        _refuse_changes(self._watched, "while it was evaluated")
+
+    def leaves(self) -> list[Tensor]:
+        """A leaf of the graph of a second evaluation for each of `tensors`; themselves, where they are leaves."""
+        return [each if each.is_leaf and each.requires_grad else as_leaf(each) for each in self.tensors]
+
+    @contextmanager
+    def again(self, leaves: Sequence[Tensor]) -> Iterator[None]:
+        """Within it the evaluation can be repeated, with these leaves in place of `tensors`.
+
+        Raises `RuntimeError` for tensors that have been changed in place since the first evaluation.
+        """
+        _refuse_changes(self._watched, "between the forward pass and back-propagation")
+        replaced = {id(tensor): leaf for tensor, leaf in zip(self.tensors, leaves) if tensor is not leaf}
+        present = [vars(part.module) for part in self._parts]
+        states = [source.get() for source in self._sources]
+        with ExitStack() as stack:
+            stack.enter_context(self._autocast.entered())
+            stack.enter_context(without_global_hooks())
+            stack.callback(set_states, self._sources, states)
+            stack.callback(_set_attributes, [part.module for part in self._parts], present)
+            own = [part.replayed(number, self._saved, replaced) for number, part in enumerate(self._parts)]
+            _set_attributes([part.module for part in self._parts], own)
+            set_states(self._sources, self._states)
+            yield
+
+    def check_leaves(self, output: Tensor, leaves: Sequence[Tensor]) -> None:
+        """Raises `RuntimeError` if an output of the second evaluation depends on tensors that it does not know of.
+
+        Only code of others reaches for tensors that no module has.
+        """
+        if not self._foreign:
+            return
+        known = {id(leaf) for leaf in leaves}
+        waiting, seen = [output.grad_fn], set()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            variable = getattr(node, "variable", None)
+            if variable is not None and id(variable) not in known:
+                raise RuntimeError(
+                    f"a bottleneck uses a tensor of shape {tuple(variable.shape)} that is no parameter, buffer or "
+                    f"attribute of its modules, and would get no gradient; register it, or {PLAIN}"
+                )
+            waiting += [following for following, _ in node.next_functions]
+
+
+def _set_attributes(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:
+    for module, own in zip(modules, attributes):
+        object.__setattr__(module, "__dict__", own)
+
+
+def _refuse_changes(watched: Sequence[_Watched], when: str) -> None:
+    for entry in watched:
+        if entry.changed:
+            raise RuntimeError(
+                f"{entry.name!r} of a bottleneck was changed in place {when}, so that its activations cannot be "
+                f"computed again; change it after backward(), or {PLAIN}"
+            )
+
+
+@dataclass(frozen=True)
+class _Autocast:
+    """Automatic mixed precision as it is set, without its cache of weights.
+
+    The cache would hand weights that were cast without gradients, in the first evaluation, to the second.
+    """
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def current(cls, device_type: str) -> "_Autocast":
+        if not torch.amp.is_autocast_available(device_type):  # such as the meta device
+            return cls(device_type, False, torch.float32)
+        enabled = torch.is_autocast_enabled(device_type)
+        return cls(device_type, enabled, torch.get_autocast_dtype(device_type))
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        if not self.enabled and not (
+            torch.amp.is_autocast_available(self.device_type) and torch.is_autocast_enabled(self.device_type)
+        ):
+            yield
+            return
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False):
+            yield

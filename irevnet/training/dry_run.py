@@ -1,0 +1,169 @@
+"""What a training run will take, found out without training: steps, learning rates, multiply-adds and memory."""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import Dataset
+
+from irevnet.models.config import Config, IRevNetConfig
+from irevnet.models.irevnet import IRevNet
+from irevnet.models.memory.reversible import Memory
+from irevnet.models.zoo import build_network, count_multiply_adds, num_parameters
+from irevnet.training.config import TrainConfig
+from irevnet.training.trainer import Track, Training, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a training run will take.
+
+    Attributes:
+        parameters: number of trainable parameters.
+        multiply_adds: of one forward pass over one image; training takes three times as many, with recomputed
+            activations four.
+        input_shape: channels, height and width of the network's input.
+        num_classes: classes trained on.
+        num_train: training images.
+        num_test: test images.
+        num_checked: how many of all these were read, to see whether they can be.
+        batch_size: images a step.
+        steps_per_epoch: steps of an epoch.
+        num_steps: steps of the run.
+        learning_rates: the first step, counted from 1, of each learning rate that holds for a while; under a one-cycle
+            schedule the first step, the peak and the last step.
+        state_memory: bytes of parameters, gradients and momentum.
+        memory: by how back-propagation gets its activations, the bytes that all tensors take at the peak of a step.
+            Work space of convolutions comes on top of it.
+    """
+
+    parameters: int
+    multiply_adds: int
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    num_test: int
+    num_checked: int
+    batch_size: int
+    steps_per_epoch: int
+    num_steps: int
+    learning_rates: tuple[tuple[int, float], ...]
+    state_memory: int
+    memory: dict[Memory, int]
+
+    def lines(self) -> dict[str, str]:
+        """The plan for people: a text under each heading."""
+        rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in self.learning_rates)
+        return {
+            "parameters": f"{self.parameters:,}",
+            "multiply-adds": f"{self.multiply_adds:,} an image, forward",
+            "input": f"{'x'.join(map(str, self.input_shape))}, {self.num_classes} classes",
+            "images": f"{self.num_train:,} to train on, {self.num_test:,} to test on; {self.num_checked:,} read",
+            "steps": f"{self.num_steps:,} of {self.batch_size} images, {self.steps_per_epoch:,} an epoch, "
+            f"{self.num_steps / self.steps_per_epoch:.4g} epochs",
+            "learning rate": rates,
+            "memory": f"{_in_units(self.state_memory)} of parameters, gradients and momentum; at the peak of a step",
+            **{f"  {kind}": _in_units(size) for kind, size in self.memory.items()},
+        }
+
+
+def _in_units(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def plan(training: Training, *, track: Track = no_progress) -> Plan:
+    """What a training that has not begun will take; looks at the images on the way.
+
+    Raises `ValueError`, naming the file, for an image that cannot be read.
+    """
+    network: Config = training.model.config  # type: ignore[assignment]
+    parameter_bytes = sum(parameter.nbytes for parameter in training.model.parameters())
+    invertible = isinstance(network, IRevNetConfig)
+    kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
+    return Plan(
+        parameters=num_parameters(training.model),
+        multiply_adds=count_multiply_adds(training.model, network.input_shape),
+        input_shape=network.input_shape,
+        num_classes=network.num_classes,
+        num_train=len(training.train_data),  # type: ignore[arg-type]
+        num_test=len(training.test_data),  # type: ignore[arg-type]
+        num_checked=sum(check_images(data, track=track) for data in (training.train_data, training.test_data)),
+        batch_size=training.config.batch_size,
+        steps_per_epoch=training.steps_per_epoch,
+        num_steps=training.num_steps,
+        learning_rates=tuple(
+            (step + 1, training.config.rate(step, training.num_steps))
+            for step in training.config.turns(training.num_steps)
+        ),
+        state_memory=parameter_bytes * (3 if training.config.momentum else 2),
+        memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
+    )
+
+
+def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:
+    """Bytes that tensors take at the peak of a training step: parameters, momentum, gradients and activations.
+
+    The step is run on tensors that have shapes but no values, and every storage is counted while it lives.
+    """
+    with FakeTensorMode():
+        model = build_network(network).train()
+        if isinstance(model, IRevNet):
+            model.memory = memory
+        images = torch.empty(config.batch_size, *network.input_shape)
+        labels = torch.zeros(config.batch_size, dtype=torch.long)
+        kept = [*model.parameters(), *model.buffers()]
+        dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
+        with _LiveBytes(kept) as count:
+            with torch.autocast("cpu", dtype=dtype, enabled=config.amp != "none"):
+                loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+        momentum = sum(parameter.nbytes for parameter in model.parameters()) if config.momentum else 0
+    return sum(tensor.nbytes for tensor in kept) + momentum + count.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages from the operation that returns them first until they are freed."""
+
+    def __init__(self, known: Sequence[Tensor]):
+        super().__init__()
+        self._live = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        self.peak = max(self.peak, self._live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self._live += size
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self._live -= size
+
+
+def check_images(data: Dataset[tuple[Tensor, int]], *, limit: int = 1000, track: Track = no_progress) -> int:
+    """Loads every image or, of more than `limit`, so many spread evenly, and returns how many.
+
+    Raises `ValueError`, naming the file, for one that cannot be read.
+    """
+    count = len(data)  # type: ignore[arg-type]
+    rows = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int)).tolist()
+    for row in track(rows, "reading images"):
+        data[row]
+    return len(rows)

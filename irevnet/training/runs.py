@@ -1,0 +1,284 @@
+"""Run folders: what a training run leaves behind, how it goes on, and how later commands find it.
+
+    RUN/config.json   the run as it was asked for        RUN/last.pt   the newest checkpoint
+    RUN/metrics.csv   a line an epoch                    RUN/best.pt   the one with the highest test accuracy
+    RUN/losses.csv    a line a step                      RUN/analysis/ results of the studies
+    RUN/classes.txt   class names, one a line            RUN/left-out.json  images that were left out, and why
+
+Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accuracy an optimistic one.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from irevnet.checkpoints.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
+from irevnet.data.datasets import choose_classes, load_dataset
+from irevnet.data.image_folder import OnError, read_left_out, save_left_out
+from irevnet.data.images import DataSource
+from irevnet.models.zoo import build_model, num_parameters, preset_config
+from irevnet.training.settings import RunSettings
+from irevnet.training.trainer import EpochMetrics, Track, Training, no_progress
+from irevnet.utils import distributed
+from irevnet.utils.files import atomic_write, is_unused, write_json, write_text
+from irevnet.utils.provenance import provenance
+
+SAVE_EVERY = 600.0
+"""Seconds after which a run saves in the middle of an epoch: no more work than that is ever lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training run and its folder, into which the first process of a group writes for all.
+
+    Attributes:
+        folder: where it is kept.
+        training: the run in progress.
+        checkpoint: the network that is being trained, and what goes into its checkpoints.
+    """
+
+    folder: Path
+    training: Training
+    checkpoint: Checkpoint
+
+    @property
+    def finished(self) -> bool:
+        return self.training.step == self.training.num_steps
+
+    def epochs(
+        self, *, max_steps: int | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[EpochMetrics]:
+        """Trains; the metrics of an epoch each time that they are asked for.
+
+        The folder is brought up to date after each epoch, every `SAVE_EVERY` seconds, and at the end.
+
+        Args:
+            max_steps: do no more than so many steps now.
+            stop: asked after every step whether to end now.
+
+        Raises:
+            FloatingPointError: see `irevnet.training.trainer.Training.steps`; `last.pt` stays as it was last saved, and
+                the message names it.
+        """
+        training = self.training
+        first, saved = training.step, time.monotonic()
+        steps = training.steps()
+        while not self.finished:
+            try:
+                metrics = next(steps)
+                end = distributed.any_of(stop()) or training.step - first == max_steps
+                if metrics or end or distributed.any_of(time.monotonic() - saved > SAVE_EVERY):
+                    self._save()
+                    saved = time.monotonic()
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}; {self._last_good()}") from error
+            if metrics:
+                yield metrics
+            if end:
+                return
+
+    def write_classes(self) -> None:
+        """Writes `classes.txt`."""
+        write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in self.checkpoint.classes))
+
+    def _save(self) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in self.checkpoint.model.state_dict().values()):
+            raise FloatingPointError(
+                f"a weight is no longer finite after step {self.training.step}; try a lower learning rate"
+            )
+        state = self.training.state()
+        if distributed.rank() > 0:
+            return
+        history = self.training.history
+        rows = [dataclasses.asdict(metrics) for metrics in history]
+        names = [field.name for field in dataclasses.fields(EpochMetrics)]
+        with atomic_write(self.folder / "metrics.csv") as temporary:
+            pd.DataFrame(rows, columns=names).to_csv(temporary, index=False)
+        losses = pd.Series(self.training.losses, name="loss").rename_axis("step")
+        losses.index += 1
+        with atomic_write(self.folder / "losses.csv") as temporary:
+            losses.to_csv(temporary, float_format="%.6g")
+        now = dataclasses.replace(self.checkpoint, metrics=rows[-1] if rows else {"step": self.training.step})
+        ended_epoch = bool(history) and history[-1].step == self.training.step
+        if ended_epoch and history[-1].test_top1 >= max(metrics.test_top1 for metrics in history):
+            save_checkpoint(self.folder / "best.pt", now, training=state)  # first: a run goes on from the last
+        save_checkpoint(self.folder / "last.pt", now, training=state)
+
+    def _last_good(self) -> str:
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            return "no checkpoint had been saved by then"
+        return f"the last good checkpoint is {path}, after step {read_training_state(path)['step']}"
+
+
+def default_folder(settings: RunSettings) -> Path:
+    """A folder for a run, under `runs/`, by data, model and time."""
+    data = Path(settings.data).resolve().name
+    return distributed.from_first(lambda: Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:
+    """A run that begins, in a folder that is new or empty.
+
+    The command goes into the provenance; options are those of `prepare`.
+
+    Raises `FileExistsError` if the folder holds anything: a run is never written over.
+    """
+    distributed.from_first(lambda: _check_unused(folder))
+    training, checkpoint, left_out = prepare(settings, **options)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    if distributed.rank() == 0:
+        _begin_folder(run, settings, left_out, command)
+    return run
+
+
+def _check_unused(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        raise FileExistsError(
+            f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
+        )
+    if not is_unused(folder):
+        raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
+
+
+def _begin_folder(run: Run, settings: RunSettings, left_out: Mapping[str, str] | None, command: Sequence[str]) -> None:
+    folder, training, checkpoint = run.folder, run.training, run.checkpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    save_left_out(folder, left_out)
+    environment = {
+        "device": str(training.device),
+        "processes": distributed.size(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    content = {
+        **dataclasses.asdict(settings),
+        **plain(checkpoint),
+        "parameters": num_parameters(checkpoint.model),
+        "left_out": len(left_out or ()) or None,
+        "provenance": provenance(command) | environment,
+    }
+    write_json(folder / "config.json", content)
+    run.write_classes()
+
+
+def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
+    """The run of a folder, as it was when `last.pt` was saved; a run that was stopped before that begins anew.
+
+
+    `settings` are those that `irevnet.training.settings.read_settings` finds in the folder; options are those of
+    `prepare`. The images that were left out when it began are left out again.
+    """
+    left_out = read_left_out(folder)
+    if left_out is None and options.get("on_error") == "skip":
+        raise ValueError(f"{folder} was begun with all images; mend those that cannot be read, or begin a new run")
+    training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "left_out": left_out})
+    last = folder / "last.pt"
+    if last.is_file():
+        saved = read_checkpoint(last)
+        if plain(saved) | {"metrics": {}} != plain(checkpoint):
+            raise ValueError(f"{last} is of another network or other data than {folder / 'config.json'} says")
+        checkpoint.model.load_state_dict(saved.model.state_dict())
+        training.restore(read_training_state(last))
+    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    if distributed.rank() == 0 and not (folder / "classes.txt").is_file():
+        run.write_classes()
+    return run
+
+
+def prepare(
+    settings: RunSettings,
+    *,
+    data_root: str | Path = "data",
+    download: bool = False,
+    on_error: OnError = "stop",
+    left_out: Mapping[str, str] | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    track: Track = no_progress,
+) -> tuple[Training, Checkpoint, Mapping[str, str] | None]:
+    """The training that the settings describe, not begun, what goes into its checkpoints, and which images were left
+    out; nothing is written.
+
+    Args:
+        settings: what to train, on what, and how.
+        data_root: where the files of a data set by name are.
+        download: fetch them if they are not there.
+        on_error: what to do about images that cannot be read, see `irevnet.data.datasets.load_dataset`.
+        left_out: images that are left out, as found earlier.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        workers: processes that load images.
+        track: shows progress.
+    """
+    device = distributed.choose_device(device)
+    reading: dict[str, Any] = {"on_error": on_error, "left_out": left_out, "workers": workers, "track": track}
+    source = load_dataset(settings.data, root=data_root, download=download, **reading)
+    classes = source.classes
+    if settings.classes is not None:
+        classes = choose_classes(source, settings.classes, seed=settings.class_seed)
+    transform = source.transform(image_size=_image_size(settings, source), normalise=settings.training.normalise)
+    network = build_model(
+        settings.model, num_classes=len(classes), image_size=transform.image_size, in_channels=transform.channels
+    )
+    training = Training(
+        network.to(device),
+        source.images("train", transform, classes=classes),
+        source.images("test", transform, classes=classes),
+        settings.training,
+        seed=settings.seed,
+        workers=workers,
+        track=track,
+    )
+    checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
+    return training, checkpoint, source.left_out
+
+
+def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:
+    """What was asked for; else the images' own size or, where they differ in it, that which the network was made for.
+
+    `irevnet-small` is made for any size, and takes the data's.
+    """
+    if settings.image_size is not None or source.image_shape[1] is not None or settings.model == "irevnet-small":
+        return settings.image_size
+    return preset_config(settings.model).input_shape[1:]
+
+
+def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
+    """The checkpoint file meant by `path`: a file, or a run's folder; `None` means the newest run under `root`.
+
+    Raises `FileNotFoundError` where there is none.
+    """
+    if path is None:
+        checkpoints = sorted(root.glob("*/last.pt"), key=lambda file: file.stat().st_mtime)
+        if not checkpoints:
+            raise FileNotFoundError(f"there is no run under {root}/; train one with 'irevnet train', or give --ckpt")
+        return checkpoints[-1]
+    if path.is_dir():
+        if not (path / "last.pt").is_file():
+            raise FileNotFoundError(f"{path} holds no last.pt; give a run's folder or a checkpoint file")
+        return path / "last.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}; give a run's folder or a checkpoint file")
+    return path
+
+
+def study_folder(checkpoint: Path, study: str) -> Path:
+    """Where the results of a study of that checkpoint go: into its run or, unless it is the run's last, beside it."""
+    folder = results_folder(checkpoint)
+    return folder / "analysis" / study if _is_run(checkpoint) else folder / study
+
+
+def results_folder(checkpoint: Path) -> Path:
+    """The folder for all that is made of a checkpoint: its run or, unless it is the run's last, one beside it."""
+    return checkpoint.parent if _is_run(checkpoint) else checkpoint.parent / f"{checkpoint.stem}-analysis"
+
+
+def _is_run(checkpoint: Path) -> bool:
+    return checkpoint.name == "last.pt" and (checkpoint.parent / "config.json").is_file()

@@ -1,0 +1,359 @@
+"""Training and evaluation of a classifier."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from irevnet.data.images import LabelledImages
+from irevnet.data.loaders import batches, training_batches
+from irevnet.models.irevnet import MAX_RECONSTRUCTION_ERROR, IRevNet
+from irevnet.training.config import TrainConfig
+from irevnet.utils import distributed
+from irevnet.utils.modules import as_input, device_of, in_eval_mode
+from irevnet.utils.progress import Track, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a network classifies a set of images.
+
+    Attributes:
+        loss: mean cross-entropy, in nats.
+        top1: share of images whose label has the highest logit.
+        top5: share of images whose label is among the five highest logits (all of them, below five classes).
+        num_images: images evaluated.
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    num_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """One line of a run's `metrics.csv`; training figures are means over the epoch's steps, in train mode."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    train_top1: float
+    test_loss: float
+    test_top1: float
+    test_top5: float
+    seconds: float
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    data: Dataset[tuple[Tensor, int]],
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    track: Track = no_progress,
+) -> Evaluation:
+    """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on.
+
+    Processes of a group (`irevnet.utils.distributed`) share the images; each gets the result of all of them.
+
+    Raises `FloatingPointError` for logits that are not finite.
+    """
+    loss, top1, top5, count = 0.0, 0, 0, 0
+    loader = batches(data, batch_size, part=distributed.part(), workers=workers)
+    with in_eval_mode(model):
+        for images, labels in track(loader, "evaluating"):
+            logits = model(as_input(images, model))
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
+            labels = labels.to(logits.device)
+            if not logits.isfinite().all():
+                row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
+                raise FloatingPointError(
+                    f"the logits of image {row} are not finite; the network's weights or its input are broken"
+                )
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            top1 += int(ranked[:, 0].sum())
+            top5 += int(ranked.sum())
+            count += len(labels)
+    loss, top1, top5, count = distributed.total(loss, top1, top5, count)
+    return Evaluation(loss=loss / count, top1=top1 / count, top5=top5 / count, num_images=int(count))
+
+
+class Training:
+    """A network being trained in place, on the device that it is on, one step after the other.
+
+    It can stop after any step: `state()` is all that it takes to go on, and `restore` goes on as if it had never
+    stopped, to the last bit where the device computes reproducibly (a CPU with the same number of threads does).
+
+    Processes of a group (`irevnet.utils.distributed`) share each batch equally, and take the same step by the mean of
+    their gradients; what is measured is of all of them. The running statistics of batch normalisation are those of the
+    first process, as DistributedDataParallel has it.
+
+    Args:
+        model: maps images `(n, c, h, w)` to logits `(n, classes)`.
+        train_data: images and labels to learn from; `LabelledImages` where they are to be augmented.
+        test_data: images and labels to evaluate on after each epoch; they steer nothing.
+        config: how to train.
+        seed: of the order of the images and of their augmentation. Dropout draws from torch's global generator.
+        workers: processes that load images.
+        track: shows progress.
+
+    Attributes:
+        model: the network.
+        config: how it is trained.
+        device: where.
+        train_data: the images to learn from.
+        test_data: the images to evaluate on.
+        step: the steps done.
+        num_steps: the steps of the whole run.
+        steps_per_epoch: the steps of an epoch.
+        history: the metrics of the epochs done.
+        losses: the training loss of every step done, in nats.
+
+    Raises:
+        ValueError: the training set does not fill one batch, the processes of a group cannot share it equally, a
+            network that is no i-RevNet is to save memory, or batch normalisation is to be synchronised without GPUs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_data: Dataset[tuple[Tensor, int]],
+        test_data: Dataset[tuple[Tensor, int]],
+        config: TrainConfig,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        track: Track = no_progress,
+    ):
+        self.steps_per_epoch = len(train_data) // config.batch_size  # type: ignore[arg-type]
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"a batch of {config.batch_size} images is larger than the training set, of {len(train_data)}; "  # type: ignore[arg-type]
+                "lower batch_size"
+            )
+        if config.augmentation != "none" and not isinstance(train_data, LabelledImages):
+            raise ValueError(
+                f"augmentation={config.augmentation!r} needs LabelledImages, not {type(train_data).__name__}"
+            )
+        if isinstance(model, IRevNet):
+            model.memory = config.memory
+        elif config.memory != "plain":
+            raise ValueError(f"memory={config.memory!r} needs an i-RevNet; a {type(model).__name__} takes 'plain'")
+        _check_shares(config.batch_size, distributed.size())
+        self.num_steps = config.num_steps(self.steps_per_epoch)
+        self.step = 0
+        self.history: list[EpochMetrics] = []
+        self.losses: list[float] = []
+        self.model = model
+        self.config = config
+        self.train_data = train_data
+        self.test_data = test_data
+        self._seed = seed
+        self._workers = workers
+        self._track = track
+        self.device = device_of(model)
+        self._layout = torch.channels_last if config.channels_last else torch.preserve_format
+        model.to(memory_format=self._layout)
+        forward = _shared(model, self.device, sync_bn=config.sync_bn)
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(forward) if config.compile else forward
+        self._optimiser = torch.optim.SGD(
+            model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._correct = 0
+        self._seconds = 0.0
+
+    def steps(self) -> Iterator[EpochMetrics | None]:
+        """Does a step each time that it is asked for one; the last of an epoch returns the epoch's metrics.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite; the message has the step and the learning rate.
+                Also if a rebuilt stream is no longer the true one, see `TrainConfig.check_reconstruction`.
+        """
+        num_epochs = -(-self.num_steps // self.steps_per_epoch)
+        while self.step < self.num_steps:
+            epoch, done = divmod(self.step, self.steps_per_epoch)
+            loader = training_batches(
+                self.train_data,
+                self.config.batch_size,
+                augmentation=self.config.augmentation,
+                seed=self._seed,
+                epoch=epoch + 1,
+                start=done,
+                part=distributed.part(),
+                workers=self._workers,
+            )
+            last = min(self.num_steps, (epoch + 1) * self.steps_per_epoch)
+            started = time.perf_counter() - self._seconds
+            for images, labels in self._track(loader, f"epoch {epoch + 1} of {num_epochs}"):
+                self._do_step(images, labels.to(self.device))
+                self._seconds = time.perf_counter() - started
+                if self.step == last:
+                    yield self._end_epoch(epoch + 1)
+                    break
+                yield None
+
+    def _do_step(self, images: Tensor, labels: Tensor) -> None:
+        config = self.config
+        rate = config.rate(self.step, self.num_steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        if not self.model.training:  # parts of a network in train mode may be frozen in eval mode
+            self.model.train()
+        logits = self._logits(images.to(self.device, memory_format=self._layout))
+        loss = nn.functional.cross_entropy(logits, labels)
+        correct = (logits.argmax(dim=1) == labels).sum()
+        summed, correct = distributed.total(loss.item(), correct.item())
+        value = summed / distributed.size()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.step + 1}, learning rate {rate:.3g}; try a lower learning rate"
+            )
+        self._optimiser.zero_grad()
+        self._scaler.scale(loss).backward()
+        if config.check_reconstruction and self.step % config.check_reconstruction == 0:
+            _check_reconstruction(self.model, self.step + 1)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self.step += 1
+        self.losses.append(value)
+        self._correct += int(correct)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.config.amp != "none"):
+            return self._forward(images)
+
+    def _end_epoch(self, epoch: int) -> EpochMetrics:
+        started = time.perf_counter()
+        steps = self.step - (epoch - 1) * self.steps_per_epoch
+        distributed.copy_from_first(self.model.buffers())
+        test = evaluate(self.model, self.test_data, batch_size=4 * self.config.batch_size, workers=self._workers)
+        metrics = EpochMetrics(
+            epoch=epoch,
+            step=self.step,
+            learning_rate=self.config.rate(self.step - 1, self.num_steps),
+            train_loss=math.fsum(self.losses[-steps:]) / steps,
+            train_top1=self._correct / (steps * self.config.batch_size),
+            test_loss=test.loss,
+            test_top1=test.top1,
+            test_top5=test.top5,
+            seconds=self._seconds + time.perf_counter() - started,
+        )
+        self.history.append(metrics)
+        self._begin_epoch()
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU.
+
+        The states of the random generators are those of all processes of a group, by rank.
+        """
+        cuda = self.device.type == "cuda"
+        return {
+            "step": self.step,
+            "epoch_so_far": {"correct": self._correct, "seconds": self._seconds},
+            "history": [dataclasses.asdict(metrics) for metrics in self.history],
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "generators": torch.stack(distributed.gather(torch.get_rng_state())),
+            "device_generators": torch.stack(distributed.gather(torch.cuda.get_rng_state(self.device)))
+            if cuda
+            else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a state, and with it torch's global generators; the network must have the weights of that moment.
+
+        It may be that of another number of processes; one for which it has no generators keeps its own.
+
+        Raises `ValueError` if the state is not of such a run.
+        """
+        try:
+            self.step = state["step"]
+            self._correct, self._seconds = (state["epoch_so_far"][key] for key in ("correct", "seconds"))
+            self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+            self.losses = state["losses"].tolist()
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._scaler.load_state_dict(state["scaler"])
+            if distributed.rank() < len(state["generators"]):
+                torch.set_rng_state(state["generators"][distributed.rank()].clone())  # of a view torch crashes
+                if self.device.type == "cuda" and state["device_generators"] is not None:
+                    torch.cuda.set_rng_state(state["device_generators"][distributed.rank()].clone(), self.device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"this is not the state of such a training run ({type(error).__name__}: {error}); begin a new one"
+            ) from error
+
+
+def train(
+    model: nn.Module,
+    train_data: Dataset[tuple[Tensor, int]],
+    test_data: Dataset[tuple[Tensor, int]],
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    track: Track = no_progress,
+) -> list[EpochMetrics]:
+    """Trains a network in place, on the device that it is on, and returns the metrics of each epoch.
+
+    See `Training` for the arguments, and for a training that can stop and go on; `irevnet.training.runs` keeps one in a
+    folder.
+
+    Raises:
+        ValueError: the network, the data and the settings do not fit together.
+        FloatingPointError: the loss is no longer finite.
+    """
+    training = Training(model, train_data, test_data, config, seed=seed, workers=workers, track=track)
+    for _ in training.steps():
+        pass
+    return training.history
+
+
+def _check_shares(batch_size: int, processes: int) -> None:
+    if batch_size % processes or batch_size < 2 * processes:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be shared by {processes} processes; choose a multiple of "
+            f"{processes} that has at least 2 images for each"
+        )
+
+
+def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
+    """The network as it goes forward: where several processes train it, one that takes the mean of their gradients."""
+    if sync_bn and device.type != "cuda":
+        raise ValueError(
+            f"sync_bn=True needs GPUs, where torch can do it, and this is the {device.type}; leave it out, and each "
+            "process normalises by its own images"
+        )
+    if distributed.size() == 1:
+        return model
+    if sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _check_reconstruction(model: nn.Module, step: int) -> None:
+    assert isinstance(model, IRevNet)
+    assert model.reconstruction_error is not None
+    error = distributed.highest(model.reconstruction_error.item())
+    if not error <= MAX_RECONSTRUCTION_ERROR:
+        raise FloatingPointError(
+            f"at step {step} back-propagation rebuilt its input with a relative error of {error:.1e}, above "
+            f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; train with memory='plain' or 'checkpoint'"
+        )

@@ -1,0 +1,1 @@
+"""What networks, data and training share: files, untrusted input, several processes, provenance."""

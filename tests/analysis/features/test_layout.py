@@ -1,0 +1,222 @@
+"""Features are averages over places, wherever a layer has its images, channels and places; or the layer is refused."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from analysis.features.extract import extract, network_layers
+from analysis.features.layout import find_layouts
+from analysis.features.store import FeatureStore
+from analysis.jacobian import layer_function
+from irevnet.data.images import LabelledImages
+from irevnet.data.transforms import InputTransform
+
+LAYOUTS = {
+    "n c h w": lambda x: x,
+    "n h w c": lambda x: x.permute(0, 2, 3, 1),
+    "h w n c": lambda x: x.permute(2, 3, 0, 1),
+    "c h w n": lambda x: x.permute(1, 2, 3, 0),
+    "n tokens c": lambda x: x.flatten(2).permute(0, 2, 1),
+    "tokens n c": lambda x: x.flatten(2).permute(2, 0, 1),
+    "n c tokens": lambda x: x.flatten(2),
+    "n c": lambda x: x.mean(dim=(2, 3)),
+    "c n": lambda x: x.mean(dim=(2, 3)).T,
+    "windows": lambda x: x.flatten(2).permute(0, 2, 1).flatten(0, 1),
+    "flat": lambda x: x.flatten(),
+    "n h c w": lambda x: x.permute(0, 2, 1, 3),
+    "n 1 h w c": lambda x: x.permute(0, 2, 3, 1)[:, None],
+}
+REFUSED = {"windows", "flat", "n h c w", "n 1 h w c"}
+
+
+class Laid(nn.Module):
+    """A layer that puts out `(n, c, h, w)` in some layout."""
+
+    def __init__(self, layout: str, *, own_size: tuple[int, int] | None):
+        super().__init__()
+        self.layout = layout
+        self.own_size = own_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.own_size is not None and tuple(x.shape[2:]) != self.own_size:
+            raise AssertionError("wrong image size")
+        return LAYOUTS[self.layout](x)
+
+
+class Network(nn.Module):
+    def __init__(self, layout: str, channels: int, *, own_size: tuple[int, int] | None = None):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, channels, 1)
+        self.layer = Laid(layout, own_size=own_size)
+        self.head = nn.Linear(channels, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.convolution(images)
+        self.layer(maps)
+        return self.head(maps.mean(dim=(2, 3)))
+
+
+def averages(network: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
+    (layout,) = find_layouts(network, {"it": module}, images[0])["it"]
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    return layout.average(outputs[0])
+
+
+@settings(max_examples=100)
+@given(
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    channels=st.integers(1, 6),
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    count=st.integers(1, 6),
+    fixed=st.booleans(),
+)
+def test_any_layout_is_averaged_right_or_refused(layout, channels, size, count, fixed):
+    """The numbers of images, channels and places may be the same.
+
+    But channels between the places, which no network has, are not looked for where images are of one size.
+    """
+    assume(not (fixed and layout == "n h c w"))
+    network = Network(layout, channels, own_size=size if fixed else None)
+    images = torch.rand(count, 3, *size)
+    try:
+        found = averages(network, network.layer, images)
+    except ValueError:
+        assert fixed or layout in REFUSED
+        return
+    expected = network.convolution(images).mean(dim=(2, 3))
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "told"),
+    [("n c h w", (4, 4), True), ("n h w c", (4, 4), True), ("n h w c", (2, 6), True), ("n tokens c", (4, 4), False)],
+)
+def test_networks_that_take_one_size_are_told_by_the_places(layout, size, told):
+    network = Network(layout, 5, own_size=size)
+    images = torch.rand(3, 3, *size)
+    if told:
+        expected = network.convolution(images).mean(dim=(2, 3)).detach()
+        torch.testing.assert_close(averages(network, network.layer, images), expected)
+    else:
+        with pytest.raises(ValueError, match="does not tell its channels from its places; expected such as"):
+            averages(network, network.layer, images)
+
+
+def test_of_networks_that_take_one_size_the_last_layer_tells_the_channels():
+    vit = torchvision.models.vit_b_32(image_size=64).eval()
+    block = vit.encoder.layers.encoder_layer_0
+    assert averages(vit, block, torch.rand(2, 3, 64, 64)).shape == (2, 768)
+
+
+def test_what_is_no_layer_of_images_is_refused():
+    images = torch.rand(3, 4, 4)
+    network = Network("n c h w", 5)
+    spare = nn.ReLU()
+    with pytest.raises(ValueError, match="the network does not pass through it; name other layers"):
+        find_layouts(network, {"it": spare}, images)
+    with pytest.raises(ValueError, match=r"has the shape \(32, 5\) for 2 images and \(48, 5\) for 3: none of its"):
+        find_layouts(changed := Network("windows", 5), {"it": changed.layer}, images)
+    twice = nn.Sequential(nn.Conv2d(3, 3, 1), spare, spare, nn.Flatten())
+    with pytest.raises(ValueError, match="the network passes through it more than once; name other layers"):
+        find_layouts(twice, {"it": spare}, images)
+
+    class Mapping(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"x": x}
+
+    mapping = Mapping()
+    with pytest.raises(ValueError, match="the output of it is dict; expected tensors; name other layers"):
+        find_layouts(nn.Sequential(mapping), {"it": mapping}, images)
+
+
+def labelled(count: int, size: int) -> LabelledImages:
+    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(3))
+    transform = InputTransform(channels=3, image_size=(size, size))
+    return LabelledImages(images, [n % 2 for n in range(count)], ("a", "b"), transform)
+
+
+def inputs(data: LabelledImages) -> Tensor:
+    return torch.stack([data[row][0] for row in range(len(data))])
+
+
+def test_swin_keeps_its_channels_last(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.swin_t(num_classes=2).eval()
+    data, store = labelled(3, 64), FeatureStore(tmp_path / "features", {"of": "swin"})
+    extract(network, data, store, "test", network_layers(network, names=["features.0", "features.3.1"]))
+    for name, module in (("features.0", network.features[:1]), ("features.3.1", network.features[:4])):
+        expected = module(inputs(data)).mean(dim=(1, 2)).detach().numpy()
+        np.testing.assert_allclose(store.features("test", name), expected, rtol=1e-4, atol=1e-5)
+    assert store.features("test", "features.0").shape == (3, 96)
+
+
+class TokensFirst(nn.Module):
+    """As attention without `batch_first` has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, stride=2)
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).permute(2, 0, 1)
+        return self.head(self.attention(tokens).mean(dim=0))
+
+
+def test_tokens_may_come_first_and_be_as_many_as_images(tmp_path):
+    torch.manual_seed(0)
+    network = TokensFirst().eval()
+    data, store = labelled(16, 8), FeatureStore(tmp_path / "features", {"of": "tokens"})  # of 16 tokens each
+    extract(network, data, store, "test", network_layers(network, names=["attention"]))
+    tokens = network.patches(inputs(data)).flatten(2).permute(2, 0, 1)
+    expected = network.attention(tokens).mean(dim=0).detach()
+    np.testing.assert_allclose(store.features("test", "attention"), expected, rtol=1e-4, atol=1e-5)
+    image = inputs(data)[0]
+    found = layer_function(network, network.attention)(image)
+    torch.testing.assert_close(found, network.attention(tokens[:, :1])[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_see_values_as_they_were_put_out(tmp_path):
+    """A later layer may work in place, on all kinds of output."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4),
+        nn.ReLU(inplace=True), nn.Linear(4, 2), nn.Hardtanh(-0.1, 0.1, inplace=True),
+    ).eval()  # fmt: skip
+    data, store = labelled(5, 8), FeatureStore(tmp_path / "features", {"of": "in place"})
+    names = ["0", "1", "4", "5", "6", "7"]
+    extract(network, data, store, "test", network_layers(network, names=names))
+    x = inputs(data)
+    for number, layer in enumerate(network):
+        x = layer(x.clone())
+        if str(number) in names:
+            expected = (x.mean(dim=(2, 3)) if x.ndim == 4 else x).detach().numpy()
+            np.testing.assert_allclose(store.features("test", str(number)), expected, rtol=1e-5, atol=1e-6)
+            found = layer_function(network, layer)(inputs(data)[0])
+            torch.testing.assert_close(found if x.ndim == 2 else found.mean(dim=(1, 2)), torch.tensor(expected[0]))
+    assert (store.features("test", "4") < 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_networks_in_other_precisions_leave_as_they_came(tmp_path, dtype, bijective):
+    network = bijective.to(dtype).train()
+    network.blocks[0].eval()
+    network.head.norm.eval()
+    modes = [module.training for module in network.modules()]
+    data, store = labelled(4, 8), FeatureStore(tmp_path / "features", {"of": str(dtype)})
+    extract(network, data, store, "test", network_layers(network))
+    assert [module.training for module in network.modules()] == modes
+    assert {parameter.dtype for parameter in network.parameters()} == {dtype}
+    network.eval()
+    expected = network.features(inputs(data).to(dtype), 4).float().mean(dim=(2, 3)).detach().numpy()
+    # Each average was rounded in its own way in bfloat16, by half of its last of 8 bits.
+    np.testing.assert_allclose(store.features("test", "block-4"), expected, rtol=2**-8, atol=2**-8)

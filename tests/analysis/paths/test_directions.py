@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from analysis.paths.directions import BetweenClasses, PrincipalComponent, find_direction, parse_direction
+from irevnet.data.images import LabelledImages
+from irevnet.data.transforms import InputTransform
+
+CLASSES = ("cat", "dog", "maple-tree")
+
+
+@pytest.fixture
+def data() -> LabelledImages:
+    """60 images of three classes, brighter in one channel each and, more so, brighter or darker by chance."""
+    labels = [row % 3 for row in range(60)]
+    images = 0.5 * torch.rand(60, 1, 1, 1) + 0.1 * torch.rand(60, 3, 8, 8)
+    for row, label in enumerate(labels):
+        images[row, label] += 0.15
+    return LabelledImages(images, labels, CLASSES, InputTransform(channels=3, image_size=(8, 8)))
+
+
+@pytest.fixture
+def features(bijective, data) -> np.ndarray:
+    model = bijective.float()
+    return model.features(torch.stack([image for image, _ in data]), 3).detach().flatten(1).numpy()
+
+
+def find(direction, model, data, generator) -> np.ndarray:
+    step = find_direction(direction, model.float(), data, depth=3, generator=generator, batch_size=7)
+    assert step.shape == model.config.feature_shape(3)
+    return step.flatten().numpy()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_component_is_that_of_the_singular_value_decomposition(bijective, data, features, generator, number):
+    step = find(PrincipalComponent(number), bijective, data, generator)
+    centred = features.astype(np.float64) - features.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    expected = axes[number - 1] * singular[number - 1] / np.sqrt(60)
+    np.testing.assert_allclose(step * np.sign(step @ expected), expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_from_mean_to_mean(bijective, data, features, generator):
+    labels = np.array(data.labels)
+    step = find(BetweenClasses("mean", "cat", "maple-tree"), bijective, data, generator)
+    expected = features[labels == 2].mean(axis=0) - features[labels == 0].mean(axis=0)
+    np.testing.assert_allclose(step, expected, atol=1e-5)
+
+
+def test_the_normal_of_the_svm_separates_the_classes_and_leads_from_mean_to_mean(bijective, data, features, generator):
+    labels = np.array(data.labels)
+    step = find(BetweenClasses("svm", "dog", "cat"), bijective, data, generator)
+    dogs, cats = features[labels == 1], features[labels == 0]
+    unit = step / np.linalg.norm(step)
+    assert (dogs @ unit).max() < (cats @ unit).min()
+    way = cats.mean(axis=0) - dogs.mean(axis=0)
+    assert np.linalg.norm(step) == pytest.approx(way @ unit, rel=1e-4)
+    assert abs(way @ unit) < 0.999 * np.linalg.norm(way)  # it is not the difference of the means
+
+
+def test_directions_are_read():
+    assert parse_direction("pc:12", CLASSES) == PrincipalComponent(12)
+    assert parse_direction("mean:dog-maple-tree", CLASSES) == BetweenClasses("mean", "dog", "maple-tree")
+    assert parse_direction("svm:maple-tree-cat", CLASSES) == BetweenClasses("svm", "maple-tree", "cat")
+
+
+@pytest.mark.parametrize("text", ["pc:0", "pc:x", "pc:", "3", "svm:cat", "ica:3", ""])
+def test_what_is_no_direction_is_explained(text):
+    with pytest.raises(ValueError, match=r"is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS"):
+        parse_direction(text, CLASSES)
+
+
+@pytest.mark.parametrize("text", ["svm:cat-cow", "mean:cat-cat", "mean:maple-tree"])
+def test_classes_that_are_not_there_are_named(text):
+    with pytest.raises(ValueError, match=f"'{text}' does not name two classes; there are cat, dog, maple-tree"):
+        parse_direction(text, CLASSES)
+
+
+def test_too_few_images_are_said(bijective, data, generator):
+    with pytest.raises(ValueError, match="component 60 was asked for; 60 images of"):
+        find(PrincipalComponent(60), bijective, data, generator)
+    few = LabelledImages(data.images[:5], data.labels[:5], CLASSES, data.transform)
+    with pytest.raises(
+        ValueError, match="cat has 2 training images, maple-tree 1; a direction between them needs at least 3 of each"
+    ):
+        find(BetweenClasses("svm", "cat", "maple-tree"), bijective, few, generator)
+
+
+@pytest.mark.parametrize("direction", [PrincipalComponent(1), BetweenClasses("svm", "cat", "dog")])
+def test_features_that_are_not_finite_are_refused(bijective, data, generator, direction):
+    data.images[3] = 3e38
+    with pytest.raises(
+        ValueError, match="features at depth 3 are not finite; the network's weights are broken, or too"
+    ):
+        find(direction, bijective, data, generator)

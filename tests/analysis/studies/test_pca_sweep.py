@@ -1,0 +1,112 @@
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from analysis.probes import svm_selection as cost
+from analysis.probes.network_features import Recall
+from analysis.probes.pca import principal_components
+from analysis.probes.svm import fit_one_vs_rest
+from analysis.probes.svm_selection import choose_svm
+from analysis.studies.pca_sweep import default_dims, pca_sweep
+
+
+@pytest.fixture
+def digits(iris):
+    """The 64 pixels of handwritten digits, as if they were the features of a layer."""
+    data, labels = load_digits(return_X_y=True)
+
+    def make(**changes):
+        fields = {
+            "layers": ["block-9"], "depths": [9], "relative_depths": [1.0],
+            "train": {"block-9": data[:1000]}, "test": {"block-9": data[1000:]},
+            "train_labels": labels[:1000], "test_labels": labels[1000:],
+            "test_logits": np.eye(10)[labels[1000:]], "columns": np.arange(10),
+        }  # fmt: skip
+        return iris(**{**fields, **changes})
+
+    return make
+
+
+def test_it_is_the_protocol_of_the_paper_by_hand(digits, monkeypatch):
+    """Standardised, then rotated and cut, and never standardised again."""
+    monkeypatch.setattr(cost, "fit_one_vs_rest", functools.partial(fit_one_vs_rest, tolerance=1e-8))
+    features = digits()
+    result = pca_sweep([features], dims=[2, 10, 30], cost_grid=[0.01])
+    scaler = StandardScaler().fit(features.train["block-9"])
+    pca = PCA(svd_solver="full").fit(scaler.transform(features.train["block-9"]))
+    train, test = (pca.transform(scaler.transform(part["block-9"])) for part in (features.train, features.test))
+    assert result.dims.tolist() == [2, 10, 30, 64]
+    np.testing.assert_allclose(result.explained, pca.explained_variance_ratio_.cumsum()[[1, 9, 29, 63]], atol=1e-5)
+    for row, d in enumerate(result.dims):
+        nearest = KNeighborsClassifier(1, algorithm="brute").fit(train[:, :d], features.train_labels)
+        assert result.nn_accuracy[row] == pytest.approx(nearest.score(test[:, :d], features.test_labels), abs=2e-3)
+        svm = LinearSVC(C=0.01, dual=False, tol=1e-8).fit(train[:, :d], features.train_labels)
+        assert result.svm_accuracy[row] == pytest.approx(svm.score(test[:, :d], features.test_labels), abs=2e-3)
+    assert result.svm_accuracy[0] < 0.6 < 0.85 < result.svm_accuracy[-1]
+    assert (result.svm_gap <= 1e-4).all()
+
+
+def test_c_is_chosen_anew_for_every_d(digits):
+    features, grid = digits(), [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
+    result = pca_sweep([features], dims=[3, 20], cost_grid=grid)
+    components = principal_components(features.train["block-9"])
+    train = components.transform(features.train["block-9"])
+    expected = [choose_svm(train[:, :d], features.train_labels, cost_grid=grid).cost for d in (3, 20, 64)]
+    assert result.svm_cost.tolist() == expected
+    assert len(set(expected)) > 1
+
+
+def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
+    result = pca_sweep([digits(recall=Recall(tmp_path))], dims=[2, 10], cost_grid=[0.01])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "block-9-10.json",
+        "block-9-2.json",
+        "block-9-64.json",
+        "block-9-nearest.json",
+    ]
+    nothing = {split: {"block-9": np.full((count, 64), np.nan)} for split, count in (("train", 1000), ("test", 797))}
+    again = pca_sweep([digits(recall=Recall(tmp_path), **nothing)], dims=[2, 10], cost_grid=[0.01])
+    assert again.table().equals(result.table())
+    with pytest.raises(ValueError, match="the features are not finite"):  # one more d is one more SVM
+        pca_sweep([digits(recall=Recall(tmp_path), **nothing)], dims=[2, 10, 11], cost_grid=[0.01])
+
+
+def test_neighbours_of_other_truncations_are_searched_anew(digits, tmp_path):
+    recall = Recall(tmp_path)
+    pca_sweep([digits(recall=recall)], dims=[2, 10], cost_grid=[0.01])
+    result = pca_sweep([digits(recall=recall)], dims=[10, 30], cost_grid=[0.01])
+    assert result.nn_accuracy.tolist() == pca_sweep([digits()], dims=[10, 30], cost_grid=[0.01]).nn_accuracy.tolist()
+
+
+def test_numbers_of_components_that_there_are_not_are_refused(digits):
+    with pytest.raises(ValueError, match="0 to 65 components were asked for; flowers has 1 to 64 at block-9"):
+        pca_sweep([digits()], dims=[0, 65])
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 64, 3072])
+def test_default_dims_go_from_1_to_all(total):
+    dims = default_dims(total)
+    assert (dims[0], dims[-1]) == (1, total)
+    assert all(low < high <= max(low + 1, 1.5 * low) for low, high in itertools.pairwise(dims))
+
+
+def test_the_knee_is_where_accuracy_begins_to_fall_by_more_than_a_point(digits):
+    result = pca_sweep([digits()], dims=[2, 10, 30], cost_grid=[0.01])
+    for accuracy, knee in (
+        ([0.5, 0.8, 0.9, 0.905], 30),
+        ([0.5, 0.885, 0.9, 0.9], 30),  # a point and a half is more than a point
+        ([0.5, 0.895, 0.6, 0.9], 64),  # within a point by luck, and out of it again
+        ([0.95, 0.92, 0.91, 0.905], 2),
+        ([0.5, 0.6, 0.7, 0.9], 64),
+    ):
+        changed = dataclasses.replace(result, svm_accuracy=np.array(accuracy))
+        assert changed.knee(0, "svm") == knee
+        assert changed.summary()["networks"][0]["svm_knee"] == knee

@@ -1,0 +1,424 @@
+import dataclasses
+import json
+import pickle
+import resource
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from irevnet import Checkpoint, IRevNet, IRevNetConfig, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from irevnet.checkpoints.checkpoint import describe, read_training_state, read_weights, weights_sha256
+from irevnet.data.transforms import InputTransform
+
+TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def checkpoint(name: str = "irevnet-small", **options) -> Checkpoint:
+    model = build_model(name, num_classes=3, image_size=32, in_channels=3, **options)
+    return Checkpoint(
+        model=model, transform=TRANSFORM, data="digits", classes=("a", "b", "ü"), metrics={"epoch": 4, "test_top1": 0.5}
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    return tmp_path / "model.pt"
+
+
+@pytest.mark.parametrize("name", ["irevnet-small", "irevnet-cifar", "revnet-56", "resnet-cifar"])
+def test_a_checkpoint_suffices_to_use_the_network(tmp_path, name, trained_looking):
+    written = checkpoint(name)
+    trained_looking(written.model)
+    save_checkpoint(tmp_path / "model.pt", written)
+    read = read_checkpoint(tmp_path / "model.pt")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(read.model(images), written.model(images))
+    assert not read.model.training
+    assert read.model.config == written.model.config
+    for field in ("transform", "data", "classes", "metrics"):
+        assert getattr(read, field) == getattr(written, field)
+    assert torch.equal(load_checkpoint(str(tmp_path / "model.pt"))(images), written.model(images))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*absent\.pt"):
+        load_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("length", [0, 1, 1000, -1, -1000])
+def test_a_truncated_file_is_refused(saved, length):
+    data = saved.read_bytes()
+    saved.write_bytes(data[:length])
+    with pytest.raises(ValueError, match=r"model\.pt is not a checkpoint, or is damaged"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "content", [b"epoch,loss\n1,2\n", b"\x89PNG\r\n\x1a\n" + bytes(100), b"PK\x03\x04" + bytes(99)]
+)
+def test_a_foreign_file_is_refused(saved, content):
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pt is not a checkpoint, or is damaged"):
+        load_checkpoint(saved)
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("trapped", "w"))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_pickled_code_is_refused_and_not_run(saved, monkeypatch, tmp_path, write):
+    monkeypatch.chdir(tmp_path)
+    write({"state_dict": Trap()}, saved)
+    with pytest.raises(ValueError, match=r"model\.pt holds pickled Python objects, .* save the network's state_dict"):
+        load_checkpoint(saved)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_pickled_module_is_refused(saved):
+    torch.save(torch.nn.Linear(2, 2), saved)
+    with pytest.raises(ValueError, match="holds pickled Python objects"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list; expected a checkpoint's dictionary"),
+        ({"weights": 1}, r"no checkpoint of a known layout: it has the keys \['weights'\]"),
+        ({"state_dict": {"conv1.weight": torch.zeros(3)}}, "not those of an i-RevNet .* start with"),
+        ({"state_dict": [1]}, "its 'state_dict' is not a dictionary of tensors"),
+        ({"state_dict": {"a": 1}}, "its 'state_dict' is not a dictionary of tensors"),
+    ],
+)
+def test_other_contents_are_refused(saved, content, message):
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "is of checkpoint version 99; this toolkit reads version 1"),
+        ({"architecture": "VGG"}, "model.pt is damaged: KeyError: 'VGG'"),
+        ({"config": {"depth": 3}}, "model.pt is damaged: TypeError"),
+        ({"transform": None}, "model.pt is damaged: TypeError"),
+        (
+            {"state_dict": {"a": torch.zeros(1)}},
+            "the weights of .*model.pt do not fit its .*: 12 blocks cannot be of 1",
+        ),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_part_is_refused(saved, change, message):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | change, saved)
+    with pytest.raises(ValueError, match=message) as raised:
+        load_checkpoint(saved)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_that_cannot_work_is_refused(saved):
+    content = torch.load(saved, weights_only=True)
+    content["config"]["kernel_sizes"] = (1, 2, 1)
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=r"model\.pt is damaged: ValueError: kernel_sizes is \(1, 2, 1\)"):
+        load_checkpoint(saved)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The system refuses to write more than so many bytes to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
+    before = saved.read_bytes()
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large: .*model\.pt"):
+        save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
+
+    def fail(content, file):
+        file.write(b"half")
+        raise RuntimeError("not of the disk")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="not of the disk"):
+        save_checkpoint(saved, checkpoint())
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_weights_are_identified_whichever_file_they_are_in(tmp_path):
+    made = checkpoint()
+    before = weights_sha256(made.model)
+    save_checkpoint(tmp_path / "a.pt", made)
+    save_checkpoint(tmp_path / "b.pt", made, training={"step": 3})
+    for name in ("a.pt", "b.pt"):
+        assert weights_sha256(read_checkpoint(tmp_path / name).model) == before
+    norm = next(module for module in made.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.running_mean[0] += 1e-6
+    assert weights_sha256(made.model) != before
+
+
+def test_a_network_from_no_file_is_described_without_one():
+    made = checkpoint()
+    record = describe(None, made)
+    assert record["parameters"] == sum(tensor.numel() for tensor in made.model.parameters())
+    assert record["checkpoint"] is record["checkpoint_sha256"] is None
+    assert record["weights_sha256"] == weights_sha256(made.model)
+
+
+def test_bare_weights_are_read(tmp_path):
+    state = checkpoint().model.state_dict()
+    for name, content in (("bare.pth", state), ("kept.pth", {"state_dict": state, "epoch": 3})):
+        torch.save(content, tmp_path / name)
+        assert read_weights(tmp_path / name).keys() == state.keys()
+    for content in ({}, {"epoch": 3}, {"state_dict": [1]}):
+        torch.save(content, tmp_path / "none.pth")
+        with pytest.raises(ValueError, match=r"none\.pth holds no state dict; expected the weights of a network"):
+            read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    broken = checkpoint()
+    save_checkpoint(tmp_path / "model.pt", broken)
+    broken.model.blocks[1].bottleneck[2].weight.data[0] = value
+    with pytest.raises(ValueError, match=r"cannot hold weights that are not finite, the first of them in blocks\.1\."):
+        save_checkpoint(tmp_path / "model.pt", broken)
+    resaved(tmp_path / "model.pt", state_dict=broken.model.state_dict())
+    torch.save(broken.model.state_dict(), tmp_path / "bare.pth")
+    message = r"the weights of .*{} are not finite, the first of them in blocks\.1\.bottleneck\.2\.weight; give another"
+    with pytest.raises(ValueError, match=message.format(r"model\.pt")):
+        read_checkpoint(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=message.format(r"bare\.pth")):
+        read_weights(tmp_path / "bare.pth")
+
+
+def resaved(path, **change):
+    """The checkpoint with other content."""
+    content = torch.load(path, weights_only=True)
+    torch.save(content | change, path)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a"]}, "it lists 1 class names, but its network has 3 outputs"),
+        ({"classes": "abc"}, "its data, classes or metrics are not text, a list of names, and numbers by name"),
+        ({"metrics": {"epoch": "4"}}, "its data, classes or metrics are not text"),
+        ({"data": 3}, "its data, classes or metrics are not text"),
+        ({"config": {"num_classes": "3"}}, "num_classes is '3'; expected int"),
+        ({"transform": {"channels": 3, "image_size": 8}}, r"image_size is 8; expected tuple\[int, int\]"),
+        ({"version": torch.zeros(2)}, r"is of checkpoint version tensor"),
+        ({"format": torch.zeros(2)}, "not those of an i-RevNet"),
+    ],
+)
+def test_values_of_another_kind_are_refused(saved, change, message):
+    resaved(saved, **change)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("head.classifier.bias", torch.zeros(4), r"head\.classifier\.bias has the shape \(4,\); expected \(3,\)"),
+        ("further", torch.zeros(4), "'further' belongs to no part of it"),
+        ("head.classifier.bias", None, r"head\.classifier\.bias is missing"),
+        ("head.classifier.bias", torch.zeros(3, dtype=torch.complex64), "holds a tensor of torch.complex64"),
+        ("head.classifier.bias", torch.zeros(()).expand(2**40), r"its tensors announce \d+,\d+,\d+,\d+,\d+ bytes"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(saved, name, tensor, message):
+    content = torch.load(saved, weights_only=True)
+    content["state_dict"].pop(name, None)
+    if tensor is not None:
+        content["state_dict"][name] = tensor
+    torch.save(content, saved)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(saved)
+
+
+class Hiding:
+    """A dictionary in a pickle, with attributes that hide its methods."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        hidden = {"items": 3, "keys": 3, "values": 3, "_metadata": 3}
+        return OrderedDict, (), hidden, None, iter(self.content.items())
+
+
+def test_attributes_of_a_dictionary_hide_none_of_its_methods(saved):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"state_dict": Hiding(content["state_dict"])}, saved)
+    assert read_checkpoint(saved).classes == ("a", "b", "ü")
+
+
+def test_reading_draws_no_random_numbers(saved):
+    before = torch.get_rng_state()
+    read_checkpoint(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")  # type: ignore[return-value]  # the others start processes
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    return torch.optim.swa_utils.AveragedModel(model)
+
+
+def with_another(position: str, layer: nn.Module):
+    def change(model: nn.Module) -> nn.Module:
+        parent, _, name = position.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer)
+        return model
+
+    return change
+
+
+class Subclass(IRevNet):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: nn.Linear(2, 2), "cannot hold a Linear, of which no config makes another"),
+        (averaged, "cannot hold a AveragedModel"),
+        (lambda model: Subclass(model.config), "cannot hold a Subclass"),
+        (lambda model: model.eval().exact(), "blocks.0.bottleneck is ExactBottleneck.* has Bottleneck"),
+        (with_another("blocks.1.bottleneck.1", nn.GELU()), "its blocks.1.bottleneck.1 is GELU.* has ReLU"),
+        (with_another("blocks.1.bottleneck.0", nn.BatchNorm2d(6, eps=1e-3)), "bottleneck.0 is BatchNorm2d.*0.001"),
+        (with_another("head", nn.Identity()), "its head is Identity"),
+        (with_another("head.classifier", nn.Linear(384, 7)), "head.classifier is Linear.*out_features=7"),
+        (with_another("extra", nn.Linear(2, 2)), "its extra is Linear.* has nothing there"),
+        (lambda model: torch.nn.utils.parametrizations.weight_norm(model.head.classifier) and model, "head.classifier"),
+        (lambda model: model.register_buffer("mask", torch.ones(1)) or model, "mask. belongs to no part of it"),
+        (lambda model: with_another("blocks.1", compiled(model.blocks[1]))(model),
+         "blocks.1 is OptimizedModule"),
+    ],
+)  # fmt: skip
+def test_a_network_that_its_config_does_not_describe_is_not_saved(tmp_path, change, message):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    before = (tmp_path / "model.pt").read_bytes()
+    changed = change(build_model("irevnet-small", num_classes=3, image_size=32, in_channels=3))
+    with pytest.raises(ValueError, match=message):
+        save_checkpoint(tmp_path / "model.pt", dataclasses.replace(checkpoint(), model=changed))
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [compiled, nn.DataParallel, lambda model: nn.DataParallel(compiled(model)), lambda model: model.double()],
+)
+def test_what_wraps_a_network_is_taken_off(tmp_path, wrap):
+    model = build_model("irevnet-small", num_classes=3, image_size=32, in_channels=3)
+    given = dataclasses.replace(checkpoint(), model=wrap(model))
+    assert given.model is model
+    save_checkpoint(tmp_path / "model.pt", given)
+    read = load_checkpoint(tmp_path / "model.pt")
+    assert {name: tensor.dtype for name, tensor in read.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in model.state_dict().items()
+    }
+    assert weights_sha256(read) == weights_sha256(model)
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.floats(width=32).map(np.float32),
+    st.floats().map(np.float64),
+    st.integers(-(2**31), 2**31 - 1).map(np.int64),
+    st.booleans().map(np.bool_),
+    st.floats().map(np.array),
+    st.floats(width=32).map(torch.tensor),
+)
+ANYTHING = st.recursive(
+    st.one_of(NUMBERS, st.none(), st.text(), st.binary(), st.complex_numbers(), st.just(np.ones(3)), st.just({1})),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    metrics=st.one_of(
+        st.dictionaries(st.text(), NUMBERS, max_size=3), st.dictionaries(st.text(), ANYTHING, max_size=3)
+    ),
+    training=st.one_of(st.none(), st.dictionaries(st.text(), ANYTHING, max_size=2)),
+)
+def test_what_is_saved_is_read_and_all_else_refused(tmp_path, tiny, metrics, training):
+    path = tmp_path / "random.pt"
+    given_checkpoint = Checkpoint(model=tiny, transform=TRANSFORM, data="digits", classes=(), metrics=metrics)
+    try:
+        save_checkpoint(path, given_checkpoint, training=training)
+    except ValueError:
+        kinds = int | float | np.number | np.ndarray | torch.Tensor
+        plain_numbers = all(isinstance(each, kinds) and not isinstance(each, bool) for each in metrics.values())
+        small = all(not isinstance(each, int) or abs(each) < 2**63 for each in metrics.values())
+        assert not (
+            plain_numbers and small and training is None and all(np.size(each) == 1 for each in metrics.values())
+        )
+        return
+    read = read_checkpoint(path)
+    assert read.metrics.keys() == metrics.keys()
+    for name, value in metrics.items():
+        assert type(read.metrics[name]) in (int, float)
+        np.testing.assert_equal(read.metrics[name], getattr(value, "item", lambda value=value: value)())
+    if training is not None:
+        assert read_training_state(path).keys() == training.keys()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> IRevNet:
+    return IRevNet(IRevNetConfig(input_shape=(2, 2, 2), num_classes=2, blocks=(1,), strides=(1,), initial_squeeze=1))
+
+
+def test_numbers_of_numpy_become_pythons(tmp_path):
+    given = dataclasses.replace(
+        checkpoint(), metrics={"top1": np.mean([0.25, 0.75])}, classes=tuple(np.array(["a", "b", "c"]))
+    )
+    config = given.config
+    object.__setattr__(config, "blocks", tuple(np.array(config.blocks)))  # which type checks would refuse
+    save_checkpoint(tmp_path / "model.pt", given)
+    read = read_checkpoint(tmp_path / "model.pt")
+    assert (read.metrics, read.classes, read.config) == ({"top1": 0.5}, ("a", "b", "c"), config)
+    assert {type(number) for number in read.config.blocks} == {int}
+    json.dumps(describe(None, given))
+
+
+def test_names_of_another_number_of_classes_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"would not be read again: it lists 2 class names, but its network has 3"):
+        save_checkpoint(tmp_path / "model.pt", dataclasses.replace(checkpoint(), classes=("a", "b")))
+
+
+def test_two_names_for_one_tensor_become_two(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", checkpoint())
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["state_dict"]["blocks.2.bottleneck.0.bias"] = content["state_dict"]["blocks.1.bottleneck.0.bias"]
+    torch.save(content, tmp_path / "model.pt")
+    model = load_checkpoint(tmp_path / "model.pt")
+    before = model.blocks[2].bottleneck[0].bias.clone()
+    model.blocks[1].bottleneck[0].bias.data += 1
+    assert torch.equal(model.blocks[2].bottleneck[0].bias, before)

@@ -1,0 +1,490 @@
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+from irevnet.data.datasets import choose_classes, load_dataset
+from irevnet.data.image_folder import read_left_out, save_left_out
+from irevnet.data.images import DataSource, ImageFiles, LabelledImages
+from irevnet.data.loaders import batches, training_batches
+from irevnet.data.transforms import InputTransform
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSource:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def digits_for_testing(digits) -> LabelledImages:
+    return digits.images("test", digits.transform())
+
+
+def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts(digits, digits_for_testing):
+    train = digits.images("train", digits.transform())
+    assert (len(train), len(digits_for_testing)) == (1437, 360)
+    assert min(np.bincount(digits_for_testing.labels)) >= 34
+    seen = {tuple(data[row][0].flatten().tolist()) for data in (train, digits_for_testing) for row in range(len(data))}
+    every = {tuple((image / 16).astype(np.float32).flatten().tolist()) for image in load_digits().images}
+    assert seen == every
+
+
+def test_images_are_in_the_unit_interval_with_their_labels(digits, digits_for_testing):
+    image, label = digits_for_testing[0]
+    assert image.shape == (1, 8, 8)
+    assert image.min() == 0
+    assert image.max() == 1
+    assert digits.classes[label] in "0123456789"
+
+
+def test_an_unknown_data_set_is_answered_with_what_there_is():
+    with pytest.raises(ValueError, match="there is no data set or folder 'digit'; did you mean digits"):
+        load_dataset("digit")
+
+
+def test_statistics_normalise_the_training_images(digits):
+    train = digits.images("train", digits.transform(normalise=True))
+    pixels = torch.stack([train[row][0] for row in range(len(train))])
+    assert abs(pixels.mean().item()) < 1e-3
+    assert pixels.std().item() == pytest.approx(1, abs=1e-3)
+
+
+CIFAR_PIXELS = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch) -> Path:
+    """The two CIFAR sets in the layout of their archives, with twelve images each (a batch of two, and ten to test)."""
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
+    rows = CIFAR_PIXELS.reshape(12, -1)
+    ten, hundred = tmp_path / "cifar-10-batches-py", tmp_path / "cifar-100-python"
+    ten.mkdir()
+    hundred.mkdir()
+    files = {ten / f"data_batch_{i}": {"data": rows[:2], "labels": [3, 9]} for i in range(1, 6)}
+    files[ten / "test_batch"] = {"data": rows[2:], "labels": list(range(10))}
+    files[ten / "batches.meta"] = {"label_names": list("abcdefghij")}
+    files[hundred / "train"] = {"data": rows[:2], "fine_labels": [42, 7]}
+    files[hundred / "test"] = {"data": rows[2:], "fine_labels": list(range(0, 100, 10))}
+    files[hundred / "meta"] = {"fine_label_names": [f"class {n}" for n in range(100)]}
+    for path, content in files.items():
+        path.write_bytes(pickle.dumps(content))
+    return tmp_path
+
+
+def test_cifar_is_read_from_its_folder(cifar_root):
+    ten = load_dataset("cifar10", root=cifar_root)
+    assert ten.classes == tuple("abcdefghij")
+    train = ten.images("train", ten.transform())
+    assert train.labels == [3, 9] * 5
+    image, label = train[1]
+    assert label == 9
+    torch.testing.assert_close(image, torch.from_numpy(CIFAR_PIXELS[1] / np.float32(255)), rtol=1e-7, atol=0)
+    hundred = load_dataset("cifar100", root=cifar_root)
+    assert hundred.images("train", hundred.transform()).labels == [42, 7]
+    normalised, _ = ten.images("test", ten.transform(normalise=True))[0]
+    expected = (CIFAR_PIXELS[2, 1, 5, 5] / 255 - 0.4822) / 0.1994
+    assert normalised[1, 5, 5].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fashion_mnist_is_read_from_its_folder(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    for name in ("train", "t10k"):
+        header = np.array([0x803, 4, 28, 28], dtype=">i4").tobytes()
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, 4], dtype=">i4").tobytes() + bytes([9, 0, 3, 3])
+        )
+    source = load_dataset("fashion-mnist", root=tmp_path)
+    data = source.images("test", source.transform())
+    assert data.labels == [9, 0, 3, 3]
+    assert source.classes[9] == "Ankle boot"
+    torch.testing.assert_close(data[2][0], torch.from_numpy(pixels[2:3] / np.float32(255)), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+def test_absent_files_are_asked_for(tmp_path, name):
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"{name} is not under .*; name its folder with --data-root, or fetch it with --download",
+    ):
+        load_dataset(name, root=tmp_path)
+
+
+def test_files_are_fetched_only_where_asked(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(root, train=True, download=False):
+        asked.append(download)
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(datasets, "CIFAR10", fetch)
+    from irevnet.data.datasets import _from_torchvision
+
+    opener = _from_torchvision("cifar10", fetch, (3, 32, 32), ((0.0,), (1.0,)))
+    for download in (False, True):
+        with pytest.raises(FileNotFoundError):
+            opener(tmp_path, download)
+    assert asked == [False, True]
+
+
+def test_classes_are_chosen_by_number_and_seed_or_by_name(digits):
+    three = choose_classes(digits, 3, seed=1)
+    assert len(three) == 3
+    assert three == choose_classes(digits, 3, seed=1)
+    assert list(three) == sorted(three)
+    assert {choose_classes(digits, 3, seed=seed) for seed in range(20)} > {three}
+    assert choose_classes(digits, 10) == digits.classes
+    assert choose_classes(digits, ("7", "2")) == ("2", "7")
+    assert choose_classes(digits, 2, among=("5", "4")) == ("4", "5")
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (1, "1 classes were asked for; expected 2 to 10, of digits"),
+        (11, "11 classes were asked for; expected 2 to 10"),
+        (("3", "13"), "there is no class of digits '13'; did you mean 3"),
+        (("3", "3"), "1 class of digits was named; expected at least 2"),
+    ],
+)
+def test_classes_that_are_not_there_are_named(digits, which, message):
+    with pytest.raises(ValueError, match=message):
+        choose_classes(digits, which)
+
+
+def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits, digits_for_testing):
+    subset = digits.images("test", digits.transform(), classes=("7", "2"))
+    expected = [(image, "72".index(str(label))) for image, label in digits_for_testing if label in (2, 7)]
+    assert len(subset) == len(expected)
+    for (image, label), (expected_image, expected_label) in zip(subset, expected):
+        assert torch.equal(image, expected_image)
+        assert label == expected_label
+    again = subset.relabelled(tuple("9876543210"))
+    assert {9 - label for label in again.labels} == {2, 7}
+    assert [9 - label for label in again.labels] == [int("72"[label]) for label in subset.labels]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of coloured images of various sizes, and one that is grey."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for n in range(count):
+                shape = (20 + n, 30, 3) if n else (20, 30)
+                Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / split / name / f"{n}.png")
+    (tmp_path / "train" / "notes.txt").write_text("not a class")
+    return tmp_path
+
+
+def test_a_folder_of_images_is_a_data_set(folder):
+    source = load_dataset(str(folder))
+    assert source.classes == ("cat", "dog")
+    data = source.images("train", source.transform(image_size=16))
+    assert data.labels == [0, 0, 0, 1, 1, 1]
+    assert data[0][0].shape == (source.image_shape[0], 16, 16)
+    assert len(source.images("test", source.transform())) == 4
+    dogs_first = source.images("train", source.transform(), classes=("dog", "cat"))
+    assert dogs_first.labels == [1, 1, 1, 0, 0, 0]
+
+
+def test_images_of_various_sizes_are_resized_and_cropped_as_in_the_release(folder):
+    source = load_dataset(str(folder))
+    for name in ("cat", "dog"):  # the first of each class settles the channels
+        Image.fromarray(np.zeros((50, 60, 3), dtype=np.uint8)).save(folder / "train" / name / "0.png")
+    assert load_dataset(str(folder)).image_shape == (3, None, None)
+    assert source.transform() == InputTransform(channels=1, image_size=(224, 224), resize=256)
+    assert source.transform(image_size=112).resize == 128
+
+
+def test_images_of_one_square_size_keep_it(tmp_path):
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((12, 12), dtype=np.uint8)).save(tmp_path / split / name / "x.png")
+    source = load_dataset(str(tmp_path))
+    assert source.image_shape == (1, 12, 12)
+    assert source.transform() == InputTransform(channels=1, image_size=(12, 12))
+
+
+def spoilt(folder: Path, how: str) -> None:
+    match how:
+        case "no val":
+            for path in sorted((folder / "val").rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            (folder / "val").rmdir()
+        case "no classes":
+            for split in ("train", "val"):
+                for name in ("cat", "dog"):
+                    for path in (folder / split / name).iterdir():
+                        path.rename(folder / split / f"{name}-{path.name}")
+                    (folder / split / name).rmdir()
+        case "class of train alone":
+            (folder / "train" / "bird").mkdir()
+        case "class of val alone":
+            (folder / "val" / "bird").mkdir()
+        case "class of two lines":
+            for split in ("train", "val"):
+                (folder / split / "cat").rename(folder / split / "two\nlines")
+        case "empty class":
+            for split in ("train", "val"):
+                (folder / split / "bird").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("no val", FileNotFoundError, r"has no folder val/; expected train/ and val/, and in both a folder of images"),
+        ("no classes", ValueError, r"train holds no class folders; expected a folder of images for each class"),
+        ("class of train alone", ValueError, r"val has no folder for class 'bird'; both splits need the same classes"),
+        ("class of val alone", ValueError, r"train has no folder for class 'bird'; both splits need the same classes"),
+        (
+            "empty class",
+            FileNotFoundError,
+            r"train/bird holds no images; add some \(\.jpg, .*\), or remove the class from",
+        ),
+        (
+            "class of two lines",
+            ValueError,
+            r"train has a class 'two\\nlines'; rename it, without line breaks and spaces",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_explained(folder, how, error, message):
+    spoilt(folder, how)
+    with pytest.raises(error, match=message):
+        load_dataset(str(folder))
+
+
+def test_only_images_are_images_and_their_names_may_be_any(folder):
+    """As torchvision's ImageFolder has them, but for hidden files."""
+    cats, names = folder / "train" / "cat", ["a b.png", "ünï.PNG", "日本.JPG", "two\nlines.png", "-x.jpeg", "B.png"]
+    for name in names:
+        Image.new("RGB", (30, 20), "red").save(cats / name, format="PNG")
+    Image.new("RGB", (30, 20)).save(os.fsdecode(os.fsencode(cats) + b"/\xff.png"), format="PNG")
+    (cats / "deeper.png").mkdir()
+    (cats / "0.png").rename(cats / "deeper.png" / "0.png")
+    expected = datasets.ImageFolder(folder / "train").samples
+    for name in (".DS_Store", "._a b.png", ".hidden.png", "notes.txt"):
+        (cats / name).write_text("no image")
+    for place in (cats / ".ipynb_checkpoints", folder / "train" / ".cache"):
+        place.mkdir()
+        (place / "x.png").write_text("no image")
+    source = load_dataset(str(folder))
+    images = source.images("train", source.transform())
+    assert source.classes == ("cat", "dog")
+    assert list(zip(images.images.paths, images.labels)) == expected
+    assert len(images) == 3 + 8 - 1 + 3
+    assert all(images[row][0].shape == (3, 224, 224) for row in range(len(images)))
+    assert len(images.sha256()) == 64
+
+
+@pytest.mark.parametrize(("link", "target"), [("train/dog/loop", "."), ("train/dog/up", "../.."), ("train/loop", ".")])
+def test_a_link_that_leads_round_in_a_circle_is_refused(folder, link, target):
+    for split in ("train", "val"):  # a class of both
+        (folder / link.replace("train", split)).symlink_to(target)
+    with pytest.raises(ValueError, match="is a link to a folder that it is in itself; remove it"):
+        load_dataset(str(folder))
+
+
+def test_links_to_folders_elsewhere_are_followed(folder, tmp_path):
+    (folder / "train/cat").rename(tmp_path / "cats")
+    (folder / "train/cat").symlink_to(tmp_path / "cats")
+    (folder / "train/dog/more").symlink_to(tmp_path / "cats")
+    images = load_dataset(str(folder)).load("train")[0]
+    assert isinstance(images, ImageFiles)
+    assert sum("cat/" in path for path in images.paths) == sum("more/" in path for path in images.paths) > 0
+
+
+UNREADABLE = {
+    "train/cat/1.png": "image file is truncated",
+    "train/dog/empty.png": "it is no BMP",
+    "train/dog/link.jpg": "it is gone, or a link to nothing",
+    "val/dog/text.png": "it is no BMP",
+}
+
+
+@pytest.fixture
+def spoilt_folder(folder) -> Path:
+    cut = folder / "train/cat/1.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (folder / "train/dog/empty.png").touch()
+    (folder / "train/dog/link.jpg").symlink_to(folder / "nothing.jpg")
+    (folder / "val/dog/text.png").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_cannot_be_read_are_left_out_and_listed(spoilt_folder, workers):
+    tracked = []
+
+    def track(loop, description):
+        tracked.append(description)
+        return loop
+
+    source = load_dataset(str(spoilt_folder), on_error="skip", workers=workers, track=track)
+    assert tracked == ["reading every image"]
+    assert source.left_out is not None
+    assert list(source.left_out) == list(UNREADABLE)
+    for name, reason in source.left_out.items():
+        assert reason.startswith(f"cannot be read as an image: {UNREADABLE[name]}")
+        assert reason.endswith("; replace or remove it")
+    for name in UNREADABLE:
+        (spoilt_folder / name).unlink()
+    without = load_dataset(str(spoilt_folder))
+    assert without.left_out is None
+    for split in ("train", "test"):
+        expected, found = (each.images(split, each.transform()) for each in (without, source))
+        assert (found.images.paths, found.labels) == (expected.images.paths, expected.labels)
+        assert found.sha256() == expected.sha256()
+
+
+def test_the_first_image_that_cannot_be_read_stops_unless_they_are_left_out(spoilt_folder):
+    source = load_dataset(str(spoilt_folder))
+    images = source.images("train", source.transform())
+    for row, name in ((1, "cat/1.png"), (6, "dog/empty.png"), (7, "dog/link.jpg")):
+        with pytest.raises(
+            ValueError, match=rf"train/{name} cannot be read .*; replace or remove it, or leave all such out with --on"
+        ):
+            images[row]
+
+
+def test_what_was_left_out_is_left_out_again_unread(spoilt_folder, tmp_path):
+    first = load_dataset(str(spoilt_folder), on_error="skip")
+    (tmp_path / "run").mkdir()
+    save_left_out(tmp_path / "run", first.left_out)
+    shutil.copy(spoilt_folder / "train/cat/0.png", spoilt_folder / "train/cat/1.png")  # mended meanwhile
+    known = read_left_out(tmp_path / "run")
+    again = load_dataset(str(spoilt_folder), left_out=known)
+    assert again.left_out == first.left_out
+    labels = [source.images("train", source.transform()).labels for source in (first, again)]
+    assert labels == [[0, 0, 1, 1, 1]] * 2
+    more = spoilt_folder / "val/cat/0.png"
+    more.write_bytes(b"")
+    found = load_dataset(str(spoilt_folder), on_error="skip", left_out=known).left_out
+    assert found is not None
+    assert found.keys() == {*UNREADABLE, "val/cat/0.png"}
+    save_left_out(tmp_path / "run", None)
+    assert read_left_out(tmp_path / "run") is None
+
+
+def test_a_class_of_which_no_image_can_be_read_is_named(folder):
+    for path in (folder / "val" / "dog").iterdir():
+        path.write_bytes(b"")
+    source = load_dataset(str(folder), on_error="skip")
+    with pytest.raises(
+        FileNotFoundError, match=r"val/dog holds no images that can be read; add some .*, or remove the"
+    ):
+        source.images("test", source.transform())
+
+
+def test_batches_in_order_hold_every_image(digits_for_testing):
+    labels = torch.cat([labels for _, labels in batches(digits_for_testing, 100)])
+    assert labels.tolist() == digits_for_testing.labels
+
+
+def epoch_of(data, **options) -> list[torch.Tensor]:
+    return [images for images, _ in training_batches(data, 50, augmentation="cifar", **options)]
+
+
+def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(digits_for_testing):
+    first = epoch_of(digits_for_testing, seed=1, epoch=1)
+    assert [len(images) for images in first] == [50] * 7
+    for other in (epoch_of(digits_for_testing, seed=2, epoch=1), epoch_of(digits_for_testing, seed=1, epoch=2)):
+        assert not torch.equal(other[0], first[0])
+    torch.manual_seed(5)
+    assert all(map(torch.equal, epoch_of(digits_for_testing, seed=1, epoch=1), first))
+
+
+def test_an_epoch_holds_each_image_once(digits_for_testing):
+    data = LabelledImages(
+        digits_for_testing.images, list(range(360)), tuple(map(str, range(360))), digits_for_testing.transform
+    )
+    first, second = (
+        torch.cat([labels for _, labels in training_batches(data, 90, epoch=epoch)]).tolist() for epoch in (1, 2)
+    )
+    assert sorted(first) == sorted(second) == list(range(360)) != first
+    assert first != second
+
+
+def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(digits_for_testing):
+    """100 copies of one image: padded by one pixel, it has 9 shifts, each flipped or not."""
+    image = torch.arange(64.0).reshape(1, 8, 8) / 64
+    copies = LabelledImages(image.expand(100, 1, 8, 8), [0] * 100, ("a",), digits_for_testing.transform)
+    drawn = torch.cat(epoch_of(copies)).flatten(1)
+    assert len(torch.unique(drawn, dim=0)) > 14  # of the 18
+
+
+def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(digits_for_testing):
+    whole = epoch_of(digits_for_testing, seed=1, epoch=3)
+    rest = epoch_of(digits_for_testing, seed=1, epoch=3, start=4)
+    assert len(rest) == 3
+    assert all(map(torch.equal, rest, whole[4:]))
+
+
+def test_processes_that_load_images_change_nothing(digits_for_testing):
+    assert all(map(torch.equal, epoch_of(digits_for_testing, workers=2), epoch_of(digits_for_testing)))
+
+
+def test_loading_leaves_the_global_generator(digits_for_testing):
+    state = torch.get_rng_state()
+    epoch_of(digits_for_testing)
+    list(batches(digits_for_testing, 100))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_images_in_memory_are_identified_by_pixels_and_labels(digits):
+    images = digits.images("test", digits.transform())
+    again = digits.images("test", digits.transform(image_size=16))  # how they are shown is another matter
+    assert images.sha256() == again.sha256()
+    assert images.sha256() != digits.images("train", digits.transform()).sha256()
+    changed = LabelledImages(images.images.clone(), images.labels, images.classes, images.transform)
+    changed.images[17, 0, 3, 3] += 1 / 16
+    assert changed.sha256() != images.sha256()
+    relabelled = LabelledImages(images.images, [*images.labels[1:], 0], images.classes, images.transform)
+    assert relabelled.sha256() != images.sha256()
+
+
+@pytest.mark.parametrize(("value", "label"), [(np.nan, 0), (np.inf, 0), (0.5, -1), (0.5, 2)])
+def test_images_and_labels_that_cannot_be_are_named(value, label):
+    images, labels = torch.rand(4, 1, 8, 8), [0, 1, 1, 0]
+    images[2, 0, 3, 3], labels[2] = value, label or labels[2]
+    message = (
+        f"image 2 has label {label}; expected 0 to 1, of 2 classes" if label else "image 2 has values that are not"
+    )
+    with pytest.raises(ValueError, match=message):
+        LabelledImages(images, labels, ("a", "b"), InputTransform(channels=1, image_size=(8, 8)))
+
+
+def test_image_files_are_identified_by_class_name_and_size(folder, tmp_path_factory):
+    source = load_dataset(str(folder))
+    before = source.images("train", source.transform()).sha256()
+    moved = shutil.copytree(folder, tmp_path_factory.mktemp("elsewhere") / "moved")
+    source = load_dataset(str(moved))
+    assert source.images("train", source.transform()).sha256() == before
+    first = next(iter(sorted((moved / "train").rglob("*.png"))))
+    first.write_bytes(first.read_bytes() + b"more")
+    assert source.images("train", source.transform()).sha256() != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"left-out\.json is damaged: Expecting property name"),
+        ('["a.png"]', r"left-out\.json is damaged: found \['a\.png'\] where names of files and reasons are expected"),
+    ],
+)
+def test_a_damaged_list_of_what_was_left_out_is_named(tmp_path, text, message):
+    (tmp_path / "left-out.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_left_out(tmp_path)

@@ -1,0 +1,264 @@
+import copy
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from irevnet import IRevNet, IRevNetConfig
+from irevnet.models.memory.reversible import run_blocks
+
+MODES = ["checkpoint", "reversible"]
+
+
+@pytest.fixture(params=["bijective", "injective", "dropout", "fresh injective"])
+def model(request, bijective_config, injective_config, trained_looking) -> IRevNet:
+    """In train mode and float64. The zeros appended to a fresh injective network are 0 before its first ReLUs."""
+    config = {
+        "bijective": bijective_config,
+        "injective": injective_config,
+        "dropout": dataclasses.replace(bijective_config, dropout=0.4),
+        "fresh injective": dataclasses.replace(injective_config, channels=16, kernel_sizes=(3, 3, 3), blocks=(4, 3)),
+    }[request.param]
+    model = IRevNet(config).double()
+    return model if request.param.startswith("fresh") else trained_looking(model).train()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(6, 3, 8, 8, dtype=torch.float64)
+
+
+def step(model: IRevNet, memory: str, images: torch.Tensor) -> tuple[torch.Tensor, list, dict]:
+    """Loss, gradients and state after one pass there and back by a copy of the network."""
+    model = copy.deepcopy(model)
+    model.memory = memory
+    images = images.clone().requires_grad_()
+    torch.manual_seed(7)
+    loss = model(images).square().sum()
+    loss.backward()
+    gradients = [images.grad, *(parameter.grad for parameter in model.parameters())]
+    return loss.detach(), gradients, dict(model.state_dict()) | {"generator": torch.get_rng_state()}
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_gradients_statistics_and_generator_are_those_of_the_plain_path(model, images, memory):
+    loss, gradients, state = step(model, memory, images)
+    plain_loss, plain_gradients, plain_state = step(model, "plain", images)
+    assert torch.equal(loss, plain_loss)
+    whole = torch.cat([gradient.flatten() for gradient in plain_gradients]).norm()
+    for found, expected in zip(gradients, plain_gradients, strict=True):
+        scale = expected.norm() or whole  # the first bottleneck of an injective net sees zeros: its gradient is 0
+        assert (found - expected).norm() <= 1e-10 * scale
+    for key, value in plain_state.items():  # one update of each running statistic, one count of the batch
+        assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_gradients_are_those_of_finite_differences(bijective_config, images, memory):
+    model = IRevNet(bijective_config).double()
+    model.memory = memory
+    parameter = model.blocks[1].bottleneck[2].weight
+    direction = torch.randn_like(parameter)
+
+    def loss(amount: float) -> torch.Tensor:
+        changed = copy.deepcopy(model)
+        with torch.no_grad():
+            changed.blocks[1].bottleneck[2].weight += amount * direction
+        return changed(images).square().sum()
+
+    model(images).square().sum().backward()
+    difference = (loss(1e-5) - loss(-1e-5)).item() / 2e-5
+    assert (parameter.grad * direction).sum().item() == pytest.approx(difference, rel=1e-6)
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_frozen_parameters_and_inputs_without_gradient(model, images, memory):
+    model.blocks[1].requires_grad_(False)
+    model.blocks[0].bottleneck[0].weight.requires_grad_(False)
+    model.memory = memory
+    torch.manual_seed(0)
+    model(images).sum().backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.memory = "plain"
+    torch.manual_seed(0)
+    model(images).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (found[name] is None) == (parameter.grad is None) == (not parameter.requires_grad)
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_a_wholly_frozen_cascade_trains_its_head(model, images, memory):
+    model.blocks.requires_grad_(False)
+    model.memory = memory
+    model(images).sum().backward()
+    assert model.head.classifier.weight.grad is not None
+    assert all(parameter.grad is None for parameter in model.blocks.parameters())
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_autograd_grad_and_accumulation(bijective_config, images, memory):
+    model = IRevNet(bijective_config).double()
+    model.memory = memory
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(model(images).sum(), parameters)
+    model(images).sum().backward()
+    model(images).sum().backward()
+    for gradient, parameter in zip(found, parameters, strict=True):
+        torch.testing.assert_close(2 * gradient, parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_batch_norm_in_eval_mode_stays_as_it_is(bijective_config, images, memory):
+    """As in fine-tuning with frozen statistics: the network trains, its normalisation does not."""
+    model = IRevNet(bijective_config).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    _, gradients, state = step(model, memory, images)
+    _, expected, plain_state = step(model, "plain", images)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert all(torch.equal(state[key], plain_state[key]) for key in plain_state)
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_autocast_is_replayed(bijective_config, memory):
+    model = IRevNet(bijective_config)
+    images = torch.rand(6, 3, 8, 8)
+
+    def gradients(memory: str) -> list[torch.Tensor]:
+        copied = copy.deepcopy(model)
+        copied.memory = memory
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = copied(images)
+        assert logits.dtype == torch.bfloat16
+        logits.float().square().sum().backward()  # outside autocast, as is the custom
+        return [parameter.grad for parameter in copied.parameters()]
+
+    for found, expected in zip(gradients(memory), gradients("plain"), strict=True):
+        assert found.dtype == torch.float32
+        error = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)
+        assert error < 0.02  # a stream rebuilt in float32 may round to another bfloat16, which has 8 bits
+
+
+def saved_bytes(model: IRevNet, images: torch.Tensor) -> int:
+    """Bytes of the distinct tensors that a forward pass keeps for the backward pass, parameters aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model(images).sum()
+    del loss
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(("memory", "living"), [("plain", 7), ("checkpoint", 7), ("reversible", 3)])
+def test_streams_are_given_up(memory, living):
+    """Of eight blocks, whatever the graph has besides saved tensors; what the last one puts out no bottleneck reads."""
+    config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=2, blocks=(8,), strides=(1,))
+    model = IRevNet(config)
+    model.memory = memory
+    seen: list[StorageWeakRef] = []
+    for block in model.blocks:
+        block.register_forward_hook(
+            lambda module, inputs, outputs: seen.append(StorageWeakRef(outputs[1].untyped_storage()))
+        )
+    loss = model(torch.rand(4, 3, 8, 8)).sum()
+    assert sum(not each.expired() for each in seen) == living
+    loss.backward()
+    del loss
+    assert all(each.expired() for each in seen)
+
+
+def test_what_is_saved_does_not_depend_on_the_number_of_blocks():
+    def measure(memory: str, blocks: int) -> int:
+        config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=2, blocks=(blocks, blocks), strides=(1, 2))
+        model = IRevNet(config)
+        model.memory = memory
+        return saved_bytes(model, torch.rand(4, 3, 8, 8))
+
+    assert measure("reversible", 2) == measure("reversible", 20)
+    assert measure("plain", 20) > 5 * measure("plain", 2) > 5 * measure("reversible", 2)
+    assert measure("plain", 20) > measure("checkpoint", 20) > 3 * measure("reversible", 20)
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_eval_mode_and_no_grad_take_the_plain_path(bijective_config, images, memory):
+    model = IRevNet(bijective_config).double().eval()
+    model.memory = memory
+    image = images[:1]
+    dense = torch.func.jacrev(lambda x: model.features(x).flatten())(image).reshape(192, 192)
+    forward = torch.func.jacfwd(lambda x: model.features(x).flatten())(image).reshape(192, 192)
+    torch.testing.assert_close(dense, forward, rtol=1e-9, atol=1e-12)
+    model.train()
+    with torch.no_grad():
+        assert not model(images).requires_grad
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_what_needs_the_graph_is_refused(bijective_config, images, memory):
+    model = IRevNet(bijective_config).double()
+    model.memory = memory
+    way_out = f'cannot go through memory = "{memory}", which keeps no graph; set model.memory = "plain"'
+    with pytest.raises(RuntimeError, match=f"double backward {way_out}"):
+        torch.autograd.grad(model(images).square().sum(), list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match=f"torch.func transforms {way_out}"):
+        torch.func.grad(lambda x: model(x).sum())(images)
+    with pytest.raises(RuntimeError, match=f"forward-mode differentiation {way_out}"), forward_ad.dual_level():
+        model(forward_ad.make_dual(images, torch.ones_like(images)))
+
+
+def test_an_unknown_mode_is_refused(bijective):
+    with pytest.raises(
+        ValueError, match=r"memory is 'reversibel'; expected one of \('plain', 'checkpoint', 'reversible'\)"
+    ):
+        bijective.memory = "reversibel"
+
+
+def test_the_error_of_the_rebuilt_stream_is_reported(model, images):
+    assert model.reconstruction_error is None
+    model.memory = "reversible"
+    model(images).sum().backward()
+    assert 0 < model.reconstruction_error.item() < 1e-12
+    with torch.no_grad():  # so much is added to the stream that the stream is lost
+        model.blocks[3].bottleneck[-1].weight *= 1e17
+    with pytest.warns(RuntimeWarning, match=r"rebuilt its input with a relative error of .*, above 1e-03: .* wrong"):
+        model(images).sum().backward()
+    assert model.reconstruction_error.item() > 1e-3
+    with warnings.catch_warnings(action="error"):  # once is enough
+        model(images).sum().backward()
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_a_graph_that_is_kept_can_be_walked_twice(model, images, memory):
+    model.memory = memory
+    loss = model(images).square().sum()
+    parameters = list(model.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    second = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_an_output_changed_in_place_is_noticed(bijective_config, images):
+    model = IRevNet(bijective_config).double()
+    model.memory = "reversible"
+    streams = torch.rand(2, 2, 6, 4, 4, dtype=torch.float64)
+    x, x_tilde = run_blocks(list(model.blocks), *streams, memory="reversible")[-1]
+    loss = (x + x_tilde).sum()
+    x_tilde.detach().zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -1,0 +1,324 @@
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_sample_images
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from analysis.jacobian import linearise
+from irevnet import IRevNet, IRevNetConfig, build_model, load_checkpoint
+from irevnet.data.datasets import load_dataset
+from irevnet.models.exact import Lattice, _ExactConvolution
+from irevnet.training.trainer import evaluate
+
+
+def on_lattice(shape: tuple[int, ...], bits: int, largest: float = 1.0) -> torch.Tensor:
+    units = int(largest * 2**bits)
+    return torch.randint(-units, units + 1, shape).double() / 2**bits
+
+
+@settings(max_examples=60)
+@given(data=st.data(), bits=st.integers(8, 24))
+def test_any_network_inverts_bit_for_bit_at_every_depth(data, bits, architectures, trained_looking):
+    fields, size = data.draw(architectures)
+    config = IRevNetConfig(**fields)
+    exact = trained_looking(IRevNet(config)).exact(bits=bits)
+    images = on_lattice((3, config.input_shape[0], *size), bits)
+    for depth in range(config.num_blocks + 1):
+        phi = exact.features(images, depth)
+        assert torch.equal(exact.inverse(phi, depth), images)
+        assert torch.equal(torch.cat([exact.features(image[None], depth) for image in images]), phi)
+        assert torch.equal(phi * 2**bits, (phi * 2**bits).round())
+        if config.bijective:
+            target = on_lattice(tuple(phi.shape), bits)
+            assert torch.equal(exact.features(exact.inverse(target, depth), depth), target)
+
+
+def integer_convolution(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: int
+) -> np.ndarray:
+    """In Python's integers, which have no size."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))).astype(object)
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, weight.astype(object)) + bias.astype(object)
+
+
+@pytest.mark.parametrize("bits", [8, 14, 24])
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels", "kernel", "stride"),
+    [(3, 4, 3, 1), (2, 9, 3, 2), (5, 2, 1, 2), (9, 2, 3, 1), (1, 1, 5, 1)],
+)
+def test_no_sum_is_rounded_not_even_of_the_largest_numbers(bits, in_channels, out_channels, kernel, stride):
+    lattice = Lattice(bits)
+    weight = torch.randn(out_channels, in_channels, kernel, kernel).exp().double() * torch.randn(out_channels, 1, 1, 1)
+    bias = lattice.limit * torch.randn(out_channels).double()
+    convolution = _ExactConvolution(weight, bias, lattice, stride=stride, padding=kernel // 2)
+    largest = 2**28 - 1
+    x = torch.randint(0, 2, (2, in_channels, 8, 8)).mul(2).sub(1).mul(largest)  # the sums are as large as they can be
+    x[1] = torch.randint(-largest, largest + 1, x[1].shape)
+    total = weight.abs().sum(dim=(1, 2, 3)) + bias.abs() / lattice.limit
+    unit = 2.0 ** (np.floor(np.log2(total.numpy())) + 1 - 24)
+    integers = [
+        np.rint(a.numpy() / u).astype(np.int64)
+        for a, u in ((weight, unit[:, None, None, None]), (bias, unit / 2**bits))
+    ]
+    expected = integer_convolution(
+        x.numpy(), integers[0], integers[1][:, None, None], stride=stride, padding=kernel // 2
+    )
+    assert abs(expected).max() < 2**53
+    assert abs(expected).max() > 2**47
+    result = convolution(x.double() / 2**bits).numpy() / unit[:, None, None] * 2**bits
+    assert (result.astype(object) == expected).all()
+    torch.testing.assert_close(convolution.weight, weight, rtol=0, atol=float(unit.max()) / 2)
+
+
+def test_the_network_is_nearly_the_one_that_it_was_made_from(bijective, injective):
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    for model in (bijective, injective):
+        for bits, bound in ((10, 2e-2), (14, 1e-3), (24, 2e-6)):
+            exact = model.exact(bits=bits)
+            assert (exact.features(images) - model.features(images)).abs().max() < bound
+            assert (exact(images) - model(images)).abs().max() < bound
+            assert exact(images).dtype == torch.float64
+
+
+def test_what_is_between_two_points_of_the_lattice_is_rounded(bijective):
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    exact = bijective.exact()
+    again = exact.inverse(exact.features(images))
+    assert torch.equal(again, (images * 2**14).round() / 2**14)
+    assert torch.equal(exact.inverse(exact.features(images.float())), (images.float().double() * 2**14).round() / 2**14)
+    phi = exact.features(images)
+    assert torch.equal(exact.inverse(phi + 2**-17), exact.inverse(phi))
+
+
+def test_what_is_computed_does_not_depend_on_threads_layout_or_batch(bijective):
+    exact = bijective.exact()
+    images = on_lattice((64, 3, 8, 8), 14)
+    phi = exact.features(images)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert torch.equal(exact.features(images), phi)
+            assert torch.equal(torch.cat([exact.inverse(each[None]) for each in phi]), images)
+            assert torch.equal(exact.inverse(phi.contiguous(memory_format=torch.channels_last)), images)
+            assert torch.equal(exact.inverse(phi.repeat_interleave(2, dim=3)[..., ::2]), images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_8_bit_images_come_back_identical_on_every_lattice(bijective):
+    grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
+    for bits in (8, 14, 24):
+        exact = bijective.exact(bits=bits)
+        again = exact.inverse(exact.features(grey_levels / 255))
+        assert torch.equal((255 * again).round().long(), grey_levels)
+
+
+def test_a_trained_network_keeps_its_answers_and_returns_its_whole_test_set(finished_run):
+    model = load_checkpoint(finished_run / "last.pt")
+    exact = model.exact()
+    source = load_dataset("digits")
+    data = source.images("test", source.transform())
+    assert evaluate(exact, data).top1 == pytest.approx(evaluate(model, data).top1, abs=1e-3)
+    images = torch.stack([image for image, _ in data])  # sixteenths, which are points of the lattice
+    inputs = torch.cat((images, exact.lattice.round(torch.rand(140, 1, 8, 8), "noise")))
+    for depth in range(model.config.num_blocks + 1):
+        assert torch.equal(exact.inverse(exact.features(inputs, depth), depth), inputs)
+    phi = torch.cat([exact.features(part) for part in inputs[:128].split(64)])
+    assert torch.equal(torch.cat([exact.inverse(each[None]) for each in phi]), inputs[:128])
+
+
+@pytest.fixture(scope="module")
+def photographs() -> torch.Tensor:
+    """Four crops of the two photographs that come with scikit-learn."""
+    photos = [torch.tensor(photo).permute(2, 0, 1) / 255 for photo in load_sample_images().images]
+    return torch.stack(
+        [photo[:, top : top + 224, left : left + 224] for photo in photos for top, left in ((0, 0), (150, 300))]
+    )
+
+
+@torch.no_grad()
+def paper_network(photographs: torch.Tensor, *, averaged: bool) -> IRevNet:
+    """(b) with fresh weights and batch-norm statistics of these images: averages, or moved towards them once."""
+    model = build_model("irevnet-b")
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and averaged:
+            module.momentum = None
+    model.train()(photographs)
+    return model.eval()
+
+
+def errors(model: IRevNet, images: torch.Tensor) -> float:
+    with torch.no_grad():
+        again = model.inverse(model.features(images))
+    return (torch.linalg.vector_norm(again - images) / torch.linalg.vector_norm(images)).item()
+
+
+def test_the_papers_network_at_its_size_is_exact_and_nearly_so_in_float32(photographs):
+    model = paper_network(photographs, averaged=False)
+    noise = torch.rand(2, 3, 224, 224)
+    assert 1e-8 < errors(model, photographs[1:3]) < 3e-6  # the paper's, on images
+    assert 1e-8 < errors(model, noise) < 5e-6  # and on noise
+    images = Lattice().round(torch.cat((photographs[1:2], noise[:1])), "images")
+    plain = model.features(images.float()).detach()
+    for bits, bound in ((14, 1e-3), (20, 2e-5)):
+        phi = model.exact(bits=bits).features(images)
+        assert torch.linalg.vector_norm(phi - plain) / torch.linalg.vector_norm(plain) < bound
+    exact = model.exact()
+    phi = exact.features(images)
+    assert torch.equal(exact.inverse(phi), images)
+    assert torch.equal(exact.inverse(phi[:1]), images[:1])
+
+
+def test_a_network_that_float32_cannot_invert_is_exact_too(photographs):
+    """With fresh weights and the true statistics of its features, (b) magnifies errors a hundred thousand times."""
+    model = paper_network(photographs, averaged=True)
+    assert errors(model, photographs[1:3]) > 1e-4
+    images = Lattice().round(photographs[:1], "images")
+    assert errors(model.exact(), images) == 0
+
+
+def test_values_beyond_the_lattice_are_reported(bijective):
+    exact = bijective.exact(bits=20)
+    with pytest.raises(ValueError, match="images: values up to 300; on a lattice of 20 bits only values below 256 are"):
+        exact.features(torch.full((1, 3, 8, 8), 300.0))
+    with pytest.raises(ValueError, match="features: values up to nan"):
+        exact.inverse(torch.full((1, 48, 2, 2), math.nan))
+    with torch.no_grad():
+        bijective.blocks[2].bottleneck[2].weight *= 1e6
+    with pytest.raises(ValueError, match=r"block 3: values up to .*; on a lattice of 20 bits .* use one of fewer bits"):
+        bijective.exact(bits=20).features(torch.rand(1, 3, 8, 8))
+
+
+def test_features_that_no_block_reads_are_looked_at_too(bijective):
+    """Of the last block one stream is a sum, which may be too large though both summands are not."""
+    last = bijective.blocks[0].bottleneck
+    images = torch.full((1, 3, 8, 8), 250.0, dtype=torch.float64)
+    with torch.no_grad():
+        last[-3].weight.zero_()
+        last[-3].bias.fill_(1)
+        last[-1].weight.fill_(100 / last[-1].in_channels)  # F is 100 everywhere
+    exact = bijective.exact(bits=20)  # below 256
+    with pytest.raises(ValueError, match="features: values up to 350; on a lattice of 20 bits only values below 256"):
+        exact.features(images, depth=1)
+    assert torch.equal(exact.inverse(exact.features(images / 2, depth=1), depth=1), images / 2)
+
+
+@pytest.mark.parametrize("bits", [7, 25])
+def test_a_lattice_has_a_sensible_number_of_bits(bijective, bits):
+    with pytest.raises(ValueError, match=f"a lattice of {bits} bits was asked for; expected 8 to 24"):
+        bijective.exact(bits=bits)
+
+
+def test_weights_that_are_not_finite_are_refused(bijective):
+    bijective.blocks[1].bottleneck[0].running_var.fill_(math.nan)
+    with pytest.raises(ValueError, match="block 2: weights or batch-norm statistics are not finite"):
+        bijective.exact()
+
+
+def test_weights_of_zero_are_fine(bijective):
+    with torch.no_grad():
+        for parameter in bijective.blocks.parameters():
+            parameter.zero_()
+    images = on_lattice((2, 3, 8, 8), 14)
+    exact = bijective.exact()
+    assert torch.equal(exact.inverse(exact.features(images)), images)
+
+
+def test_it_is_made_and_used_in_eval_mode_alone(bijective):
+    exact = bijective.exact()
+    assert not exact.training
+    with pytest.raises(ValueError, match="the network is in exact arithmetic already, of 14 bits"):
+        exact.exact()
+    assert exact.eval() is exact
+    with pytest.raises(
+        RuntimeError, match="a network in exact arithmetic cannot be trained; train the one that it was"
+    ):
+        exact.train()
+    with pytest.raises(RuntimeError, match=r"exact needs eval mode"):
+        bijective.train().exact()
+
+
+def test_the_network_that_it_is_made_from_stays_as_it_is(bijective):
+    before = copy.deepcopy(bijective.state_dict())
+    state = torch.get_rng_state()
+    exact = bijective.exact()
+    exact.features(torch.rand(1, 3, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in bijective.state_dict().items())
+    assert all(parameter.requires_grad for parameter in bijective.parameters())
+    assert not any(parameter.requires_grad for parameter in exact.parameters())
+
+
+def exchange(layer: nn.Module, position: int) -> Callable[[IRevNet], None]:
+    def change(model: IRevNet) -> None:
+        model.blocks[1].bottleneck[position] = layer
+
+    return change
+
+
+def wrap_forward(model: IRevNet) -> None:
+    model.blocks[1].bottleneck[2].forward = lambda x: 2 * x
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+OTHERS: dict[str, tuple[Callable[[IRevNet], object], str]] = {
+    "activation": (exchange(nn.GELU(), 1), "has GELU.* as layer '1'"),
+    "smooth activation": (exchange(nn.LeakyReLU(0.01), 4), "has LeakyReLU.* as layer '4'"),
+    "no activation": (exchange(nn.Identity(), 1), "has Conv2d.* as layer '2'"),
+    "no normalisation": (exchange(nn.Identity(), 3), "has ReLU.* as layer '4'"),
+    "instance norm": (exchange(nn.InstanceNorm2d(1), 3), "has InstanceNorm2d.* as layer '3'"),
+    "statistics of the batch": (exchange(nn.BatchNorm2d(1, track_running_stats=False), 3), "has BatchNorm2d"),
+    "statistics in train mode": (lambda model: model.blocks[1].bottleneck[3].train(), "has BatchNorm2d"),
+    "no scale": (exchange(nn.BatchNorm2d(1, affine=False).eval(), 3), "has BatchNorm2d"),
+    "bias": (exchange(nn.Conv2d(6, 1, 1), 2), "has Conv2d.* as layer '2'"),
+    "dilation": (exchange(nn.Conv2d(1, 1, 3, dilation=2, padding=2, bias=False), 5), "has Conv2d.* as layer '5'"),
+    "padding": (exchange(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular", bias=False), 5), "has Conv2d"),
+    "kind of convolution": (exchange(Doubled(6, 1, 1, bias=False), 2), "has Doubled.* as layer '2'"),
+    "parametrised": (lambda model: weight_norm(model.blocks[1].bottleneck[2]), "has ParametrizedConv2d"),
+    "further layer": (lambda model: model.blocks[1].bottleneck.append(nn.ReLU()), "has ReLU.* as layer '10'"),
+    "further norm": (lambda model: model.blocks[1].bottleneck.append(nn.BatchNorm2d(6).eval()), "does not end with"),
+    "dropout that is active": (lambda model: model.blocks[1].bottleneck[6].train(), "has Dropout"),
+    "hook": (
+        lambda model: model.blocks[1].bottleneck[2].register_forward_hook(lambda *_: None),
+        "layer '2' of block 2 has a forward hook",
+    ),
+    "hook of the block": (lambda model: model.blocks[1].register_forward_pre_hook(lambda *_: None), "forward hook"),
+    "forward of its own": (wrap_forward, "a forward of its own"),
+    "bottleneck": (lambda model: setattr(model.blocks[1], "bottleneck", nn.Conv2d(6, 6, 1)), "block 2 is a Conv2d"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_network_is_refused(name, bijective_config):
+    """Both by exact arithmetic and by the linearised network, which fold the layers that they know."""
+    model = IRevNet(bijective_config).eval()
+    change, message = OTHERS[name]
+    change(model)
+    for module in model.modules():
+        if isinstance(module, nn.GELU | nn.LeakyReLU | nn.Identity | nn.ReLU | nn.Conv2d):
+            module.eval()
+    with pytest.raises(ValueError, match=message):
+        model.exact()
+    with pytest.raises(ValueError, match="block 2"):
+        linearise(model, torch.rand(3, 8, 8))
+
+
+def test_synchronised_batch_normalisation_is_folded_too(bijective_config, trained_looking):
+    model = trained_looking(IRevNet(bijective_config))
+    images = torch.rand(2, 3, 8, 8)
+    expected = model.exact().features(images)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
+    assert torch.equal(converted.exact().features(images), expected)

@@ -1,0 +1,114 @@
+import dataclasses
+
+import pytest
+import torch
+
+from irevnet.training.config import RECIPES, TrainConfig, recipe
+
+
+@pytest.mark.parametrize("num_steps", [4, 5, 17, 440])
+def test_the_one_cycle_rate_is_torchs(num_steps):
+    config = TrainConfig(epochs=1, learning_rate=0.3)
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=num_steps + 2, pct_start=0.2)
+    theirs = []
+    for _ in range(num_steps + 1):
+        theirs.append(schedule.get_last_lr()[0])
+        optimiser.step()
+        schedule.step()
+    assert [config.rate(step, num_steps + 1) for step in range(num_steps + 1)] == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_the_shortest_runs_have_rates_too(num_steps):
+    config = TrainConfig(steps=num_steps)
+    assert all(0 < config.rate(step, num_steps) <= 0.1 for step in range(num_steps))
+
+
+def test_the_papers_recipe_is_600k_steps_divided_by_10_every_160k():
+    config = recipe("imagenet")
+    assert config.num_steps(5004) == 600_000
+    steps = (0, 159_999, 160_000, 319_999, 320_000, 479_999, 480_000, 599_999)
+    rates = [config.rate(step, 600_000) for step in steps]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+    assert (config.batch_size, config.momentum, config.weight_decay) == (256, 0.9, 1e-4)
+    assert (config.augmentation, config.normalise, config.memory) == ("imagenet", False, "reversible")
+
+
+def test_the_release_recipe_for_cifar_is_200_epochs_with_steps_at_60_120_and_160():
+    config = recipe("cifar")
+    num_steps = config.num_steps(390)
+    assert num_steps == 200 * 390
+    rates = [config.rate(epoch * 390, num_steps) for epoch in range(200)]
+    changes = [epoch for epoch in range(1, 200) if rates[epoch] != rates[epoch - 1]]
+    assert changes == [60, 120, 160]
+    assert [rates[epoch] for epoch in changes] == pytest.approx([0.02, 0.004, 0.0008])
+    assert (config.batch_size, config.weight_decay, config.augmentation) == (128, 5e-4, "cifar")
+    assert config.normalise
+
+
+@pytest.mark.parametrize("num_steps", [3, 9, 44, 440, 441])
+def test_the_turns_of_a_schedule_are_where_its_rate_changes_or_peaks(num_steps):
+    cycle = recipe("fast")
+    rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
+    assert cycle.turns(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
+    stairs = recipe("fast", schedule="step", decay_at=(0.7, 0.4))
+    rates = [stairs.rate(step, num_steps) for step in range(num_steps)]
+    assert stairs.turns(num_steps) == [step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]]
+
+
+def test_every_setting_of_a_recipe_can_be_changed():
+    base = recipe("imagenet")
+    changes = {
+        "batch_size": 8,
+        "learning_rate": 0.2,
+        "decay": 0.5,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "augmentation": "none",
+        "normalise": True,
+        "memory": "checkpoint",
+        "amp": "bf16",
+        "channels_last": True,
+    }
+    assert dataclasses.asdict(recipe("imagenet", **changes)) == {**dataclasses.asdict(base), **changes}
+
+
+def test_a_change_takes_with_it_what_it_excludes():
+    by_epochs = recipe("imagenet", epochs=3)
+    assert (by_epochs.epochs, by_epochs.steps) == (3, None)
+    by_steps = recipe("cifar", steps=30)
+    assert (by_steps.epochs, by_steps.steps) == (None, 30)
+    assert recipe("cifar", schedule="one-cycle").decay_at == ()
+    assert recipe("imagenet", compile=True).memory == "plain"
+    assert recipe("imagenet", invertible=False).memory == "plain"
+    with pytest.raises(ValueError, match="epochs=3, steps=4"):
+        recipe("fast", epochs=3, steps=4)
+
+
+def test_an_unknown_recipe_is_answered_with_what_there_is():
+    with pytest.raises(ValueError, match="there is no recipe 'cifar10'; did you mean cifar"):
+        recipe("cifar10")
+    assert set(RECIPES) == {"digits", "fast", "cifar", "imagenet"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs=0, .* at least 1 epoch"),
+        ({"epochs": None}, "epochs=None, steps=None, .* at least 1 epoch"),
+        ({"batch_size": 1}, "batch_size=1; .* 2 images a batch"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0, .* a positive rate"),
+        ({"momentum": 1.0}, r"momentum=1.0, .* a momentum in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0; .* a decay of 0 or more"),
+        ({"check_reconstruction": 5}, "check_reconstruction=5, memory='plain'; expected a number of steps and memory="),
+        ({"check_reconstruction": -1}, "check_reconstruction=-1, "),
+        ({"schedule": "step", "decay_at": (0.5, 1.0)}, r"decay_at=\(0.5, 1.0\), decay=0.1; expected parts of the run"),
+        ({"decay": 0.0}, "decay=0.0; expected parts of the run between 0 and 1, and a positive factor"),
+        ({"decay_at": (0.5,)}, r"decay_at=\(0.5,\) is for schedule='step'; the schedule is 'one-cycle'"),
+        ({"compile": True, "memory": "reversible"}, "compile=True with memory='reversible'; .* needs memory='plain'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{"epochs": 2, **changes})

@@ -1,0 +1,96 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from irevnet import IRevNetConfig
+from irevnet.data.datasets import load_dataset
+from irevnet.data.images import ImageFiles, LabelledImages
+from irevnet.data.transforms import InputTransform
+from irevnet.models.zoo import build_network, preset_config
+from irevnet.training.config import TrainConfig, recipe
+from irevnet.training.dry_run import check_images, peak_memory, plan
+from irevnet.training.runs import prepare
+from irevnet.training.settings import RunSettings
+
+
+def planned(model="irevnet-small", **changes):
+    settings = RunSettings(model=model, data="digits", training=recipe("digits", **changes), image_size=32)
+    return plan(prepare(settings)[0])
+
+
+def test_the_plan_counts_what_training_will_do():
+    content = planned()
+    assert (content.num_train, content.num_test, content.num_classes) == (1437, 360, 10)
+    assert content.num_checked == 1000 + 360
+    assert (content.steps_per_epoch, content.num_steps) == (22, 440)
+    assert content.input_shape == (1, 32, 32)
+    steps, rates = zip(*content.learning_rates)
+    assert steps == (1, 88, 440)
+    assert rates == pytest.approx((0.004, 0.1, 0.0), abs=1e-3)
+    assert content.state_memory == 3 * 4 * content.parameters
+    assert content.memory["plain"] > 1.5 * max(content.memory["reversible"], content.memory["checkpoint"])
+
+
+def test_the_plan_of_a_step_schedule_has_its_steps():
+    content = planned("resnet-cifar", schedule="step", decay_at=(0.5, 0.75))
+    assert content.learning_rates == ((1, 0.1), (221, pytest.approx(0.01)), (331, pytest.approx(0.001)))
+    assert list(content.memory) == ["plain"]
+
+
+def measured_peak(network, batch_size: int, memory: str) -> int:
+    """What torch's allocator hands out, by the profiler's record of each allocation and release."""
+    model = build_network(network).train()
+    if isinstance(network, IRevNetConfig):
+        model.memory = memory
+    images, labels = torch.rand(batch_size, *network.input_shape), torch.zeros(batch_size, dtype=torch.long)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        nn.functional.cross_entropy(model(images), labels).backward()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    fixed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    momentum = sum(parameter.nbytes for parameter in model.parameters())
+    return fixed + momentum + images.nbytes + int(np.cumsum(sizes).max())
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"),
+    [
+        ("irevnet-cifar-bijective", "plain"),
+        ("irevnet-cifar-bijective", "checkpoint"),
+        ("irevnet-cifar-bijective", "reversible"),
+        ("resnet-cifar", "plain"),
+    ],
+)
+def test_the_peak_of_memory_is_what_the_allocator_hands_out(model, memory):
+    """Within a tenth: convolutions take work space that no tensor shows."""
+    network = preset_config(model)
+    predicted = peak_memory(network, TrainConfig(epochs=1, batch_size=64), memory)
+    assert predicted == pytest.approx(measured_peak(network, 64, memory), rel=0.1)
+
+
+def test_mixed_precision_takes_less_memory():
+    network = preset_config("resnet-cifar")
+    full, half = (peak_memory(network, TrainConfig(epochs=1, amp=amp), "plain") for amp in ("none", "bf16"))
+    assert 0.4 * full < half < 0.8 * full
+
+
+def test_all_images_are_looked_at_or_many_of_them(tmp_path):
+    images = load_dataset("digits").images("test", load_dataset("digits").transform())
+    assert check_images(images) == 360
+    seen = []
+    images.pixels = lambda row: seen.append(row) or torch.zeros(1, 8, 8)
+    assert check_images(images, limit=10) == 10
+    assert seen[0] == 0
+    assert seen[-1] == 359
+    assert {b - a for a, b in itertools.pairwise(seen)} <= {39, 40}
+
+
+def test_a_broken_image_is_found(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    files = ImageFiles([str(tmp_path / "broken.png")])
+    data = LabelledImages(files, [0], ("a",), InputTransform(channels=1, image_size=(8, 8)))
+    with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
+        check_images(data)

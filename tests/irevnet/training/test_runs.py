@@ -1,0 +1,263 @@
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from irevnet import read_checkpoint, save_checkpoint
+from irevnet.data.transforms import InputTransform
+from irevnet.training.config import RECIPES, recipe
+from irevnet.training.runs import default_folder, find_checkpoint, new_run, prepare, resume_run, study_folder
+from irevnet.training.settings import RunSettings, read_settings
+from irevnet.training.trainer import EpochMetrics, Evaluation
+
+
+def settings(**changes) -> RunSettings:
+    """One epoch of three steps on the digits."""
+    config = recipe("digits", **{"epochs": 1, "batch_size": 400, **changes.pop("training", {})})
+    return RunSettings(**{"model": "irevnet-small", "data": "digits", "training": config, **changes})
+
+
+def test_a_run_folder_holds_config_metrics_losses_classes_and_checkpoints(finished_run):
+    assert {path.name for path in finished_run.iterdir()} == {
+        "config.json",
+        "metrics.csv",
+        "losses.csv",
+        "classes.txt",
+        "last.pt",
+        "best.pt",
+    }
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["model"] == "irevnet-small"
+    assert config["training"]["epochs"] == 20
+    assert config["config"]["input_shape"] == [1, 8, 8]
+    assert config["provenance"]["device"] in ("cpu", "cuda:0")
+    assert set(config["provenance"]) >= {"command", "versions", "threads", "commit", "time"}
+    metrics = pd.read_csv(finished_run / "metrics.csv", dtype=str).astype(float)  # to the last bit in every version
+    assert list(metrics.columns) == list(EpochMetrics.__dataclass_fields__)
+    assert metrics["epoch"].tolist() == list(range(1, 21))
+    assert metrics["test_top1"].iloc[-1] >= 0.97
+    losses = pd.read_csv(finished_run / "losses.csv")
+    assert losses["step"].tolist() == list(range(1, 20 * 22 + 1))
+    assert losses["loss"][-22:].mean() == pytest.approx(metrics["train_loss"].iloc[-1], rel=1e-4)
+    assert (finished_run / "classes.txt").read_text().split() == list("0123456789")
+    last, best = (read_checkpoint(finished_run / name) for name in ("last.pt", "best.pt"))
+    rows = list(csv.DictReader((finished_run / "metrics.csv").read_text().splitlines()))
+    assert last.metrics == {name: float(text) for name, text in rows[-1].items()}  # pandas 2.2 reads all digits but one
+    assert best.metrics["test_top1"] == max(float(row["test_top1"]) for row in rows)
+    assert read_settings(finished_run) == RunSettings(
+        model="irevnet-small", data="digits", training=RECIPES["digits"], classes=tuple("0123456789")
+    )
+
+
+def test_the_best_checkpoint_is_not_replaced_by_a_worse_one(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "run", settings(training={"epochs": 3}))
+    top1 = iter((0.5, 0.9, 0.7))
+    monkeypatch.setattr(
+        "irevnet.training.trainer.evaluate",
+        lambda *args, **options: Evaluation(loss=1.0, top1=next(top1), top5=1.0, num_images=1),
+    )
+    assert len(list(run.epochs())) == 3
+    assert read_checkpoint(run.folder / "best.pt").metrics["epoch"] == 2
+    assert read_checkpoint(run.folder / "last.pt").metrics["epoch"] == 3
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.pt", weights_only=True)["state_dict"]
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_to_the_same_end(tmp_path):
+    """Of four classes drawn at random, on augmented images: all that the folder has to keep."""
+    asked = settings(classes=4, class_seed=7, training={"epochs": 2, "batch_size": 150, "augmentation": "cifar"})
+    torch.manual_seed(0)
+    whole = new_run(tmp_path / "whole", asked)
+    list(whole.epochs())
+    torch.manual_seed(0)
+    run = new_run(tmp_path / "parts", asked)
+    for steps in (2, 2, 1):
+        list(run.epochs(max_steps=steps))
+        assert not run.finished
+        torch.manual_seed(steps)
+        run = resume_run(run.folder, read_settings(run.folder))
+    list(run.epochs())
+    assert run.finished
+    ours, theirs = (weights(tmp_path / name) for name in ("parts", "whole"))
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+    for name in ("losses.csv", "classes.txt"):
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    tables = [pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds") for name in ("whole", "parts")]
+    pd.testing.assert_frame_equal(*tables)
+    assert len(read_checkpoint(tmp_path / "parts" / "last.pt").classes) == 4
+
+
+def test_a_run_saves_in_the_middle_of_an_epoch_every_so_often(tmp_path, monkeypatch):
+    monkeypatch.setattr("irevnet.training.runs.SAVE_EVERY", 0.0)
+    run = new_run(tmp_path / "run", settings())
+    seen = []
+    monkeypatch.setattr(
+        run.training, "_do_step", lambda *batch: (seen.append((run.folder / "last.pt").is_file()), step(*batch))
+    )
+    step = type(run.training)._do_step.__get__(run.training)
+    list(run.epochs())
+    assert seen == [False, True, True]
+
+
+def test_a_run_that_had_saved_nothing_begins_anew(tmp_path):
+    torch.manual_seed(0)
+    first = new_run(tmp_path / "run", settings())
+    expected = {name: tensor.clone() for name, tensor in first.checkpoint.model.state_dict().items()}
+    torch.manual_seed(0)
+    run = resume_run(tmp_path / "run", read_settings(tmp_path / "run"))
+    assert run.training.step == 0
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in run.checkpoint.model.state_dict().items())
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished_run):
+    run = resume_run(finished_run, read_settings(finished_run))
+    assert run.finished
+    assert list(run.epochs()) == []
+
+
+def test_a_run_is_asked_after_every_step_whether_to_stop(tmp_path):
+    run = new_run(tmp_path / "run", settings())
+    answers = iter((False, True))
+    assert list(run.epochs(stop=lambda: next(answers))) == []
+    assert run.training.step == 2
+    assert read_checkpoint(run.folder / "last.pt").metrics == {"step": 2}
+    assert not (run.folder / "best.pt").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
+    run = new_run(tmp_path / "run", settings(training={"epochs": 2}))
+    list(run.epochs(max_steps=2))
+    before = (run.folder / "last.pt").read_bytes()
+    with torch.no_grad():
+        run.checkpoint.model.head.classifier.bias[0] = torch.nan
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is nan at step 3, learning rate 0\.\d+; try a lower learning rate; the last good checkpoint "
+        r"is .*last\.pt, after step 2",
+    ):
+        list(run.epochs())
+    assert (run.folder / "last.pt").read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "run", settings())
+
+    def step(*batch):
+        run.training.step += 1
+        with torch.no_grad():
+            run.checkpoint.model.head.classifier.bias[0] = torch.inf
+
+    monkeypatch.setattr(run.training, "_do_step", step)
+    with pytest.raises(
+        FloatingPointError, match=r"a weight is no longer finite after step 1; .*; no checkpoint had been saved by then"
+    ):
+        list(run.epochs(max_steps=1))
+    assert not (run.folder / "last.pt").exists()
+
+
+def test_a_checkpoint_of_something_else_is_not_gone_on_with(finished_run, tmp_path):
+    other = new_run(tmp_path / "other", settings(classes=3))
+    shutil.copy(finished_run / "last.pt", other.folder)
+    with pytest.raises(ValueError, match=r"last\.pt is of another network or other data than .*config\.json says"):
+        resume_run(other.folder, read_settings(other.folder))
+    bare = new_run(tmp_path / "bare", settings())
+    save_checkpoint(bare.folder / "last.pt", bare.checkpoint)
+    with pytest.raises(ValueError, match=r"last\.pt holds weights alone, and not the state of the training"):
+        resume_run(bare.folder, read_settings(bare.folder))
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished_run):
+    before = {path: path.read_bytes() for path in finished_run.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"digits holds another run; go on with it by --resume .*digits, or name a"
+    ):
+        new_run(finished_run, settings())
+    assert {path: path.read_bytes() for path in finished_run.iterdir()} == before
+
+
+def test_a_folder_or_file_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for out in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(FileExistsError, match="holds other files"):
+            new_run(out, settings())
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_nothing_is_left_behind_where_training_cannot_start(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="there is no model"):
+        new_run(out, settings(model="resnet"))
+    with pytest.raises(ValueError, match="there is no data set"):
+        new_run(out, settings(data="mnist"))
+    with pytest.raises(ValueError, match="larger than the training set"):
+        new_run(out, settings(training={"batch_size": 5000}))
+    assert not out.exists()
+
+
+def test_images_are_resized_and_normalised_where_asked(tmp_path):
+    run = new_run(tmp_path / "run", settings(image_size=4, training={"normalise": True}))
+    assert run.checkpoint.transform == InputTransform(channels=1, image_size=(4, 4), mean=(0.3053,), std=(0.3761,))
+    assert run.checkpoint.model.config.input_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("irevnet-small", 224), ("irevnet-cifar-bijective", 32), ("resnet-50", 224)]
+)
+def test_images_of_various_sizes_get_the_networks(tmp_path, model, size):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / name / "x.png")
+    asked = settings(model=model, data=str(tmp_path / "data"), training={"batch_size": 2})
+    assert prepare(asked)[1].model.config.input_shape == (3, size, size)
+
+
+def test_a_run_without_a_name_is_called_after_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = default_folder(settings())
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("digits-irevnet-small-20")
+
+
+def test_the_newest_run_is_found(tmp_path):
+    for age, name in enumerate(("new", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.pt").touch()
+        os.utime(tmp_path / name / "last.pt", (1e9 - age, 1e9 - age))
+    (tmp_path / "unfinished").mkdir()
+    assert find_checkpoint(None, tmp_path) == tmp_path / "new" / "last.pt"
+    assert find_checkpoint(tmp_path / "old", tmp_path) == tmp_path / "old" / "last.pt"
+    assert find_checkpoint(tmp_path / "old" / "last.pt", tmp_path) == tmp_path / "old" / "last.pt"
+
+
+def test_what_cannot_be_found_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no run under .*; train one with 'irevnet train', or give --ckpt"
+    ):
+        find_checkpoint(None, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds no last\.pt; give a run's folder or a checkpoint file"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*nowhere\.pt"):
+        find_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_results_go_into_the_run_or_beside_a_bare_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").touch()
+    assert study_folder(run / "last.pt", "invert") == run / "analysis" / "invert"
+    assert study_folder(run / "best.pt", "invert") == run / "best-analysis" / "invert"
+    assert study_folder(tmp_path / "last.pt", "invert") == tmp_path / "last-analysis" / "invert"
+    assert study_folder(tmp_path / "net.pth", "invert") == tmp_path / "net-analysis" / "invert"

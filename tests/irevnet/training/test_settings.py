@@ -1,0 +1,62 @@
+import json
+import re
+
+import pytest
+
+from irevnet.training.config import RECIPES, recipe
+from irevnet.training.settings import RunSettings, check_unchanged, choose_settings, read_settings
+
+
+def test_without_a_word_the_small_net_learns_the_digits():
+    assert choose_settings({}) == RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
+
+
+def test_what_is_given_goes_where_it_belongs():
+    given = {"model": "irevnet-b", "data": "cifar10", "classes": 5, "class_seed": 3, "epochs": 2, "seed": 7}
+    assert choose_settings(given) == RunSettings(
+        model="irevnet-b", data="cifar10", classes=5, class_seed=3, seed=7, training=recipe("fast", epochs=2)
+    )
+    assert choose_settings(given, recipe_name="imagenet").training.memory == "reversible"
+    assert choose_settings({"model": "resnet-50"}, recipe_name="imagenet").training.memory == "plain"
+
+
+def test_settings_are_read_from_the_folder_of_a_run(finished_run):
+    assert read_settings(finished_run) == RunSettings(
+        model="irevnet-small", data="digits", training=RECIPES["digits"], classes=tuple("0123456789")
+    )
+
+
+def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); give the folder of a run"):
+        read_settings(tmp_path)
+    for content, message in {
+        '{"model": "irevnet-small"}': r"config\.json is damaged: KeyError: 'data'",
+        "{": r"config\.json is damaged: JSONDecodeError",
+    }.items():
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_settings(tmp_path)
+
+
+def test_a_run_goes_on_as_it_was_begun(finished_run):
+    check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 20, "seed": 0})
+    with pytest.raises(ValueError, match="digits was begun with epochs=20, not 30; leave it out, or begin a new run"):
+        check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 30})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 3}, "its classes are not their names"),
+        ({"classes": "0123456789"}, "classes is '0123456789'; expected"),
+        ({"seed": "0"}, "seed is '0'; expected int"),
+        ({"training": {"epochs": "20"}}, "epochs is '20'; expected int | None"),
+    ],
+)
+def test_settings_of_another_kind_are_named(finished_run, tmp_path, change, message):
+    content = json.loads((finished_run / "config.json").read_text())
+    if "training" in change:
+        change = {"training": content["training"] | change["training"]}
+    (tmp_path / "config.json").write_text(json.dumps(content | change))
+    with pytest.raises(ValueError, match=rf"config\.json is damaged: ValueError: {re.escape(message)}"):
+        read_settings(tmp_path)

@@ -1,0 +1,346 @@
+import copy
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from irevnet import IRevNet
+from irevnet.data.datasets import load_dataset
+from irevnet.training.config import TrainConfig
+from irevnet.training.trainer import EpochMetrics, Training, evaluate
+
+
+class Fixed(nn.Module):
+    """Logits given beforehand, whatever the image: image i asks for row i."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images):
+        return self.logits[images.flatten().long()]
+
+
+def test_evaluation_counts_what_it_says():
+    logits = torch.randn(50, 8)
+    labels = torch.randint(0, 8, (50,))
+    model = Fixed(logits)
+    result = evaluate(model, TensorDataset(torch.arange(50.0)[:, None], labels), batch_size=7)
+    ranks = [sorted(row.tolist(), reverse=True).index(row[label].item()) for row, label in zip(logits, labels)]
+    assert result.top1 == sum(rank == 0 for rank in ranks) / 50
+    assert result.top5 == sum(rank < 5 for rank in ranks) / 50
+    losses = [math.log(row.double().exp().sum()) - row[label].item() for row, label in zip(logits, labels)]
+    assert result.loss == pytest.approx(sum(losses) / 50, rel=1e-5)
+    assert result.num_images == 50
+    assert model.training
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_image_whose_logits_are_not_finite_is_named(value):
+    logits = torch.randn(50, 8)
+    logits[23, 5] = value
+    with pytest.raises(FloatingPointError, match="the logits of image 23 are not finite; the network's weights or its"):
+        evaluate(Fixed(logits), TensorDataset(torch.arange(50.0)[:, None], torch.zeros(50).long()), batch_size=7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_uses_eval_mode_and_leaves_the_mode_as_it_was(training):
+    seen = []
+    model = nn.Sequential(Fixed(torch.randn(4, 3))).train(training)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    evaluate(model, TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 2, 0])))
+    assert seen == [False]
+    assert model.training == training
+
+
+def test_top_5_of_three_classes_is_everything():
+    data = TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 2, 0]))
+    assert evaluate(Fixed(torch.randn(4, 3)), data).top5 == 1.0
+
+
+@pytest.fixture
+def blobs() -> TensorDataset:
+    """Two classes that a line separates."""
+    labels = torch.arange(40) % 2
+    return TensorDataset(torch.randn(40, 3) + 4 * labels[:, None], labels)
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(**{"epochs": 3, "batch_size": 8, **changes})
+
+
+def epochs(training: Training) -> list[EpochMetrics]:
+    return [metrics for metrics in training.steps() if metrics]
+
+
+def test_training_learns_and_reports_every_epoch(blobs):
+    model = nn.Linear(3, 2)
+    training = Training(model, blobs, blobs, config())
+    metrics = epochs(training)
+    assert [each.epoch for each in metrics] == [1, 2, 3]
+    assert [each.step for each in metrics] == [5, 10, 15]
+    assert metrics[-1].test_top1 == evaluate(model, blobs).top1 >= 0.95
+    assert metrics[-1].train_loss < metrics[0].train_loss
+    assert metrics[-1].learning_rate == config().rate(14, 15) < 0.002
+    assert metrics == training.history
+    assert len(training.losses) == 15
+    assert metrics[1].train_loss == pytest.approx(sum(training.losses[5:10]) / 5)
+    assert metrics[-1].train_top1 == evaluate(model, blobs).top1  # nothing moves at this rate
+
+
+def test_a_number_of_steps_may_end_within_an_epoch(blobs):
+    training = Training(nn.Linear(3, 2), blobs, blobs, config(epochs=None, steps=7))
+    metrics = epochs(training)
+    assert [each.step for each in metrics] == [5, 7]
+    assert metrics[1].train_loss == pytest.approx(sum(training.losses[5:]) / 2)
+
+
+def test_steps_are_those_of_momentum_with_weight_decay(blobs):
+    model = nn.Linear(3, 2)
+    expected = copy.deepcopy(model)
+    settings = config(epochs=20, batch_size=40, momentum=0.8, weight_decay=0.5)
+    steps = Training(model, blobs, blobs, settings).steps()
+    images, labels = blobs.tensors
+    velocities = [torch.zeros_like(parameter) for parameter in expected.parameters()]
+    for done in range(8):  # an epoch is one step
+        next(steps)
+        gradients = torch.autograd.grad(
+            nn.functional.cross_entropy(expected(images), labels), list(expected.parameters())
+        )
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(expected.parameters(), gradients, velocities):
+                velocity.mul_(0.8).add_(gradient + 0.5 * parameter)
+                parameter -= settings.rate(done, 20) * velocity
+        for ours, theirs in zip(model.parameters(), expected.parameters()):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_network_to_the_last_bit(blobs):
+    def train():
+        torch.manual_seed(1)
+        model = nn.Linear(3, 2)
+        epochs(Training(model, blobs, blobs, config(), seed=2))
+        return model.weight
+
+    assert torch.equal(train(), train())
+
+
+@pytest.fixture
+def digits_net() -> nn.Module:
+    """Draws dropout masks, and has batch-norm statistics."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 10))
+
+
+def digits_training(model: nn.Module) -> Training:
+    """3 steps an epoch on 431 images of three digits, of which 71 are left out; 9 in all."""
+    source = load_dataset("digits")
+    classes = ("1", "3", "8")
+    train, test = (source.images(split, source.transform(), classes=classes) for split in ("train", "test"))
+    return Training(model, train, test, config(batch_size=120, augmentation="cifar"), seed=4)
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [4], [2, 5, 6]])
+def test_a_run_that_stops_goes_on_as_if_it_had_not(digits_net, stops):
+    first = copy.deepcopy(digits_net)
+    state_of_generator = torch.get_rng_state()
+    whole = digits_training(digits_net)
+    epochs(whole)
+    torch.set_rng_state(state_of_generator)
+    training, model = digits_training(first), first
+    for stop in stops:
+        steps = training.steps()
+        while training.step < stop:
+            next(steps)
+        saved = io.BytesIO()
+        torch.save((model.state_dict(), training.state()), saved)
+        saved.seek(0)
+        weights, state = torch.load(saved, weights_only=True)
+        torch.manual_seed(1000 + stop)
+        model = nn.Sequential(*[copy.deepcopy(layer) for layer in first])
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+        model.load_state_dict(weights)
+        training = digits_training(model)
+        training.restore(state)
+        assert training.step == stop
+    epochs(training)
+    assert training.losses == whole.losses
+    for name, ours in model.state_dict().items():
+        assert torch.equal(ours, digits_net.state_dict()[name]), name
+    kept = [{**vars(metrics), "seconds": 0.0} for metrics in training.history]
+    assert kept == [{**vars(metrics), "seconds": 0.0} for metrics in whole.history]
+
+
+def test_a_state_of_something_else_is_refused(blobs):
+    training = Training(nn.Linear(3, 2), blobs, blobs, config())
+    with pytest.raises(
+        ValueError, match=r"this is not the state of such a training run \(KeyError: 'step'\); begin a new one"
+    ):
+        training.restore({})
+    other = Training(nn.Linear(3, 2, bias=False), blobs, blobs, config())
+    with pytest.raises(
+        ValueError, match=r"this is not the state of such a training run \(ValueError: loaded state dict"
+    ):
+        training.restore(other.state())
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(blobs):
+    data = TensorDataset(torch.full((40, 3), torch.inf), blobs.tensors[1])
+    training = Training(nn.Linear(3, 2), data, blobs, config(epochs=20))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 1, learning rate 0\.004; try a lower"):
+        next(training.steps())
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(blobs):
+    with pytest.raises(ValueError, match="a batch of 64 images is larger than the training set, of 40; lower"):
+        Training(nn.Linear(3, 2), blobs, blobs, config(batch_size=64))
+
+
+def test_what_are_not_images_cannot_be_augmented(blobs):
+    with pytest.raises(ValueError, match="augmentation='cifar' needs LabelledImages, not TensorDataset"):
+        Training(nn.Linear(3, 2), blobs, blobs, config(augmentation="cifar"))
+
+
+def images_and_labels(network) -> TensorDataset:
+    return TensorDataset(torch.rand(12, *network.input_shape), torch.arange(12) % network.num_classes)
+
+
+def test_gradients_from_a_wrong_reconstruction_stop_training(bijective_config):
+    data = images_and_labels(bijective_config)
+    settings = config(batch_size=4, memory="reversible", check_reconstruction=2)
+    assert len(epochs(Training(IRevNet(bijective_config), data, data, settings))) == 3
+    model = IRevNet(bijective_config)
+    with torch.no_grad():
+        model.blocks[3].bottleneck[-1].weight *= 1e6
+    with (
+        pytest.warns(RuntimeWarning, match="its gradients are wrong"),
+        pytest.raises(FloatingPointError, match=r"at step 1 back-propagation rebuilt its input with a relative error"),
+    ):
+        epochs(Training(model, data, data, settings))
+
+
+def test_memory_is_saved_by_networks_that_can(bijective_config, blobs):
+    model = IRevNet(bijective_config)
+    data = images_and_labels(bijective_config)
+    Training(model, data, data, config(batch_size=4, memory="checkpoint"))
+    assert model.memory == "checkpoint"
+    with pytest.raises(ValueError, match="memory='reversible' needs an i-RevNet; a Linear takes 'plain'"):
+        Training(nn.Linear(3, 2), blobs, blobs, config(memory="reversible"))
+
+
+@pytest.mark.parametrize("memory", ["plain", "reversible"])
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_keeps_the_streams_in_float32(bijective_config, amp, memory):
+    model = IRevNet(bijective_config)
+    streams, moved = [], []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, inputs, output: streams.extend(output))
+        block.bottleneck.register_forward_hook(lambda module, inputs, output: moved.append(output))
+    data = images_and_labels(bijective_config)
+    training = Training(model, data, data, config(batch_size=4, amp=amp, memory=memory))
+    next(training.steps())
+    assert {stream.dtype for stream in streams} == {torch.float32}
+    assert {output.dtype for output in moved} == {torch.bfloat16 if amp == "bf16" else torch.float16}
+    epochs(training)
+    assert all(math.isfinite(loss) for loss in training.losses)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_mixed_precision_is_close_to_full_precision(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config)
+    losses = {}
+    for amp in ("none", "bf16", "fp16"):
+        training = Training(copy.deepcopy(model), data, data, config(batch_size=4, amp=amp))
+        epochs(training)
+        losses[amp] = training.losses
+    assert losses["bf16"][0] == pytest.approx(losses["none"][0], rel=2e-2)
+    assert losses["fp16"][0] == pytest.approx(losses["none"][0], rel=2e-3)
+    assert losses["bf16"] != losses["none"] != losses["fp16"]
+
+
+def test_float16_leaves_out_steps_that_overflow(blobs):
+    model = nn.Linear(3, 2)
+    before = model.weight.clone()
+    training = Training(model, blobs, blobs, config(amp="fp16"))
+    training._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    steps = training.steps()
+    next(steps)
+    assert torch.equal(model.weight, before)
+    assert training.state()["scaler"]["scale"] == 2.0**119
+
+
+def test_channels_last_changes_the_order_in_memory_and_not_the_numbers(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config)
+    seen = []
+    runs = []
+    for channels_last in (False, True):
+        net = copy.deepcopy(model).double()
+        net.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].stride(1) == 1))
+        double = TensorDataset(data.tensors[0].double(), data.tensors[1])
+        training = Training(net, double, double, config(batch_size=4, channels_last=channels_last, memory="reversible"))
+        next(training.steps())
+        weights = [block.bottleneck[-1].weight for block in net.blocks]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights) or not channels_last
+        runs.append(training.losses + [weight.sum().item() for weight in weights])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-9)
+
+
+def test_a_network_is_compiled_where_asked(blobs, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    model = nn.Linear(3, 2)
+    epochs(Training(model, blobs, blobs, config()))
+    assert compiled == []
+    epochs(Training(model, blobs, blobs, config(compile=True)))
+    assert compiled == [model]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_as_the_plain_one_does(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config)
+    losses = []
+    for compiled in (False, True):
+        training = Training(copy.deepcopy(model), data, data, config(batch_size=4, compile=compiled))
+        epochs(training)
+        losses.append(training.losses)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_parts_that_are_frozen_in_eval_mode_stay_so(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config).train()
+    model.blocks[0].eval()
+    before = model.blocks[0].bottleneck[1].running_mean.clone()
+    epochs(Training(model, data, data, config(batch_size=4)))
+    assert torch.equal(model.blocks[0].bottleneck[1].running_mean, before)
+    assert not model.blocks[0].training
+    assert model.training
+    opened = IRevNet(bijective_config).eval()  # as a checkpoint is
+    epochs(Training(opened, data, data, config(batch_size=4)))
+    assert all(module.training for module in opened.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_is_evaluated_in_its_own_precision_and_left_in_its_modes(bijective_config, dtype):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config).to(dtype).train()
+    model.blocks[1].eval()
+    modes = [module.training for module in model.modules()]
+    found = evaluate(model, data)
+    assert [module.training for module in model.modules()] == modes
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    reference = evaluate(copy.deepcopy(model).double(), data)
+    # Logits of bfloat16, of 8 bits, move the mean loss by no more than they are rounded by.
+    assert found.loss == pytest.approx(reference.loss, rel=1e-12 if dtype == torch.float64 else 2**-5)
+
+
+def test_bytes_are_not_taken_for_pixel_values(bijective_config):
+    data = TensorDataset(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"images are torch.uint8; expected floating point, such as bytes divided by"):
+        evaluate(IRevNet(bijective_config), data)

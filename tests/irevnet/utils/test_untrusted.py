@@ -1,0 +1,334 @@
+"""What every reader of files from strangers relies on, and how little memory hostile files take."""
+
+import ast
+import io
+import json
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import pytest
+import torch
+
+from irevnet import IRevNetConfig, build_model, read_checkpoint, save_checkpoint
+from irevnet.checkpoints.checkpoint import Checkpoint, read_weights
+from irevnet.codec import read_header
+from irevnet.data.transforms import InputTransform
+from irevnet.utils import untrusted
+from irevnet.utils.untrusted import DEEPEST, brief, build, check_tensors, fits, map_array, open_arrays, parse_json
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [
+    ROOT / "cli.py",
+    *(path for room in ("irevnet", "analysis", "figures", "benchmarks") for path in (ROOT / room).rglob("*.py")),
+]
+SAFE = {"torch.load": "weights_only", "np.load": "allow_pickle"}
+UNSAFE = {
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "pd.read_pickle",
+    "joblib.load",
+    "eval",
+    "exec",
+    "yaml.load",
+}
+
+
+def calls(text: str) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+
+
+def unsafe_calls(text: str) -> list[str]:
+    """Calls that may run code of a file."""
+    found = []
+    for call in calls(text):
+        name = ast.unparse(call.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        if name in UNSAFE or (name in SAFE and given.get(SAFE[name]) != str(name == "torch.load")):
+            found.append(f"{name} in line {call.lineno}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_loaded_that_may_run_code(path):
+    assert unsafe_calls(path.read_text(encoding="utf-8")) == []
+
+
+def test_what_may_run_code_is_seen():
+    for text in (
+        "torch.load(x)",
+        "np.load(x, allow_pickle=True)",
+        "torch.load(x, weights_only=False)",
+        "pickle.loads(x)",
+    ):
+        assert len(unsafe_calls(text)) == 1, text
+    assert sum(ast.unparse(call.func) in SAFE for path in SOURCES for call in calls(path.read_text())) >= 4
+
+
+@pytest.mark.parametrize("levels", [DEEPEST + 1, 100_000])
+def test_json_that_is_nested_too_deeply_is_refused(levels):
+    assert parse_json("[" * DEEPEST + "]" * DEEPEST)
+    with pytest.raises(ValueError, match="its lists and objects are nested deeper than 64 levels"):
+        parse_json("[" * levels + "]" * levels)
+
+
+class Kind(TypedDict, total=False):
+    name: str
+    numbers: list[int]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (10**30, float, False),
+        (10**30, int, False),
+        ("1", float, False),
+        (None, int | None, True),
+        (None, int, False),
+        ([1, 2], tuple[int, int], True),
+        ([1], tuple[int, int], False),
+        ([1, "a"], list[int], False),
+        ("a", Literal["a", "b"], True),
+        (True, Literal[1], False),
+        ({"a": [1]}, dict[str, list[int]], True),
+        ({1: [1]}, dict[str, list[int]], False),
+        ({"name": "a", "further": 1}, Kind, True),
+        ({"numbers": 3}, Kind, False),
+        ([], Kind, False),
+        (object(), Any, True),
+    ],
+)
+def test_plain_values_are_held_against_type_hints(value, hint, expected):
+    assert fits(value, hint) is expected
+
+
+def test_dataclasses_are_built_of_the_right_kinds_alone():
+    fields = {"channels": 3, "image_size": [8, 8], "mean": [0.5], "std": [0.5]}
+    assert build(InputTransform, fields) == InputTransform(channels=3, image_size=(8, 8), mean=(0.5,), std=(0.5,))
+    with pytest.raises(ValueError, match=r"image_size is \[8\]; expected tuple\[int, int\]"):
+        build(InputTransform, fields | {"image_size": [8]})
+    with pytest.raises(ValueError, match="channels is '3'; expected int"):
+        build(InputTransform, fields | {"channels": "3"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'further'"):
+        build(InputTransform, fields | {"further": 3})
+    with pytest.raises(TypeError, match="found list where the fields of InputTransform are expected"):
+        build(InputTransform, [fields])
+
+
+def test_a_message_stays_short():
+    assert len(brief(list(range(10**5)))) <= 60
+    shared: list = []
+    for _ in range(100):
+        shared = [shared, shared]  # 2^100 of them, spelled out
+    assert len(brief(shared)) <= 60
+    assert brief(10**5000) == "a int" or len(brief(10**5000)) <= 60
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def header(shape: tuple, kind: str = "<f8", version: int = 1) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
+    return out.getvalue().replace(b"NUMPY\x01", b"NUMPY" + bytes([version]), 1)
+
+
+def archive(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", kind) as out:
+        for name, content in members.items():
+            out.writestr(f"{name}.npy", content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header((10**10,)), r"announces the shape \(10000000000,\), which the file has no room for"),
+        (header((-1,)), "which the file has no room for"),
+        (header((3,)) + bytes(8), r"announces \(3,\) of dtype\('float64'\), and is of another size"),
+        (header((3,)) + bytes(32), "and is of another size"),
+        (header((100,), "<U0"), "and is of another size"),
+        (header((1,), "|O") + bytes(8), "holds Python objects, which allow_pickle=False refuses"),
+        (header((1,), version=3) + bytes(8), r"is of format \(3, 0\), and neither of \(1, 0\) nor of \(2, 0\)"),
+        (b"nothing", "magic"),
+        (b"", "EOF"),
+    ],
+)
+def test_an_array_is_of_the_size_that_it_announces(tmp_path, content, message):
+    with (
+        open_arrays(archive(tmp_path / "x.npz", a=content)) as arrays,
+        pytest.raises(ValueError, match=message),
+    ):
+        arrays["a"]
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        map_array(tmp_path / "x.npy")
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    values = np.arange(6, dtype=np.int32).reshape(2, 3)
+    path = archive(tmp_path / "x.npz", a=npy(values), b=npy(np.array("text")))
+    with open_arrays(path) as arrays:
+        assert arrays.names == ["a", "b"]
+        assert arrays.announced("a") == ((2, 3), np.int32)
+        np.testing.assert_array_equal(arrays["a"], values)
+        assert arrays["b"].item() == "text"
+        with pytest.raises(ValueError, match="it has no c"):
+            arrays["c"]
+    np.save(tmp_path / "x.npy", values)
+    mapped = map_array(tmp_path / "x.npy")
+    np.testing.assert_array_equal(mapped, values)
+    assert not mapped.flags.writeable
+
+
+def test_compressed_arrays_are_refused_unless_they_are_expected(tmp_path):
+    path = archive(tmp_path / "x.npz", zipfile.ZIP_DEFLATED, a=npy(np.zeros(10**5)))
+    with pytest.raises(ValueError, match="its parts are compressed"), open_arrays(path):
+        pass
+    with open_arrays(path, compressed=True) as arrays:
+        assert arrays["a"].shape == (10**5,)
+    path = archive(tmp_path / "y.npz", zipfile.ZIP_BZIP2, a=npy(np.zeros(10**5)))
+    with pytest.raises(ValueError, match="its parts are compressed"), open_arrays(path, compressed=True):
+        pass
+
+
+def test_parts_that_lie_over_each_other_are_refused(tmp_path):
+    path = archive(tmp_path / "x.npz", a=npy(np.zeros(100)))
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    end = whole.index(b"PK\x05\x06")
+    entries = 200 * whole[directory:end]
+    tail = bytearray(whole[end:])
+    tail[8:12] = 2 * (200).to_bytes(2, "little")
+    tail[12:16] = len(entries).to_bytes(4, "little")
+    path.write_bytes(whole[:directory] + entries + tail)
+    with (
+        pytest.raises(ValueError, match=r"its parts announce 185,600 bytes, and it has \d\d,\d\d\d"),
+        open_arrays(path),
+    ):
+        pass
+
+
+class Named:
+    """Names something to call in a pickle."""
+
+    def __init__(self, *what: Any):
+        self.what = what
+
+    def __reduce__(self):
+        return self.what[0], self.what[1:]
+
+
+@pytest.mark.parametrize("what", [(bytearray, 10**9), (torch.FloatTensor, 10**9), (torch.Tensor, 3), (print, "x")])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_makes_memory_on_request_is_refused_unread(tmp_path, what, zipped):
+    torch.save({"state_dict": {}, "x": Named(*what)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(pickle.UnpicklingError, match="Unsupported global"):
+        check_tensors(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt holds pickled Python objects"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_of_more_tensors_than_any_network_has_are_not_read_to_their_end(tmp_path, monkeypatch, zipped):
+    tensors = {f"{n:020}": torch.zeros(1) for n in range(100)}
+    torch.save(tensors, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    check_tensors(tmp_path / "x.pt")
+    monkeypatch.setattr(untrusted, "LONGEST_PICKLE", 5000)
+    with pytest.raises(ValueError, match="it takes more than 5,000 bytes to name its tensors"):
+        check_tensors(tmp_path / "x.pt")
+    torch.save(dict(list(tensors.items())[:10]), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    check_tensors(tmp_path / "x.pt")
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    """A checkpoint with other content."""
+    model = build_model("irevnet-small", num_classes=3, image_size=8, in_channels=1).eval()
+    transform = InputTransform(channels=1, image_size=(8, 8))
+    made = Checkpoint(model=model, transform=transform, data="digits", classes=("a", "b", "c"), metrics={})
+    save_checkpoint(folder / "x.pt", made)
+    content = torch.load(folder / "x.pt", weights_only=True)
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    torch.save(content, folder / "x.pt")
+    return folder / "x.pt"
+
+
+def deflated(path: Path) -> Path:
+    torch.save({"state_dict": {"a": torch.zeros(10**8)}}, path)
+    with zipfile.ZipFile(path) as whole:
+        members = {info.filename: whole.read(info) for info in whole.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        for name, content in members.items():
+            small.writestr(name, content)
+    return path
+
+
+def repeated(path: Path) -> Path:
+    """A network of ImageNet, of a single number."""
+    with torch.device("meta"):
+        state = build_model("irevnet-a").state_dict()
+    torch.save({"state_dict": {name: torch.zeros(()).expand(each.shape) for name, each in state.items()}}, path)
+    return path
+
+
+BOMBS = {
+    "classes": (lambda at: saved(at, config={"num_classes": 10**8}, classes=[]), read_checkpoint, "has the shape"),
+    "channels": (lambda at: saved(at, config={"channels": 20_000}), read_checkpoint, "has the shape"),
+    "kernel": (lambda at: saved(at, config={"kernel_sizes": (1, 2001, 1)}), read_checkpoint, "has the shape"),
+    "blocks": (lambda at: saved(at, config={"blocks": (9000, 1, 1)}), read_checkpoint, "9,002 blocks cannot be of"),
+    "more blocks": (
+        lambda at: saved(at, config={"blocks": (10**9, 1, 1)}),
+        read_checkpoint,
+        "expected no more than 10,000",
+    ),
+    "image size": (lambda at: saved(at, transform={"image_size": (10**5, 10**5)}), read_checkpoint, "pixels"),
+    "resize": (lambda at: saved(at, transform={"resize": 10**9}), read_checkpoint, "pixels"),
+    "deflated": (lambda at: deflated(at / "x.pt"), read_checkpoint, "its parts are compressed"),
+    "repeated": (lambda at: repeated(at / "x.pt"), read_weights, r"its tensors announce \d+,\d+,\d+ bytes, and it has"),
+    "npz": (
+        lambda at: archive(at / "x.npz", zipfile.ZIP_DEFLATED, header=npy(np.zeros(10**9, dtype=np.uint8))),
+        read_header,
+        r"its header is \(1000000000,\) of uint8",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_file_takes_little_memory(tmp_path, bomb):
+    write, read, message = BOMBS[bomb]
+    path = write(tmp_path)
+    assert path.stat().st_size < 2**23
+    peak()
+    before = peak()
+    with pytest.raises(ValueError, match=message):
+        read(path)
+    assert peak() - before < 100, bomb
+
+
+def peak() -> float:
+    """The most memory since the last call, in MiB."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def test_a_config_has_no_more_blocks_than_can_be_built():
+    with pytest.raises(ValueError, match=r"blocks=\(20000,\) are 20,000; expected no more than 10,000"):
+        IRevNetConfig(input_shape=(3, 32, 32), num_classes=3, blocks=(20_000,), strides=(1,))
+
+
+def test_json_of_this_toolkit_is_read(finished_run):
+    path = finished_run / "config.json"
+    assert parse_json(path.read_bytes()) == json.loads(path.read_text())
