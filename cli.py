@@ -726,10 +726,10 @@ def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **option
     in the sum of all squares, with a 95% interval; in the paper E(1,000) = 80% and E(10,000) = 97% of 150,528.
     """
     from analysis.experiment import save_comparison
-    from analysis.linalg.search import Interrupted
     from analysis.results import SpectrumResult
     from analysis.studies.spectrum import spectra
     from figures.studies.spectrum import plot_spectrum, tabulate_spectrum
+    from irevnet.utils.progress import Interrupted
 
     names = ("num_images", "depths", "layers", "num_values", "method", "precision", "tolerance", "resume")
     asked = {name: options.pop(name) for name in names}

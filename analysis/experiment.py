@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.cache import Cache
 from analysis.features.contents import contents_sha256
 from analysis.features.extract import LOGITS, Layer, extract, network_layers
 from analysis.features.store import FeatureStore
-from analysis.probes.network_features import NetworkFeatures, Recall
+from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.svm_selection import FOLDS
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import (
@@ -35,11 +36,11 @@ from irevnet.data.images import DataSource, LabelledImages, Split, is_imagenet
 from irevnet.data.transforms import InputTransform
 from irevnet.training.runs import find_checkpoint, results_folder, study_folder
 from irevnet.training.settings import read_settings
-from irevnet.training.trainer import Track, no_progress
 from irevnet.utils.distributed import choose_device
 from irevnet.utils.files import write_text
 from irevnet.utils.lookup import names_apart
 from irevnet.utils.modules import device_of
+from irevnet.utils.progress import Track, no_progress
 from irevnet.utils.provenance import provenance
 
 TORCHVISION = "torchvision:"
@@ -197,7 +198,7 @@ class Experiment:
             test_labels=store.labels("test"),
             test_logits=np.asarray(store.features("test", LOGITS)),
             columns=None if known is None else np.array([known.index(name) for name in self.classes]),
-            recall=Recall(store.folder / result.STUDY),
+            cache=Cache(store.folder / result.STUDY),
         )
 
     def folder(self, result: type[Result]) -> Path:

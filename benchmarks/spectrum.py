@@ -31,9 +31,10 @@ from torch.func import jvp, vjp
 from analysis.jacobian import differentiate, linearise
 from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper, Search, no_report
+from analysis.linalg.search import Keeper, Search
 from analysis.linalg.singular_values import spectrum
 from irevnet import IRevNet, read_checkpoint
+from irevnet.utils.progress import no_report
 
 
 @dataclass

@@ -38,7 +38,7 @@ _MODULES = {
     "train": "training.trainer",
 }
 
-__all__ = [*_MODULES]
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

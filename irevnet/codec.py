@@ -24,10 +24,10 @@ from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.data.transforms import InputTransform, read_image
 from irevnet.models.exact import Lattice
 from irevnet.models.irevnet import IRevNet
-from irevnet.training.trainer import Track, no_progress
 from irevnet.utils.files import atomic_write
 from irevnet.utils.lookup import names_apart
 from irevnet.utils.modules import device_of
+from irevnet.utils.progress import Track, no_progress
 from irevnet.utils.untrusted import Arrays, brief, build, open_arrays, parse_json
 
 _FORMAT = "irevnet-toolkit features"

@@ -18,9 +18,9 @@ from analysis.features.store import FeatureStore
 from irevnet.data.images import LabelledImages, Split
 from irevnet.data.loaders import batches
 from irevnet.models.coupling import Coupling
-from irevnet.training.trainer import Track, no_progress
 from irevnet.utils.lookup import find
 from irevnet.utils.modules import as_input, in_eval_mode
+from irevnet.utils.progress import Track, no_progress
 
 LOGITS = "logits"
 """The name under which a network's outputs are kept beside its features."""

@@ -7,7 +7,8 @@ import torch
 
 from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper, Search, no_report
+from analysis.linalg.search import Keeper, Search
+from irevnet.utils.progress import no_report
 
 WIDTH = 8
 """Vectors a block: for a single value a small one will do."""

@@ -11,16 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from analysis.linalg.lanczos import GolubKahan
-
-Report = Callable[[str], None]
-
-
-def no_report(line: str) -> None:
-    """Says nothing."""
-
-
-class Interrupted(Exception):
-    """The work was stopped; what there was of it is kept if it was to be."""
+from irevnet.utils.progress import Interrupted, Report
 
 
 class Keeper:

@@ -23,8 +23,9 @@ from numpy import ndarray
 from analysis.linalg.lanczos import Basis, GolubKahan
 from analysis.linalg.linear_operator import LinearMap
 from analysis.linalg.quadrature import Density, Quadrature
-from analysis.linalg.search import Keeper, Report, Search, no_report
+from analysis.linalg.search import Keeper, Search
 from analysis.results.singular_values import Spectrum, half_width
+from irevnet.utils.progress import Report, no_report
 
 Method = Literal["auto", "dense", "lanczos"]
 

@@ -19,8 +19,8 @@ from torch.utils.data import Subset
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches
 from irevnet.models.irevnet import IRevNet
-from irevnet.training.trainer import Track, no_progress
 from irevnet.utils.modules import as_input, device_of
+from irevnet.utils.progress import Track, no_progress
 
 SAMPLE_IMAGES, SAMPLE_BYTES = 1000, 2**30
 """Of how many training images a direction is found, and how much memory their features may take."""

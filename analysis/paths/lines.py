@@ -14,7 +14,7 @@ from torch import Tensor
 from analysis.results import InterpolationResult
 from irevnet.data.transforms import InputTransform
 from irevnet.models.irevnet import IRevNet
-from irevnet.training.trainer import Track, no_progress
+from irevnet.utils.progress import Track, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)

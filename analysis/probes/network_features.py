@@ -1,9 +1,7 @@
 """The two probes of section 5, a linear SVM and the nearest neighbour, and the sets of features that they are shown."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,10 +10,9 @@ from numpy import ndarray
 from scipy.stats import binomtest
 from torch import Tensor
 
+from analysis.cache import Cache
 from analysis.probes.nearest_neighbour import nearest_neighbours
 from analysis.probes.svm_selection import ChosenSVM, choose_svm, count_right
-from irevnet.utils.files import write_json
-from irevnet.utils.untrusted import fits, parse_json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +31,7 @@ class NetworkFeatures:
         test_logits: the network's outputs for the test images, `(test, outputs)`.
         columns: of the logits, which belong to the classes 0, 1, ... of the labels; `None` where the network does not
             know these classes.
-        recall: where results of its layers are kept, see `Recall`.
+        cache: finished parts of the study of these features.
     """
 
     name: str
@@ -47,7 +44,7 @@ class NetworkFeatures:
     test_labels: Int[ndarray, " test"]
     test_logits: Float[ndarray, "test outputs"]
     columns: Int[ndarray, " classes"] | None
-    recall: "Recall"
+    cache: Cache
 
     def accuracy(self) -> float:
         """Share of test images whose class has the largest of all logits; NaN where the classes are not known."""
@@ -60,39 +57,6 @@ class NetworkFeatures:
         if self.columns is None:
             return float("nan")
         return float(np.mean(self.test_logits[:, self.columns].argmax(axis=1) == self.test_labels))
-
-
-class Recall:
-    """Keeps the results of the parts of a study, each in a small file, so that an interrupted study goes on.
-
-    Args:
-        folder: where, beside the features that they are of; `None` keeps nothing.
-    """
-
-    def __init__(self, folder: Path | None = None):
-        self._folder = folder
-
-    def __call__(
-        self, name: str, compute: Callable[[], dict[str, Any]], *kinds: Any, **settings: Any
-    ) -> dict[str, Any]:
-        """What `compute` returns, plain values for JSON, or returned when it was called with the same settings.
-
-        What was kept and is not of these kinds, as `irevnet.utils.untrusted.fits` tells it, is computed again.
-        """
-        if self._folder is None:
-            return compute()
-        settings = json.loads(json.dumps(settings))
-        path = self._folder / f"{name}.json"
-        try:
-            kept = parse_json(path.read_bytes())
-            if kept["settings"] == settings and all(fits(kept["result"], kind) for kind in kinds):
-                return kept["result"]
-        except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
-            pass
-        result = compute()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"settings": settings, "result": result})
-        return result
 
 
 class SVMRow(TypedDict):

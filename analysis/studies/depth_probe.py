@@ -11,7 +11,7 @@ from analysis.probes.network_features import NetworkFeatures, SVMRow, probe_near
 from analysis.probes.pca import principal_components
 from analysis.probes.svm_selection import COST_GRID, CV_IMAGES, Solver
 from analysis.results import DepthProbeResult
-from irevnet.training.trainer import Track, no_progress
+from irevnet.utils.progress import Track, no_progress
 
 
 def depth_probe(
@@ -50,7 +50,7 @@ def depth_probe(
     for number, position in track(places, "probing"):
         net, layer = networks[number], networks[number].layers[position]
         probe = functools.partial(_probe, net, layer, device, **options)
-        result = net.recall(layer, probe, SVMRow, _Row, **options)
+        result = net.cache.get(layer, probe, SVMRow, _Row, **options)
         rows.append((number, layer, result))
     return DepthProbeResult(
         **tabulate(networks, rows, options["cost_grid"]),

@@ -20,8 +20,8 @@ from irevnet.data.loaders import batches
 from irevnet.data.transforms import InputTransform
 from irevnet.models.exact import Lattice
 from irevnet.models.irevnet import IRevNet
-from irevnet.training.trainer import Track, no_progress
 from irevnet.utils.modules import as_input, device_of
+from irevnet.utils.progress import Track, no_progress
 
 _DTYPES = {
     "float64": torch.float64,

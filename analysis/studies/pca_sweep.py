@@ -12,7 +12,7 @@ from analysis.probes.network_features import NetworkFeatures, SVMRow, probe_near
 from analysis.probes.pca import principal_components
 from analysis.probes.svm_selection import COST_GRID, CV_IMAGES, Solver
 from analysis.results import PCASweepResult
-from irevnet.training.trainer import Track, no_progress
+from irevnet.utils.progress import Track, no_progress
 
 
 def default_dims(total: int) -> list[int]:
@@ -90,7 +90,7 @@ class _Sweep:
         self._nn_correct: dict[int, int] | None = None
 
     def at(self, d: int) -> dict[str, Any]:
-        svm = self._net.recall(f"{self._layer}-{d}", lambda: self._svm(d), SVMRow, _Row, **self._options)
+        svm = self._net.cache.get(f"{self._layer}-{d}", lambda: self._svm(d), SVMRow, _Row, **self._options)
         return {"dims": d, **svm, "nn_correct": self._nearest()[d]}
 
     def _svm(self, d: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class _Sweep:
     def _nearest(self) -> dict[int, int]:
         """The nearest neighbours of every d are found in one sweep."""
         if self._nn_correct is None:
-            kept = self._net.recall(f"{self._layer}-nearest", self._search, _Nearest, dims=self.dims)
+            kept = self._net.cache.get(f"{self._layer}-nearest", self._search, _Nearest, dims=self.dims)
             self._nn_correct = dict(zip(self.dims, kept["nn_correct"], strict=True))
         return self._nn_correct
 

@@ -16,19 +16,20 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from analysis.cache import Cache
 from analysis.experiment import Experiment
 from analysis.features.extract import Layer
 from analysis.jacobian import differentiate, layer_function, linearise
 from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Interrupted, Keeper, Report, no_report
+from analysis.linalg.search import Keeper
 from analysis.linalg.singular_values import choose_method, spectrum
 from analysis.paths.endpoints import draw_images, read_files
-from analysis.probes.network_features import Recall
 from analysis.results import Spectrum, SpectrumResult
 from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.models.irevnet import IRevNet
 from irevnet.utils.files import contents, write_json
 from irevnet.utils.lookup import find, names_apart
+from irevnet.utils.progress import Interrupted, Report, no_report
 from irevnet.utils.untrusted import parse_json
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -200,7 +201,7 @@ class _State:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool):
         self._folder = folder
-        self._recall = Recall(folder)
+        self._cache = Cache(folder)
         self._settings = folder / _SETTINGS
         settings = json.loads(json.dumps(settings))
         work = _has_work(folder)
@@ -240,7 +241,7 @@ class _State:
 
     def recall(self, number: int, compute: Callable[[], Spectrum]) -> Spectrum:
         """That spectrum, kept or computed."""
-        kept = self._recall(f"spectrum-{number}", lambda: _plain(compute()), _Kept)
+        kept = self._cache.get(f"spectrum-{number}", lambda: _plain(compute()), _Kept)
         shutil.rmtree(self._folder / f"lanczos-{number}", ignore_errors=True)
         fields: dict[str, Any] = {
             name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()

@@ -18,7 +18,8 @@ from irevnet.models.irevnet import IRevNet
 from irevnet.models.memory.reversible import Memory
 from irevnet.models.zoo import build_network, count_multiply_adds, num_parameters
 from irevnet.training.config import TrainConfig
-from irevnet.training.trainer import Track, Training, no_progress
+from irevnet.training.trainer import Training
+from irevnet.utils.progress import Track, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)

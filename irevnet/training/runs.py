@@ -25,9 +25,10 @@ from irevnet.data.image_folder import OnError, read_left_out, save_left_out
 from irevnet.data.images import DataSource
 from irevnet.models.zoo import build_model, num_parameters, preset_config
 from irevnet.training.settings import RunSettings
-from irevnet.training.trainer import EpochMetrics, Track, Training, no_progress
+from irevnet.training.trainer import EpochMetrics, Training
 from irevnet.utils import distributed
 from irevnet.utils.files import atomic_write, is_unused, write_json, write_text
+from irevnet.utils.progress import Track, no_progress
 from irevnet.utils.provenance import provenance
 
 SAVE_EVERY = 600.0

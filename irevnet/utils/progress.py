@@ -1,12 +1,44 @@
-"""How loops show their progress to whoever wants to see it."""
+"""How long work shows its progress to whoever wants to see it, and is asked to stop."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
 Track = Callable[[Iterable, str], Iterable]
 """Wraps a loop to show its progress under a description; `no_progress` shows nothing."""
 
+Report = Callable[[str], None]
+"""Shows a line on how far the work is; `no_report` shows nothing."""
+
 
 def no_progress(loop: Iterable[T], description: str) -> Iterable[T]:
     return loop
+
+
+def no_report(line: str) -> None:
+    """Shows nothing."""
+
+
+def never() -> bool:
+    """Never stops."""
+    return False
+
+
+class Interrupted(Exception):
+    """Work was stopped on request; its finished parts are on the disk if there was a folder for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How work shows its progress and learns that it should stop; by default it shows nothing and never stops.
+
+    Attributes:
+        track: wraps a loop to show its progress.
+        report: shows a line on how far the work is.
+        stop: whether to stop, asked after each step of work that can go on later.
+    """
+
+    track: Track = no_progress
+    report: Report = no_report
+    stop: Callable[[], bool] = never

@@ -7,12 +7,13 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
 
-from analysis.probes.network_features import NetworkFeatures, Recall
+from analysis.cache import Cache
+from analysis.probes.network_features import NetworkFeatures
 
 
 @pytest.fixture
 def iris() -> Callable[..., NetworkFeatures]:
-    """The 150 flowers, nearly but not wholly separable, and noise; `recall`, `name` and arrays may be replaced."""
+    """The 150 flowers, nearly but not wholly separable, and noise; `cache`, `name` and arrays may be replaced."""
     data = load_iris()
     x, x_test, y, y_test = train_test_split(data.data, data.target, test_size=0.4, stratify=data.target, random_state=0)
     noise = np.random.default_rng(0)
@@ -30,7 +31,7 @@ def iris() -> Callable[..., NetworkFeatures]:
             "test_labels": y_test,
             "test_logits": logits,
             "columns": np.array([0, 1, 2]),
-            "recall": Recall(),
+            "cache": Cache(),
         }
         return NetworkFeatures(**{**fields, **changes})
 

@@ -123,7 +123,7 @@ def test_features_are_extracted_once_and_found_again(few, run):
     assert features.accuracy() == pytest.approx(evaluate(model, known).top1)
     assert features.accuracy() <= features.restricted_accuracy()
     assert few.extract(few.store(), layers) == 0
-    features.recall("block-3", lambda: {}, seed=0)
+    features.cache.get("block-3", lambda: {}, seed=0)
     assert (folder / "depth-probe" / "block-3.json").is_file()
 
 

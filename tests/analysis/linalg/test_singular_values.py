@@ -12,10 +12,11 @@ from analysis.jacobian import linearise
 from analysis.linalg.lanczos import Basis
 from analysis.linalg.linear_operator import of_matrix
 from analysis.linalg.quadrature import Quadrature
-from analysis.linalg.search import Interrupted, Keeper
+from analysis.linalg.search import Keeper
 from analysis.linalg.singular_values import choose_method, spectrum
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet import IRevNet, IRevNetConfig
+from irevnet.utils.progress import Interrupted
 
 
 def matrix_with(values, generator, m=None) -> torch.Tensor:

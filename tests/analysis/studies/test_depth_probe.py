@@ -5,7 +5,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from analysis.probes.network_features import Recall
+from analysis.cache import Cache
 from analysis.studies.depth_probe import depth_probe
 
 
@@ -131,13 +131,13 @@ def test_networks_are_compared_row_by_row(iris):
 
 
 def test_an_interrupted_study_goes_on_without_computing_again(iris, tmp_path):
-    whole = depth_probe([iris(recall=Recall(tmp_path / "whole"))], cost_grid=[0.5])
-    broken = iris(recall=Recall(tmp_path / "parts"))
+    whole = depth_probe([iris(cache=Cache(tmp_path / "whole"))], cost_grid=[0.5])
+    broken = iris(cache=Cache(tmp_path / "parts"))
     broken.test["block-2"] = np.full((60, 2), np.nan)
     with pytest.raises(ValueError, match="the features are not finite"):
         depth_probe([broken], cost_grid=[0.5])
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["block-1.json"]
-    features = iris(recall=Recall(tmp_path / "parts"))
+    features = iris(cache=Cache(tmp_path / "parts"))
     features.train["block-1"] = features.test["block-1"] = np.full((1, 4), np.nan)  # not looked at again
     features.test["block-2"], features.train["block-2"] = iris().test["block-2"], iris().train["block-2"]
     again = depth_probe([features], cost_grid=[0.5])
@@ -145,21 +145,21 @@ def test_an_interrupted_study_goes_on_without_computing_again(iris, tmp_path):
 
 
 def test_other_settings_are_computed_anew(iris, tmp_path):
-    recall = Recall(tmp_path)
-    one = depth_probe([iris(recall=recall)], cost_grid=[1e-6])
-    other = depth_probe([iris(recall=recall)], cost_grid=[0.5])
+    cache = Cache(tmp_path)
+    one = depth_probe([iris(cache=cache)], cost_grid=[1e-6])
+    other = depth_probe([iris(cache=cache)], cost_grid=[0.5])
     assert one.svm_accuracy[0] < other.svm_accuracy[0]
-    assert depth_probe([iris(recall=recall)], cost_grid=[0.5], seed=1).svm_cost[0] == 0.5
+    assert depth_probe([iris(cache=cache)], cost_grid=[0.5], seed=1).svm_cost[0] == 0.5
 
 
 def test_a_damaged_part_is_computed_anew(tmp_path):
-    recall = Recall(tmp_path)
-    assert recall("a", lambda: {"x": 1}, seed=0) == {"x": 1}
-    assert recall("a", lambda: {"x": 2}, seed=0) == {"x": 1}
+    cache = Cache(tmp_path)
+    assert cache.get("a", lambda: {"x": 1}, seed=0) == {"x": 1}
+    assert cache.get("a", lambda: {"x": 2}, seed=0) == {"x": 1}
     damages = ("{", "[]", '{"settings": {"seed": 0}}', "[" * 10**5, '{"settings": {"seed": 0}, "result": {"x": "1"}}')
     for damage in damages:
         (tmp_path / "a.json").write_text(damage)
-        assert recall("a", lambda: {"x": 3}, dict[str, int], seed=0) == {"x": 3}
+        assert cache.get("a", lambda: {"x": 3}, dict[str, int], seed=0) == {"x": 3}
 
 
 def test_broken_features_are_named(iris):

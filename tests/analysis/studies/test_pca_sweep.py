@@ -10,8 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from analysis.cache import Cache
 from analysis.probes import svm_selection as cost
-from analysis.probes.network_features import Recall
 from analysis.probes.pca import principal_components
 from analysis.probes.svm import fit_one_vs_rest
 from analysis.probes.svm_selection import choose_svm
@@ -65,7 +65,7 @@ def test_c_is_chosen_anew_for_every_d(digits):
 
 
 def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
-    result = pca_sweep([digits(recall=Recall(tmp_path))], dims=[2, 10], cost_grid=[0.01])
+    result = pca_sweep([digits(cache=Cache(tmp_path))], dims=[2, 10], cost_grid=[0.01])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "block-9-10.json",
         "block-9-2.json",
@@ -73,16 +73,16 @@ def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
         "block-9-nearest.json",
     ]
     nothing = {split: {"block-9": np.full((count, 64), np.nan)} for split, count in (("train", 1000), ("test", 797))}
-    again = pca_sweep([digits(recall=Recall(tmp_path), **nothing)], dims=[2, 10], cost_grid=[0.01])
+    again = pca_sweep([digits(cache=Cache(tmp_path), **nothing)], dims=[2, 10], cost_grid=[0.01])
     assert again.table().equals(result.table())
     with pytest.raises(ValueError, match="the features are not finite"):  # one more d is one more SVM
-        pca_sweep([digits(recall=Recall(tmp_path), **nothing)], dims=[2, 10, 11], cost_grid=[0.01])
+        pca_sweep([digits(cache=Cache(tmp_path), **nothing)], dims=[2, 10, 11], cost_grid=[0.01])
 
 
 def test_neighbours_of_other_truncations_are_searched_anew(digits, tmp_path):
-    recall = Recall(tmp_path)
-    pca_sweep([digits(recall=recall)], dims=[2, 10], cost_grid=[0.01])
-    result = pca_sweep([digits(recall=recall)], dims=[10, 30], cost_grid=[0.01])
+    cache = Cache(tmp_path)
+    pca_sweep([digits(cache=cache)], dims=[2, 10], cost_grid=[0.01])
+    result = pca_sweep([digits(cache=cache)], dims=[10, 30], cost_grid=[0.01])
     assert result.nn_accuracy.tolist() == pca_sweep([digits()], dims=[10, 30], cost_grid=[0.01]).nn_accuracy.tolist()
 
 

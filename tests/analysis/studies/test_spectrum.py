@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from analysis.experiment import Experiment, open_experiment
-from analysis.linalg.search import Interrupted
 from analysis.results import SpectrumResult
 from analysis.studies.spectrum import spectra
 from irevnet import IRevNet, IRevNetConfig
+from irevnet.utils.progress import Interrupted
 
 
 @pytest.fixture

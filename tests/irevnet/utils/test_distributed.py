@@ -28,7 +28,7 @@ from irevnet.training.trainer import evaluate
 from irevnet.utils.distributed import choose_device
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-ROOT = SCRIPT.parents[2]
+ROOT = SCRIPT.parents[3]
 
 
 def _load_script() -> Any:

@@ -153,7 +153,7 @@ def test_what_is_being_written_by_another_process_is_not_swept_away(tmp_path):
                 "write_text(Path(sys.argv[1]) / 'b.txt', 'b')",
                 str(tmp_path),
             ],
-            env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])},
         )
         assert held.returncode == 0
         assert temporary.exists()
@@ -207,7 +207,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", HOLD, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

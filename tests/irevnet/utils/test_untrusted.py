@@ -20,7 +20,7 @@ from irevnet.data.transforms import InputTransform
 from irevnet.utils import untrusted
 from irevnet.utils.untrusted import DEEPEST, brief, build, check_tensors, fits, map_array, open_arrays, parse_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = [
     ROOT / "cli.py",
     *(path for room in ("irevnet", "analysis", "figures", "benchmarks") for path in (ROOT / room).rglob("*.py")),
