@@ -1,13 +1,10 @@
 """The two commands, `irevnet` and `irevnet-analyze`. Imports of the library are inside the commands, so that help and
 usage errors answer at once, without torch."""
 
-import contextlib
 import dataclasses
-import functools
 import shlex
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +49,7 @@ from irevnet.commandline.terminal import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from analysis.experiment import Experiment
+    from analysis.experiment import Experiment, StudyOptions, Subject
     from analysis.results import Result
     from analysis.run_all import Task
     from figures.text_table import TextTable
@@ -86,16 +81,57 @@ def _print_table(content: "TextTable") -> None:
         click.echo(note)
 
 
-def _open(ckpt: str | None = None, **options: Any) -> "Experiment":
-    from analysis.experiment import open_experiment
+def _open(
+    ckpt: str | None = None,
+    *,
+    data: str | None = None,
+    data_root: Path | str = "data",
+    download: bool = False,
+    on_error: Any = None,
+    classes: Any = None,
+    class_seed: int | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    exact: bool = False,
+    bits: int = 14,
+    **options: Any,
+) -> "Experiment":
+    """Opens a network and its data by the options of a command, and says what was chosen or guessed."""
+    from analysis.opening import DataOptions, Overrides, open_experiment
+    from irevnet.utils.progress import Progress
 
-    given = {name: value for name, value in options.items() if value is not None}
-    study = open_experiment(ckpt, command=command_line(), track=track, **given)
-    if ckpt is None and study.path is not None:
-        _say_newest(study.path)
-    _say_left_out(study.source.left_out)
-    _say_guessed(study.name, study.checkpoint)
-    return study
+    experiment = open_experiment(
+        ckpt,
+        data=DataOptions(
+            name=data,
+            root=data_root,
+            download=download,
+            on_error=on_error or "stop",
+            classes=classes,
+            class_seed=class_seed or 0,
+        ),
+        overrides=Overrides(image_size=image_size, mean=mean, std=std, class_names=class_names),
+        bits=bits if exact else None,
+        command=command_line(),
+        progress=Progress(track=track),
+        **options,
+    )
+    if ckpt is None and experiment.path is not None:
+        _say_newest(experiment.path)
+    _say_skipped(experiment.source.left_out)
+    _say_guessed(experiment.name, experiment.checkpoint)
+    return experiment
+
+
+def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
+    """Opens the networks to compare, all of the same classes of the same data."""
+    from analysis.experiment import check_comparable
+
+    experiments = [_open(each, **options) for each in (ckpt or (None,))]
+    check_comparable(experiments)
+    return experiments
 
 
 def _hold(folder: Path) -> None:
@@ -109,11 +145,11 @@ def _say_newest(path: Path) -> None:
     click.echo(f"using {path}, the newest run", err=True)
 
 
-def _say_left_out(left_out: Mapping[str, str] | None) -> None:
-    if left_out:
-        name, reason = next(iter(left_out.items()))
-        count = "1 image is" if len(left_out) == 1 else f"{len(left_out):,} images are"
-        click.echo(f"{count} left out, the first of them {' '.join(name.split())}, which {reason}", err=True)
+def _say_skipped(skipped: Mapping[str, str] | None) -> None:
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        count = "1 image is" if len(skipped) == 1 else f"{len(skipped):,} images are"
+        click.echo(f"{count} skipped, the first of them {' '.join(name.split())}, which {reason}", err=True)
 
 
 def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
@@ -135,15 +171,14 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _say_unknown(studies: "Sequence[Experiment]") -> None:
-    for study in studies:
-        if not study.knows_its_classes:
-            reason = (
-                "does not know all the classes looked at"
-                if study.checkpoint.classes
-                else "does not say what its outputs are; name them with --class-names"
-            )
-            click.echo(f"the own accuracy of {study.name} is unknown: it {reason}", err=True)
+def _say_unknown(experiment: "Experiment") -> None:
+    if not experiment.knows_its_classes:
+        reason = (
+            "it does not know all the classes studied"
+            if experiment.checkpoint.classes
+            else "its file does not name its outputs; give their names by --class-names"
+        )
+        click.echo(f"the accuracy of {experiment.name} itself is unknown: {reason}", err=True)
 
 
 @click.group("irevnet", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -269,7 +304,7 @@ def train(
         run = new_run(folder, settings, command=command_line(), **places, track=track)
     else:
         run = resume_run(folder, settings, **places, track=track)
-    _say_left_out(read_left_out(run.folder))
+    _say_skipped(read_left_out(run.folder))
     console = standard_error()
     with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -309,7 +344,7 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
     from irevnet.training.runs import prepare
 
     training, _, left_out = prepare(settings, **places)
-    _say_left_out(left_out)
+    _say_skipped(left_out)
     content = plan(training, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
@@ -330,22 +365,25 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     """Print the top-1 and top-5 accuracy of a trained network."""
     from irevnet.training.trainer import evaluate as evaluate_network
 
-    study = _open(**options)
-    images = study.with_network_labels(study.images(split))
-    if images is None and not study.checkpoint.classes:
+    experiment = _open(**options)
+    checkpoint, source = experiment.checkpoint, experiment.source
+    images = experiment.with_network_labels(experiment.images(split))
+    if images is None and not checkpoint.classes:
         raise ValueError(
-            f"{study.path} does not say what its {study.checkpoint.config.num_classes} outputs are; list the class "
-            "names in the order of the outputs in a file, and give it by --class-names"
+            f"{experiment.path} does not name its {checkpoint.config.num_classes} outputs; list the class names in the "
+            "order of the outputs in a file, and give it by --class-names"
         )
     if images is None:
         raise ValueError(
-            f"{study.path} tells {study.checkpoint.config.num_classes} classes apart, {study.source.name} has "
-            f"{len(study.classes)}, and they are not the same; evaluate it on its own classes"
+            f"{experiment.path} has {checkpoint.config.num_classes} classes, {source.name} has "
+            f"{len(experiment.classes)}, and they are not the same; evaluate it on its own classes"
         )
-    result = evaluate_network(study.checkpoint.model, images, **study.passes())
+    result = evaluate_network(
+        checkpoint.model, images, batch_size=experiment.batch_size, workers=experiment.workers, track=track
+    )
     if as_json:
-        left_out = {"left_out": study.source.left_out or {}}
-        print_json({"checkpoint": str(study.path), "split": split, **dataclasses.asdict(result), **left_out})
+        skipped = {"left_out": source.left_out or {}}
+        print_json({"checkpoint": str(experiment.path), "split": split, **dataclasses.asdict(result), **skipped})
     else:
         click.echo(
             f"{split} accuracy: top-1 {result.top1:.2%}, top-5 {result.top5:.2%} "
@@ -410,30 +448,44 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, 
     return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
 
 
-def _finish(
-    files: "list[Path]",
-    result: "Result",
-    plot: Callable[[Any], "Figure"],
-    tabulate: "Callable[[Any], TextTable]",
-    *,
-    as_json: bool,
-    animate: "Callable[[Any, Path], Path] | None" = None,
-    **subject: Any,
-) -> None:
-    """Draws a result from the files that it was saved in, and prints it."""
-    from figures.style import save_figure
+def _run(study: str, subjects: "Sequence[Subject]", options: "StudyOptions", *, as_json: bool, **drawn: Any) -> None:
+    """Runs a study, saves its result and figures, and prints it; `drawn` are options of the figure."""
+    from figures import table
 
-    folder = files[0].parent
-    saved = type(result).load(folder)
-    files += save_figure(plot(saved), folder, result.STUDY)
-    if animate is not None:
-        files.append(animate(saved, folder))
+    result, files = _compute(study, subjects, options, **drawn)
     if as_json:
-        print_json({**subject, **result.summary(), "files": list(map(str, files))})
+        print_json({**result.summary(), "files": list(map(str, files))})
     else:
-        _print_table(tabulate(saved))
+        _print_table(table(result))
         for file in files:
             click.echo(file)
+
+
+def _compute(
+    study: str, subjects: "Sequence[Subject]", options: "StudyOptions", **drawn: Any
+) -> "tuple[Result, list[Path]]":
+    """Runs a study, and saves its result and figures, in a folder that no other process writes to meanwhile."""
+    from analysis.results.register import STUDIES, load_result
+    from figures.saving import save_figures
+
+    from analysis.run_all import run_study
+    from irevnet.utils.progress import Interrupted, Progress
+
+    folder = subjects[0].results_folder(study)
+    _hold(folder)
+    if options.STOPS:
+        with stop_on_signals() as stopped, status_line() as report:
+            progress = Progress(track=track, report=report, stop=stopped)
+            subjects = [dataclasses.replace(each, progress=progress) for each in subjects]  # type: ignore[type-var]
+            try:
+                _, files = run_study(STUDIES[study], subjects, options)
+            except Interrupted:
+                click.echo(f"stopped; the same command goes on (its work is in {folder})", err=True)
+                raise click.exceptions.Exit(1) from None
+    else:
+        _, files = run_study(STUDIES[study], subjects, options)
+    result = load_result(folder)  # figures are of what is on the disk
+    return result, files + save_figures(result, folder, **drawn)
 
 
 @click.group("irevnet-analyze", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -460,42 +512,36 @@ def analyze() -> None:
 
 @analyze.command()
 @click.option(
-    "--num-noise", type=click.IntRange(min=1), default=10_000, show_default=True, help="Images of uniform noise."
+    "--num-noise", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of images of noise."
 )
-@click.option("--depth", type=click.IntRange(min=0), help="Invert both sets from this block.  [default: the last]")
+@depths_option("Blocks to invert a few images from, such as 1,4,8-12; both sets from the last.  [default: up to 16]")
 @click.option(
-    "--depths", type=Numbers(), help="Blocks to invert a few images from, such as 1,4,8-12.  [default: up to 16]"
-)
-@click.option(
-    "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="How many these images are."
+    "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="Number of these few images."
 )
 @image_size_option
 @exact_options
 @study_options
-def invert(as_json: bool, **options: Any) -> None:
+def invert(
+    num_noise: int,
+    depths: list[int] | None,
+    num_images: int,
+    exact: bool,
+    bits: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure how exactly images are rebuilt from their features.
 
     The relative error ||x - Phi^-1 Phi x|| / ||x|| of the network's input x, on the test set and on uniform noise
-    (section 4.2; there 3e-6 and 5e-6 on ImageNet), with the images that came back worst. Then, of a few test images,
-    the error from every depth in every arithmetic, and how much the inverse magnifies small changes of the features:
-    in random directions, and in the one that it magnifies most.
+    (section 4.2; there 3e-6 and 5e-6 on ImageNet), with the images whose errors are the largest. Then, of a few test
+    images, the error from every depth in every arithmetic, and how much the inverse amplifies small changes of the
+    features: in random directions, and in the one that it amplifies most.
     """
-    import torch
+    from analysis.studies.inversion import InversionOptions
 
-    from analysis.results import InversionResult
-    from analysis.studies.inversion import invert as measure
-    from figures.studies.inversion import plot_inversion, tabulate_inversion
-
-    names = ("num_noise", "depth", "depths", "num_images", "exact", "bits")
-    measured = {name: options.pop(name) for name in names}
-    study = _open(**options)
-    model = study.checkpoint.irevnet
-    _hold(study.folder(InversionResult))
-    generator = torch.Generator().manual_seed(study.seed)
-    images, transform = study.images("test"), study.checkpoint.transform
-    result = measure(model, images, transform, generator=generator, **measured, **study.passes())
-    files = study.save(result)
-    _finish(files, result, plot_inversion, tabulate_inversion, as_json=as_json, checkpoint=str(study.path))
+    experiment = _open(**options)
+    asked = InversionOptions(num_noise=num_noise, depths=depths, num_images=num_images, exact=exact, bits=bits)
+    _run("invert", [experiment], asked, as_json=as_json)
 
 
 @analyze.command()
@@ -513,45 +559,52 @@ def invert(as_json: bool, **options: Any) -> None:
     help="Without images and --pairs, pairs (or, with --direction, images) drawn from the test set.",
 )
 @click.option("--direction", help="Move along pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS from each image.")
-@click.option("--depth", type=click.IntRange(min=0), help="The block whose features.  [default: the last]")
-@click.option("--steps", type=click.IntRange(min=2), default=9, show_default=True, help="Images a path.")
+@depth_option
+@click.option("--steps", type=click.IntRange(min=2), default=9, show_default=True, help="Number of images on a path.")
 @click.option(
     "--t",
-    type=Floats("places on a path", "1,0.5,0"),
-    help="Places on a path, in place of --steps: 1 is the first image, 0 the second; on a direction 0 is the image.",
+    type=Floats("positions on a path", "1,0.5,0"),
+    help="Positions on a path, in place of --steps: 1 is the first image, 0 the second; on a direction 0 is the image.",
 )
-@click.option("--even", is_flag=True, help="Place steps such that neighbouring images are equally far apart.")
+@click.option("--even", is_flag=True, help="Choose positions such that neighbouring images are equally far apart.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Show the network images of N x N.  [default: its own]")
 @exact_options
 @study_options
-def interpolate(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Walk in a straight line through feature space, and see the images on the way (section 4.2, Fig. 5).
+def interpolate(
+    images: tuple[Path, ...],
+    pairs: Path | None,
+    num_pairs: int,
+    direction: str | None,
+    depth: int | None,
+    steps: int,
+    t: tuple[float, ...] | None,
+    even: bool,
+    image_size: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Follow straight lines through feature space, and see the images on them (section 4.2, Fig. 5).
 
     x^t = Phi^-1(t Phi x^0 + (1 - t) Phi x^1) for two IMAGEs, for the --pairs of a CSV, or for pairs of the test set;
     four IMAGEs are the corners of a grid. With --direction, IMAGEs or those drawn are moved by t steps: standard
-    deviations along a principal component, or ways from the mean of a class to that of another. Beside each path lies
-    the straight line of pixel values.
+    deviations along a principal component, or distances from the mean of a class to that of another. Beside each path
+    stands the straight line of pixel values.
     """
-    from analysis.results import InterpolationResult
-    from analysis.studies.interpolation import interpolate as walk
-    from figures.studies.interpolation import plot_interpolation, save_animation, tabulate_interpolation
+    from analysis.studies.interpolation import InterpolationOptions
 
-    names = ("pairs", "num_pairs", "direction", "depth", "steps", "t", "even", "image_size")
-    asked = {name: options.pop(name) for name in names}
-    study = _open(**options)
-    _hold(study.folder(InterpolationResult))
-    result = walk(study, files=images, **asked)
-    files = study.save(result)
-    _finish(files, result, plot_interpolation, tabulate_interpolation, as_json=as_json, animate=save_animation)
-
-
-def _open_networks(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
-    """The networks to compare, all of which look at the same classes of the same data."""
-    from analysis.experiment import check_comparable
-
-    studies = [_open(each, **options) for each in (ckpt or (None,))]
-    check_comparable(studies)
-    return studies
+    experiment = _open(**options)
+    asked = InterpolationOptions(
+        files=images,
+        pairs=pairs,
+        num_pairs=num_pairs,
+        direction=direction,
+        depth=depth,
+        steps=steps,
+        t=t,
+        even=even,
+        image_size=image_size,
+    )
+    _run("interpolate", [experiment], asked, as_json=as_json)
 
 
 @analyze.command(distributed=True)
@@ -581,11 +634,11 @@ def features(
     """
     from irevnet.utils import distributed
 
-    studies = _open_networks(**options)
-    chosen = [study.layers(depths, layers) for study in studies]
-    stores = [study.store() for study in studies]
+    experiments = _open_all(**options)
+    chosen = [each.layers(depths, layers) for each in experiments]
+    stores = [each.store() for each in experiments]
     share = part or distributed.part()
-    counts = [study.extract(store, at, part=share) for study, at, store in zip(studies, chosen, stores, strict=True)]
+    counts = [each.extract(store, at, part=share) for each, at, store in zip(experiments, chosen, stores, strict=True)]
     extracted = list(zip([str(store.folder) for store in stores], map(int, distributed.total(*counts))))
     if as_json:
         print_json({"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]})
@@ -596,7 +649,7 @@ def features(
 
 
 @analyze.command("depth-probe")
-@depths_option
+@depths_option()
 @layers_option
 @solver_option
 @click.option(
@@ -622,24 +675,18 @@ def depth_probe(
     95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
     different classes, the contraction itself.
     """
-    from analysis.experiment import network_features, save_comparison
-    from analysis.results import DepthProbeResult
-    from analysis.studies.depth_probe import depth_probe as probe
-    from figures.studies.depth_probe import plot_depth_probe, tabulate_depth_probe
+    from analysis.studies.depth_probe import DepthProbeOptions
 
-    studies = _open_networks(**options)
-    _hold(studies[0].folder(DepthProbeResult))
-    networks = network_features(studies, [study.layers(depths, layers) for study in studies], DepthProbeResult)
-    result = probe(networks, solver=solver, **studies[0].computing())
-    _say_unknown(studies)
-    files = save_comparison(studies, result)
-    plot = functools.partial(plot_depth_probe, relative=relative)
-    _finish(files, result, plot, tabulate_depth_probe, as_json=as_json)
+    experiments = _open_all(**options)
+    for each in experiments:
+        _say_unknown(each)
+    asked = DepthProbeOptions(depths=depths, layers=layers, solver=solver)
+    _run("depth-probe", experiments, asked, as_json=as_json, relative=relative)
 
 
 @analyze.command("pca")
-@click.option("--depth", type=click.IntRange(min=1), help="The block to look at.  [default: the last]")
-@click.option("--layer", help="A module to look at in place of a block, by name.")
+@depth_option
+@layer_option
 @click.option(
     "--dims", type=Numbers(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
 )
@@ -657,19 +704,13 @@ def pca(
     anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
     point of that of all components; in the paper it is about 200.
     """
-    from analysis.experiment import network_features, save_comparison
-    from analysis.results import PCASweepResult
-    from analysis.studies.pca_sweep import pca_sweep
-    from figures.studies.pca_sweep import plot_pca_sweep, tabulate_pca_sweep
+    from analysis.studies.pca_sweep import PCASweepOptions
 
-    studies = _open_networks(**options)
-    names = None if layer is None else [layer]
-    layers = [study.layers(None if depth is None else [depth], names)[-1:] for study in studies]
-    _hold(studies[0].folder(PCASweepResult))
-    networks = network_features(studies, layers, PCASweepResult)
-    result = pca_sweep(networks, dims=dims, solver=solver, **studies[0].computing())
-    _say_unknown(studies)
-    _finish(save_comparison(studies, result), result, plot_pca_sweep, tabulate_pca_sweep, as_json=as_json)
+    experiments = _open_all(**options)
+    for each in experiments:
+        _say_unknown(each)
+    asked = PCASweepOptions(dims=dims, depth=depth, layer=layer, solver=solver)
+    _run("pca", experiments, asked, as_json=as_json)
 
 
 @analyze.command()
@@ -679,14 +720,14 @@ def pca(
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Without IMAGEs, how many are drawn from the test set.",
+    help="Without IMAGEs, number of images drawn from the test set.",
 )
-@click.option("--depths", type=Numbers(), help="Blocks whose features, such as 1,4,8-12.  [default: the last]")
+@depths_option("Blocks whose features are differentiated, such as 1,4,8-12.  [default: the last]")
 @layers_option
 @click.option(
     "--num-values",
     type=click.IntRange(min=1),
-    help="How many singular values to find one by one, from the largest on.  [default: a fifteenth of them]",
+    help="Number of singular values to find one by one, from the largest on.  [default: a fifteenth of them]",
 )
 @click.option(
     "--method",
@@ -698,10 +739,14 @@ def pca(
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float64"]),
-    help="Of the products.  [default: float64 for the matrix, else float32]",
+    help="Precision of the products.  [default: float64 for the matrix, else float32]",
 )
 @click.option(
-    "--block-width", type=click.IntRange(min=1), default=16, show_default=True, help="Vectors multiplied at once."
+    "--block-width",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Number of vectors multiplied at once.",
 )
 @click.option(
     "--tolerance",
@@ -710,14 +755,26 @@ def pca(
     show_default=True,
     help="A value s has converged if ||J^T u - s v|| is below so many s; its relative error is about the square.",
 )
-@click.option("--resume", is_flag=True, help="Go on with what an interrupted call kept.")
+@click.option("--resume", is_flag=True, hidden=True, expose_value=False)  # it goes on by itself, as all studies do
 @compared_options
 @data_options
 @out_option
 @seed_option
 @device_option
 @json_option
-def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **options: Any) -> None:
+def spectrum(
+    images: tuple[Path, ...],
+    num_images: int,
+    depths: list[int] | None,
+    layers: list[str] | None,
+    num_values: int | None,
+    method: str,
+    precision: str | None,
+    block_width: int,
+    tolerance: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Find what the network contracts around an image: the singular values of its Jacobian (section 4.1, Fig. 4).
 
     J is the derivative of the features with respect to the network's input. Of a small network the matrix is
@@ -725,29 +782,21 @@ def spectrum(images: tuple[Path, ...], block_width: int, as_json: bool, **option
     i-RevNet, the smallest from products with the inverse; all others as a density. E(d) is the share of the d largest
     in the sum of all squares, with a 95% interval; in the paper E(1,000) = 80% and E(10,000) = 97% of 150,528.
     """
-    from analysis.experiment import save_comparison
-    from analysis.results import SpectrumResult
-    from analysis.studies.spectrum import spectra
-    from figures.studies.spectrum import plot_spectrum, tabulate_spectrum
-    from irevnet.utils.progress import Interrupted
+    from analysis.studies.spectrum import SpectrumOptions
 
-    names = ("num_images", "depths", "layers", "num_values", "method", "precision", "tolerance", "resume")
-    asked = {name: options.pop(name) for name in names}
-    studies = _open_networks(**options)
-    folder = studies[0].folder(SpectrumResult)
-    _hold(folder)
-    files: list[Path] = []
-
-    def save(result: SpectrumResult) -> None:
-        files.extend(save_comparison(studies, result))
-
-    with stop_on_signals() as stopped, status_line() as report:
-        try:
-            result = spectra(studies, files=images, width=block_width, **asked, stop=stopped, report=report, save=save)
-        except Interrupted:
-            click.echo(f"stopped; go on with the same command and --resume (its work is in {folder})", err=True)
-            raise click.exceptions.Exit(1) from None
-    _finish(files, result, plot_spectrum, tabulate_spectrum, as_json=as_json)
+    experiments = _open_all(**options)
+    asked = SpectrumOptions(
+        files=images,
+        num_images=num_images,
+        depths=depths,
+        layers=layers,
+        precision=precision,
+        method=method,
+        num_values=num_values,
+        width=block_width,
+        tolerance=tolerance,
+    )
+    _run("spectrum", experiments, asked, as_json=as_json)
 
 
 @analyze.command("training-curves")
@@ -763,22 +812,11 @@ def training_curves(runs: tuple[Path, ...], window: int, out: Path | None, as_js
     RUN is a run's folder, finished or not; by default the newest one. In the paper the losses of the i-RevNet and of
     the ResNet decrease alike. Test accuracies after each epoch are drawn beside them.
     """
-    from analysis.results import TrainingCurvesResult, check_folder
-    from analysis.studies.training_curves import describe_run, read_histories
-    from analysis.studies.training_curves import training_curves as compare
-    from figures.studies.training_curves import plot_training_curves, tabulate_training_curves
+    from analysis.studies.training_curves import TrainingCurvesOptions, open_runs
     from irevnet.training.runs import find_checkpoint
-    from irevnet.utils.provenance import provenance
 
-    folders = list(runs) or [find_checkpoint(None).parent]
-    histories = read_histories(folders)
-    folder = out or folders[0] / "analysis" / TrainingCurvesResult.STUDY
-    check_folder(folder, TrainingCurvesResult.STUDY)
-    _hold(folder)
-    result = compare(histories, window=window)
-    record = {**provenance(command_line()), "runs": [describe_run(folder) for folder in folders], "window": window}
-    files = result.save(folder, record)
-    _finish(files, result, plot_training_curves, tabulate_training_curves, as_json=as_json)
+    opened = open_runs(list(runs) or [find_checkpoint(None).parent], out=out, command=command_line())
+    _run("training-curves", opened, TrainingCurvesOptions(window=window), as_json=as_json)
 
 
 @analyze.command("all")
@@ -795,36 +833,38 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
     in the end, and the others are run all the same. Sized to the network and the data: as much noise as there are test
     images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more.
     """
-    from analysis.experiment import check_comparable
-    from analysis.results.reproduction import check_page
-    from analysis.run_all import agenda
+    from analysis.saved.reproduction import check_page
 
-    studies = [_open(each, **options) for each in (ckpt or (None,))]
-    check_comparable(studies)
+    from analysis.run_all import plan_studies
+
+    experiments = _open_all(ckpt, **options)
     own = {"ckpt", "model", "image_size", "out", "dry_run", "as_json"}
     given = {
         name: given_options(*({parameter.name for parameter in command.params} - own))  # not every study has each
         for name, command in analyze.commands.items()
     }
-    plans = []
-    for study, named in zip(studies, ckpt or (None,)):
-        network = ["--ckpt", named or str(study.home), *given_options("model", "image_size")]
-        plans.append(agenda(study, network=network, options=given, class_seed=options["class_seed"] or 0))
-    homes = [study.home for study in studies]
-    page = out or homes[0] / REPORT
+    tasks = []
+    for experiment, named in zip(experiments, ckpt or (None,)):
+        network = ["--ckpt", named or str(experiment.folder), *given_options("model", "image_size")]
+        words = {name: [*network, *more] for name, more in given.items()}
+        words["training-curves"] = [str(experiment.folder)]
+        tasks += [
+            (experiment.folder, task)
+            for task in plan_studies(experiment, words=words, class_seed=options["class_seed"] or 0)
+        ]
+    folders = [experiment.folder for experiment in experiments]
+    page = out or folders[0] / REPORT
     check_page(page)
-    pairs = [(home, task) for home, tasks in zip(homes, plans) for task in tasks]
-    del studies  # each command opens its own
-    rows = [_describe(home, task) for home, task in pairs]
+    rows = [_describe(folder, task) for folder, task in tasks]
     if not dry_run:
-        for number, (row, (_, task)) in enumerate(zip(rows, pairs), start=1):
+        for number, (row, (_, task)) in enumerate(zip(rows, tasks), start=1):
             click.echo(f"[{number}/{len(rows)}] {row['command']}: {row['state']}", err=True)
             row |= _carry_out(task)
     if not as_json:
-        _print_agenda(rows, several=len(homes) > 1)
+        _print_plan(rows, several=len(folders) > 1)
     if not dry_run:
-        click.echo("putting them on one page", err=True)
-        _write_report(homes, page)
+        click.echo("writing the report", err=True)
+        _write_report(folders, page)
     if as_json:
         print_json({"studies": rows, "report": None if dry_run else str(page)})
     elif not dry_run:
@@ -833,30 +873,30 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
         raise click.exceptions.Exit(1)
 
 
-def _describe(home: Path, task: "Task") -> dict[str, Any]:
-    command = shlex.join(["irevnet-analyze", task.study, *task.arguments])
-    return {"run": str(home), "study": task.study, "state": task.state, "reason": task.reason, "command": command}
+def _describe(folder: Path, task: "Task") -> dict[str, Any]:
+    command = shlex.join(task.command)
+    return {"run": str(folder), "study": task.spec.name, "state": task.state, "reason": task.reason, "command": command}
 
 
 def _carry_out(task: "Task") -> dict[str, Any]:
-    """Runs a study, if that is to be done, and tells what became of it; what it prints goes to standard error."""
+    """Runs a study that is due, and returns its new state."""
     if task.state != "due":
         return {}
-    started = time.perf_counter()
+    started, study = time.perf_counter(), task.spec.name
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            arguments = [task.study, *task.arguments]
-            code = analyze.main(arguments, prog_name="irevnet-analyze", standalone_mode=False)
-    except click.ClickException as error:
-        message = error.format_message()
-        click.echo(f"{task.study} failed: {message}", err=True)
+        _compute(study, task.subjects, task.options)
+    except click.exceptions.Exit:
+        raise  # it was stopped, and has said how to go on
+    except Exception as error:
+        if click.get_current_context().meta["debug"]:
+            raise
+        message = explain(error).format_message()
+        click.echo(f"{study} failed: {message}", err=True)
         return {"state": "failed", "reason": message}
-    if code:  # it was stopped, and has said how to go on
-        raise click.exceptions.Exit(code)
     return {"state": "done", "seconds": round(time.perf_counter() - started, 1)}
 
 
-def _print_agenda(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
+def _print_plan(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
     from figures.text_table import TextTable
 
     headings = (*["run"] * several, "study", "state", "")
@@ -865,7 +905,8 @@ def _print_agenda(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
 
 
 def _write_report(folders: "Sequence[Path]", page: Path) -> None:
-    from analysis.results.saved import read_run
+    from analysis.saved.runs import read_run
+
     from figures.report import build_report
     from irevnet.utils.files import write_text
 
@@ -885,7 +926,8 @@ def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     file, which opens in any browser without a network, and holds every figure and table to be saved. Nothing is
     computed again: a study that has not been run is named, with its command.
     """
-    from analysis.results.reproduction import check_page
+    from analysis.saved.reproduction import check_page
+
     from irevnet.training.runs import find_checkpoint, results_folder
 
     folders = [run if run.is_dir() else results_folder(find_checkpoint(run)) for run in runs]
@@ -910,7 +952,7 @@ def reproduce(report: Path, as_json: bool) -> None:
 
     As lines for a shell, to be run where the paths in them lead to the data; versions stand above them as comments.
     """
-    from analysis.results.reproduction import read_reproduction, script
+    from analysis.saved.reproduction import read_reproduction, script
 
     content = read_reproduction(report)
     if as_json:

@@ -1,35 +1,22 @@
-"""What is to be done to have every study of a network: with which options, and what is there already."""
+"""Every study of a network: with which options, which of them are up to date, and how they are run."""
 
+import dataclasses
+import importlib
+import inspect
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from analysis.experiment import Experiment
-from analysis.results import (
-    DepthProbeResult,
-    InterpolationResult,
-    InversionResult,
-    PCASweepResult,
-    SpectrumResult,
-    TrainingCurvesResult,
-)
-from analysis.results.saved import STUDIES, SavedStudy, read_study
-from analysis.studies.spectrum import keeps_work
-from analysis.studies.training_curves import WINDOW, describe_run
+from analysis.experiment import Experiment, StudyOptions, Subject, save_result
+from analysis.results import Result
+from analysis.results.register import STUDIES, StudySpec
+from analysis.saved.runs import SavedStudy, read_study
+from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
 from irevnet.models.irevnet import IRevNet
-
-MOST_NOISE = 10_000
-"""Images of uniform noise (section 4.2); no more than there are test images."""
-
-MOST_VALUES = 1_000
-"""Singular values found one by one, where the usual fifteenth of them is more."""
-
-MOST_CLASSES = 100
-"""Classes that the probes tell apart (section 5.1), where there are more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,97 +24,106 @@ class Task:
     """A study of a network.
 
     Attributes:
-        study: the name of its command.
-        arguments: of that command.
-        state: whether it is to be run, is there and up to date, or does not apply to this network.
-        reason: why it does not.
+        spec: the study.
+        subjects: what it looks at.
+        options: options that suit the size of the network and its data.
+        command: words of the command line that does the same.
+        state: whether the study is to be run, has an up-to-date result, or does not apply to this network.
+        reason: why it does not apply.
     """
 
-    study: str
-    arguments: Sequence[str]
+    spec: StudySpec
+    subjects: Sequence[Subject]
+    options: StudyOptions
+    command: Sequence[str]
     state: Literal["due", "up to date", "not applicable"] = "due"
     reason: str = ""
 
 
-def agenda(
-    study: Experiment, *, network: Sequence[str], options: Mapping[str, Sequence[str]], class_seed: int = 0
-) -> list[Task]:
-    """Every study of a network, sized to the network and the data.
+def study_function(spec: StudySpec) -> Callable[[Sequence[Any], Any], Result]:
+    """The function of a study, which takes what it looks at and its options."""
+    return getattr(importlib.import_module(f"analysis.studies.{spec.module}"), spec.function)
+
+
+def plan_studies(experiment: Experiment, *, words: Mapping[str, Sequence[str]], class_seed: int = 0) -> list[Task]:
+    """Every study of the register for one network, sized to the network and its data.
 
     A result is up to date if it is of the same weights, transform, images, classes and seed.
 
     Args:
-        study: the network, opened with these options.
-        network: the arguments that name it.
-        options: arguments that each command gets, but that of the training curves.
-        class_seed: of the draw of classes for the probes, where there are many.
+        experiment: the network.
+        words: by study, the words of its command line that name this network and its data.
+        class_seed: seed of the draw of classes for the studies that take a limited number of them.
     """
-    weights = weights_sha256(study.checkpoint.model)
-    described = json.loads(json.dumps(plain(study.checkpoint)))  # as provenance has it
-    few, fewer = _classes(study, class_seed)
-    sizes = {
-        InversionResult.STUDY: ["--num-noise", str(min(MOST_NOISE, len(study.images("test"))))],
-        SpectrumResult.STUDY: _values(study),
-        DepthProbeResult.STUDY: fewer,
-        PCASweepResult.STUDY: fewer,
+    return [_plan(spec, experiment, words[spec.name], class_seed) for spec in STUDIES.values()]
+
+
+def run_study(spec: StudySpec, subjects: Sequence[Subject], options: StudyOptions) -> tuple[Result, list[Path]]:
+    """Runs a study and saves its result; returns the result and its files."""
+    result = study_function(spec)(subjects, options)
+    return result, save_result(subjects, result)
+
+
+def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_seed: int) -> Task:
+    default: StudyOptions = inspect.signature(study_function(spec)).parameters["options"].default
+    options = default.sized(experiment)
+    command = ["irevnet-analyze", spec.name, *words, *_option_words(options, default)]
+    if spec.needs == "training record":
+        return _plan_training_record(spec, experiment, options, command)
+    most = default.MOST_CLASSES
+    if most is not None and len(experiment.classes) > most:
+        classes = choose_classes(experiment.source, most, seed=class_seed, among=experiment.classes)
+        experiment = replace(experiment, classes=tuple(classes))
+        command += ["--classes", str(most)]
+    experiment = replace(experiment, command=command)
+    task = Task(spec=spec, subjects=[experiment], options=options, command=command)
+    if spec.needs == "inverse" and not isinstance(experiment.checkpoint.model, IRevNet):
+        return replace(task, state="not applicable", reason="it has no inverse")
+    saved = _saved(experiment.folder, spec.name)
+    return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task
+
+
+def _plan_training_record(
+    spec: StudySpec, experiment: Experiment, options: StudyOptions, command: Sequence[str]
+) -> Task:
+    folder = experiment.folder
+    task = Task(spec=spec, subjects=[], options=options, command=command)
+    if experiment.path is None or not (folder / LOSSES).is_file():
+        return replace(task, state="not applicable", reason="there is no record of its training")
+    saved = _saved(folder, spec.name)
+    if saved and describe_run(folder) in saved.provenance.get("runs", []):
+        return replace(task, state="up to date")
+    return replace(task, subjects=open_runs([folder], command=command))
+
+
+def _option_words(options: StudyOptions, default: StudyOptions) -> list[str]:
+    """The words of a command line that give these options, as far as they are not the default."""
+    words = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != getattr(default, field.name):
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return words
+
+
+def _is_current(saved: SavedStudy, spec: StudySpec, experiment: Experiment) -> bool:
+    described = json.loads(json.dumps(plain(experiment.checkpoint)))  # as provenance has it
+    expected = {
+        "weights_sha256": weights_sha256(experiment.checkpoint.model),
+        "transform": described["transform"],
+        "classes": described["classes"],
+        "data": experiment.source.name,
+        "left_out": len(experiment.source.left_out or ()) or None,
+        "classes_studied": list(experiment.classes),
+        "images_sha256": experiment.images_sha256(spec.result.SPLITS),
+        "seed": experiment.seed,
     }
-    tasks = []
-    for name in STUDIES:
-        if name == TrainingCurvesResult.STUDY:
-            tasks.append(_training_curves(study))
-            continue
-        task = Task(study=name, arguments=[*network, *options[name], *sizes.get(name, [])])
-        probed = name in (DepthProbeResult.STUDY, PCASweepResult.STUDY)
-        looked_at = replace(study, classes=tuple(few)) if probed else study
-        same = {
-            "weights_sha256": weights,
-            "transform": described["transform"],
-            "classes": described["classes"],
-            "data": study.source.name,
-            "left_out": len(study.source.left_out or ()) or None,
-            "classes_studied": list(looked_at.classes),
-            "images_sha256": looked_at.images_sha256(STUDIES[name].SPLITS),
-            "seed": study.seed,
-        }
-        if name in (InversionResult.STUDY, InterpolationResult.STUDY) and not isinstance(
-            study.checkpoint.model, IRevNet
-        ):
-            task = replace(task, state="not applicable", reason="it has no inverse")
-        elif (saved := _saved(study, name)) and all(saved.provenance.get(key) == same[key] for key in same):
-            task = replace(task, state="up to date")
-        tasks.append(task)
-    return tasks
+    return all(saved.provenance.get(key) == value for key, value in expected.items())
 
 
-def _saved(study: Experiment, name: str) -> SavedStudy | None:
-    """What there is; nothing, if a file is damaged: it is then made anew."""
+def _saved(folder: Path, study: str) -> SavedStudy | None:
+    """The saved result of a study; `None` if there is none, or a damaged one, which is then made anew."""
     try:
-        return read_study(study.home, name)
+        return read_study(folder, study)
     except ValueError:
         return None
-
-
-def _training_curves(study: Experiment) -> Task:
-    name = TrainingCurvesResult.STUDY
-    if study.path is None or not (study.home / "losses.csv").is_file():
-        return Task(study=name, arguments=[], state="not applicable", reason="there is no record of its training")
-    steps = (study.home / "losses.csv").read_text(encoding="utf-8").count("\n") - 1
-    window = ["--window", str(steps)] if 0 < steps < WINDOW else []
-    task = Task(study=name, arguments=[str(study.home), *window])
-    saved = _saved(study, name)
-    if saved and describe_run(study.home) in saved.provenance.get("runs", []):
-        return replace(task, state="up to date")
-    return task
-
-
-def _values(study: Experiment) -> list[str]:
-    inputs = study.checkpoint.transform.channels * math.prod(study.checkpoint.transform.image_size)
-    sized = ["--num-values", str(MOST_VALUES)] if inputs // 15 > MOST_VALUES else []
-    return [*sized, "--resume"] if keeps_work(study) else sized
-
-
-def _classes(study: Experiment, seed: int) -> tuple[Sequence[str], list[str]]:
-    if len(study.classes) <= MOST_CLASSES:
-        return study.classes, []
-    chosen = choose_classes(study.source, MOST_CLASSES, seed=seed, among=study.classes)
-    return chosen, ["--classes", str(MOST_CLASSES)]

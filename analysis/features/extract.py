@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from analysis.features.layers import Layer
 from analysis.features.layout import Layout, find_layouts, streams_of
 from analysis.features.store import FeatureStore
 from irevnet.data.images import LabelledImages, Split
 from irevnet.data.loaders import batches
 from irevnet.models.coupling import Coupling
-from irevnet.utils.lookup import find
 from irevnet.utils.modules import as_input, in_eval_mode
 from irevnet.utils.progress import Track, no_progress
 
@@ -27,77 +26,6 @@ LOGITS = "logits"
 
 FLUSH_BYTES, FLUSH_SECONDS = 2**26, 10.0
 """How much memory what is not on the disk yet may take, and how much work may be lost when a process is killed."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a network whose output is looked at.
-
-    Attributes:
-        name: `block-3`, or the module's own name where the network was not made of blocks by this toolkit.
-        depth: its number among the network's blocks, from 1 on.
-        relative_depth: that number over the number of blocks.
-        module: the module.
-    """
-
-    name: str
-    depth: int
-    relative_depth: float
-    module: nn.Module
-
-
-def network_layers(
-    model: nn.Module, *, depths: Sequence[int] | None = None, names: Sequence[str] | None = None
-) -> list[Layer]:
-    """The blocks of a network: all, those of these depths, or in their place any modules of these names.
-
-    The blocks of a network that was not made by this toolkit are the outermost modules with parts of their own in its
-    chains (`nn.Sequential`): the residual blocks of torchvision's ResNets, for example.
-
-    Raises:
-        ValueError: no such depth or module, both depths and names, or a network in which no blocks are found.
-    """
-    if names is not None and depths is not None:
-        raise ValueError("depths and layers by name were both given; give one of them")
-    if names is not None:
-        modules = {name: module for name, module in model.named_modules() if name}
-        return _numbered({name: find("layer", name, modules) for name in names})
-    own = getattr(model, "blocks", None)
-    if isinstance(own, nn.ModuleList):
-        layers = _numbered({f"block-{depth}": block for depth, block in enumerate(own, start=1)})
-    else:
-        layers = _numbered(dict(_blocks_in(model, "", inside=False)))
-    if not layers:
-        raise ValueError(
-            f"no blocks are found in this {type(model).__name__}; name its layers with --layers, such as "
-            f"{next((name for name, _ in model.named_modules() if name), 'features')}"
-        )
-    if depths is None:
-        return layers
-    if not all(1 <= depth <= len(layers) for depth in depths):
-        raise ValueError(
-            f"the depths asked for go from {min(depths)} to {max(depths)}; this network has blocks 1 to {len(layers)}"
-        )
-    return [layers[depth - 1] for depth in depths]
-
-
-def _numbered(modules: Mapping[str, nn.Module]) -> list[Layer]:
-    return [
-        Layer(name, depth, depth / len(modules), module)
-        for depth, (name, module) in enumerate(modules.items(), start=1)
-    ]
-
-
-def _blocks_in(module: nn.Module, prefix: str, *, inside: bool) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with parts of their own, `inside` a chain, with their names."""
-    for name, child in module.named_children():
-        full_name = f"{prefix}{name}"
-        if type(child) in (nn.Sequential, nn.ModuleList):
-            yield from _blocks_in(child, f"{full_name}.", inside=True)
-        elif inside and any(True for _ in child.children()):
-            yield full_name, child
-        elif not inside:
-            yield from _blocks_in(child, f"{full_name}.", inside=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from analysis.cache import Cache
 from analysis.probes.nearest_neighbour import nearest_neighbours
-from analysis.probes.svm_selection import ChosenSVM, choose_svm, count_right
+from analysis.probes.svm_selection import COST_GRID, CV_IMAGES, ChosenSVM, Solver, choose_svm, count_right
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +59,30 @@ class NetworkFeatures:
         return float(np.mean(self.test_logits[:, self.columns].argmax(axis=1) == self.test_labels))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """How the linear SVM is fitted and its C chosen, see `analysis.probes.svm_selection.choose_svm`.
+
+    Attributes:
+        cost_grid: values of C to choose from.
+        cv_images: number of training images used for cross-validation.
+        solver: solver of the SVM's problem.
+    """
+
+    cost_grid: Sequence[float] = COST_GRID
+    cv_images: int = CV_IMAGES
+    solver: Solver = "newton"
+
+    def settings(self, seed: int) -> dict[str, Any]:
+        """What a probe depends on beside its features, as plain values."""
+        return {
+            "cost_grid": sorted(self.cost_grid),
+            "cv_images": self.cv_images,
+            "solver": self.solver,
+            "seed": seed,
+        }
+
+
 class SVMRow(TypedDict):
     """What `probe_svm` returns."""
 
@@ -75,13 +99,19 @@ def probe_svm(
     train_labels: Int[ndarray, " train"],
     test: Float[Tensor, "test dims"],
     test_labels: Int[ndarray, " test"],
-    **options: Any,
+    options: ProbeOptions,
+    *,
+    seed: int,
 ) -> dict[str, Any]:
-    """How many test images the linear SVM classifies right, and how its C was chosen, as plain values.
-
-    Options are those of `analysis.probes.svm_selection.choose_svm`.
-    """
-    chosen: ChosenSVM = choose_svm(train, train_labels, **options)
+    """The number of test images that the linear SVM classifies right, and how its C was chosen, as plain values."""
+    chosen: ChosenSVM = choose_svm(
+        train,
+        train_labels,
+        cost_grid=sorted(options.cost_grid),
+        cv_images=options.cv_images,
+        solver=options.solver,
+        seed=seed,
+    )
     return {
         "svm_correct": count_right(chosen.svm, test, test_labels),
         "svm_cost": chosen.cost,

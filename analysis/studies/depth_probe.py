@@ -2,60 +2,95 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
+from analysis.experiment import Experiment, StudyOptions, network_features
 from analysis.probes.class_distances import distance_ratio
-from analysis.probes.network_features import NetworkFeatures, SVMRow, probe_nearest, probe_svm, tabulate
+from analysis.probes.network_features import (
+    NetworkFeatures,
+    ProbeOptions,
+    SVMRow,
+    probe_nearest,
+    probe_svm,
+    tabulate,
+)
 from analysis.probes.pca import principal_components
-from analysis.probes.svm_selection import COST_GRID, CV_IMAGES, Solver
 from analysis.results import DepthProbeResult
 from irevnet.utils.progress import Track, no_progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class DepthProbeOptions(ProbeOptions, StudyOptions):
+    """Options of `depth_probe`.
+
+    Attributes:
+        depths: blocks whose features are probed, from 1 on; every block by default.
+        layers: names of modules to probe in place of blocks.
+    """
+
+    MOST_CLASSES: ClassVar[int | None] = 100  # as the paper's probes (section 5.1)
+
+    depths: Sequence[int] | None = None
+    layers: Sequence[str] | None = None
+
+
 def depth_probe(
+    experiments: Sequence[Experiment], options: DepthProbeOptions = DepthProbeOptions()
+) -> DepthProbeResult:
+    """Test accuracy of a linear SVM and of a 1-nearest-neighbour classifier on the features of each depth.
+
+    The paper's protocol: features, averaged over space, are standardised by the mean and standard deviation of the
+    training set; the SVM's C is cross-validated on a small part of the training set, and here checked on all of it, see
+    `analysis.probes.svm_selection.choose_svm`; both classifiers are fitted to the whole training set and scored on the
+    test set.
+
+    Args:
+        experiments: the networks to compare, all of the same images.
+        options: which depths, and how the SVM is fitted.
+
+    Raises:
+        ValueError: no such depth, features that are not finite, or too few images of a class to cross-validate.
+    """
+    first = experiments[0]
+    layers = [each.layers(options.depths, options.layers) for each in experiments]
+    networks = network_features(experiments, layers, DepthProbeResult.STUDY)
+    return probe_networks(networks, options, seed=first.seed, device=first.device, track=first.progress.track)
+
+
+def probe_networks(
     networks: Sequence[NetworkFeatures],
+    options: ProbeOptions = ProbeOptions(),
     *,
-    cost_grid: Sequence[float] = COST_GRID,
-    cv_images: int = CV_IMAGES,
-    solver: Solver = "newton",
     seed: int = 0,
     device: str = "cpu",
     track: Track = no_progress,
 ) -> DepthProbeResult:
-    """Test accuracy of a linear SVM and of a 1-nearest-neighbour classifier on the features of each depth.
+    """The same of features that have been extracted.
 
-    The paper's protocol: features are standardised by the mean and standard deviation of the training set; the SVM's C
-    is cross-validated on a small part of the training set, and here checked on all of it, see
-    `analysis.probes.svm_selection.choose_svm`; both classifiers are fitted to the whole training set and scored on the
-    test set. They are shown the coordinates along the principal components, which changes nothing but the time that
+    Both classifiers are shown the coordinates along the principal components, which changes nothing but the time that
     they take.
 
     Args:
-        networks: their features, all of the same images.
-        cost_grid: values of C to choose from.
-        cv_images: training images used for cross-validation.
-        solver: of the SVMs' problem.
-        seed: of the choice of those images, of the folds and of the SVM solver.
+        networks: features of each network, all of the same images.
+        options: how the SVM is fitted.
+        seed: seed of the choice of images for cross-validation, of the folds and of the SVM solver.
         device: where to compute.
         track: shows progress.
-
-    Raises:
-        ValueError: features that are not finite, or too few images of a class to cross-validate.
     """
-    options = {"cost_grid": sorted(cost_grid), "cv_images": cv_images, "solver": solver, "seed": seed}
-    places = [(number, position) for number, net in enumerate(networks) for position in range(len(net.layers))]
+    settings = options.settings(seed)
+    positions = [(number, position) for number, net in enumerate(networks) for position in range(len(net.layers))]
     rows = []
-    for number, position in track(places, "probing"):
+    for number, position in track(positions, "probing"):
         net, layer = networks[number], networks[number].layers[position]
-        probe = functools.partial(_probe, net, layer, device, **options)
-        result = net.cache.get(layer, probe, SVMRow, _Row, **options)
-        rows.append((number, layer, result))
+        probe = functools.partial(_probe, net, layer, options, seed=seed, device=device)
+        rows.append((number, layer, net.cache.get(layer, probe, SVMRow, _Row, **settings)))
     return DepthProbeResult(
-        **tabulate(networks, rows, options["cost_grid"]),
-        depth=np.array([networks[number].depths[position] for number, position in places]),
-        relative_depth=np.array([networks[number].relative_depths[position] for number, position in places]),
+        **tabulate(networks, rows, settings["cost_grid"]),
+        depth=np.array([networks[number].depths[position] for number, position in positions]),
+        relative_depth=np.array([networks[number].relative_depths[position] for number, position in positions]),
         distance_ratio=np.array([row["distance_ratio"] for _, _, row in rows], dtype=np.float64),
     )
 
@@ -66,8 +101,8 @@ class _Row(TypedDict):
     distance_ratio: float | None
 
 
-def _probe(net: NetworkFeatures, layer: str, device: str, **options: Any) -> dict[str, Any]:
-    """What the probes make of one layer, as plain values."""
+def _probe(net: NetworkFeatures, layer: str, options: ProbeOptions, *, seed: int, device: str) -> dict[str, Any]:
+    """The probes' scores at one layer, as plain values."""
     components = principal_components(net.train[layer], device=device)
     train, test = (components.transform(features[layer]) for features in (net.train, net.test))
     (nn_correct,) = probe_nearest(train, net.train_labels, test, net.test_labels)
@@ -76,5 +111,5 @@ def _probe(net: NetworkFeatures, layer: str, device: str, **options: Any) -> dic
         "dims": train.shape[1],
         "nn_correct": nn_correct,
         "distance_ratio": ratio if np.isfinite(ratio) else None,
-        **probe_svm(train, net.train_labels, test, net.test_labels, **options),
+        **probe_svm(train, net.train_labels, test, net.test_labels, options, seed=seed),
     }

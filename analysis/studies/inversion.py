@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from analysis.experiment import Experiment, StudyOptions, only
 from analysis.jacobian import linearise
 from analysis.linalg.amplification import Amplification, amplification
 from analysis.linalg.precision import tensor_float32, true_float32
@@ -54,20 +56,59 @@ def relative_errors(
     return errors.nan_to_num(nan=torch.inf, posinf=torch.inf).where(norms > 0, torch.nan)
 
 
+@dataclass(frozen=True, kw_only=True)
+class InversionOptions(StudyOptions):
+    """Options of `invert`.
+
+    Attributes:
+        num_noise: number of images of noise; 10^4 in the paper.
+        depths: depths that a few images are inverted from, and both sets from the last of them; by default every block,
+            or 16 of them.
+        num_images: number of these few images.
+        num_shown: number of images pictured of either set, those with the largest errors.
+        exact: whether both sets are inverted in exact arithmetic rather than in float32.
+        bits: bits of the lattice of exact arithmetic.
+    """
+
+    num_noise: int = 10_000
+    depths: Sequence[int] | None = None
+    num_images: int = 32
+    num_shown: int = 6
+    exact: bool = False
+    bits: int = 14
+
+    @classmethod
+    def sized(cls, experiment: Experiment) -> Self:
+        """As much noise as there are test images, up to the paper's."""
+        return cls(num_noise=min(cls.num_noise, len(experiment.images("test"))))
+
+
+def invert(experiments: Sequence[Experiment], options: InversionOptions = InversionOptions()) -> InversionResult:
+    """Relative reconstruction errors of a network's test images and of uniform noise, see `reconstruct`.
+
+    Raises `ValueError` for several networks, one without an inverse, or a depth that it does not have.
+    """
+    experiment = only(experiments, InversionResult.STUDY)
+    return reconstruct(
+        experiment.checkpoint.irevnet,
+        experiment.images("test"),
+        experiment.checkpoint.transform,
+        options,
+        generator=torch.Generator().manual_seed(experiment.seed),
+        batch_size=experiment.batch_size,
+        workers=experiment.workers,
+        track=experiment.progress.track,
+    )
+
+
 @torch.no_grad()
-def invert(
+def reconstruct(
     model: IRevNet,
     data: Dataset[tuple[Tensor, int]],
     transform: InputTransform,
+    options: InversionOptions = InversionOptions(),
     *,
     generator: torch.Generator,
-    num_noise: int = 10_000,
-    depth: int | None = None,
-    exact: bool = False,
-    bits: int = 14,
-    depths: Sequence[int] | None = None,
-    num_images: int = 32,
-    num_shown: int = 6,
     batch_size: int = 256,
     workers: int = 0,
     track: Track = no_progress,
@@ -81,21 +122,16 @@ def invert(
     Args:
         model: an i-RevNet in eval mode, in float32.
         data: the test images.
-        transform: of that data, which also turns inputs back into pixels to be pictured.
+        transform: transform of that data, which also turns inputs back into pixels to be pictured.
+        options: how many images, from which depths, and in which arithmetic.
         generator: draws the noise, the few images and the changes of features, on the CPU.
-        num_noise: images of noise; 10^4 in the paper.
-        depth: where both sets are inverted from; the last layer by default.
-        exact: invert both sets in exact arithmetic rather than in float32.
-        bits: of the lattice of exact arithmetic.
-        depths: where the few images are inverted from; by default every block, or 16 of them.
-        num_images: how many these are.
-        num_shown: how many of either set, the worst, are pictured.
-        batch_size: images a pass.
-        workers: processes that load images.
+        batch_size: number of images in a forward pass.
+        workers: number of processes that load images.
         track: shows progress.
     """
-    depth = model.check_depth(depth)
-    depths = [model.check_depth(at) for at in depths or spread(model.config.num_blocks)]
+    num_noise, num_shown, bits = options.num_noise, options.num_shown, options.bits
+    depths = [model.check_depth(each) for each in options.depths or spread(model.config.num_blocks)]
+    depth = max(depths)
     shape = (transform.channels, *transform.image_size)
     noise_sizes = [min(batch_size, num_noise - start) for start in range(0, num_noise, batch_size)]
     noise_inputs = (
@@ -103,11 +139,11 @@ def invert(
         for size in track(noise_sizes, "uniform noise")
     )
     image_inputs = (images for images, _ in track(batches(data, batch_size, workers=workers), "test images"))
-    arithmetic = EXACT if exact else "float32"
+    arithmetic = EXACT if options.exact else "float32"
     with in_arithmetic(model, arithmetic, bits) as network:
         image_errors, images = _round_trips(network, image_inputs, depth, num_shown)
         noise_errors, noise = _round_trips(network, noise_inputs, depth, num_shown)
-    sample = _sample(data, num_images, generator)
+    sample = _sample(data, options.num_images, generator)
     arithmetics, errors = _errors_by_depth(model, sample, depths, bits=bits, track=track)
     few = as_input(sample[:AMPLIFIED], model)
     magnified = _amplification_by_depth(model, few, depths, generator=generator, track=track)

@@ -1,15 +1,15 @@
-"""What `irevnet-analyze spectrum` is asked for: singular values of several networks' Jacobians, layers and images."""
+"""Singular values of the Jacobians of networks, at several layers and images (section 4.1, Fig. 4)."""
 
 import copy
 import dataclasses
-import functools
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import torch
@@ -17,157 +17,155 @@ from numpy import ndarray
 from torch import Tensor
 
 from analysis.cache import Cache
-from analysis.experiment import Experiment
-from analysis.features.extract import Layer
+from analysis.experiment import Experiment, StudyOptions, labels_of
+from analysis.features.layers import Layer
 from analysis.jacobian import differentiate, layer_function, linearise
 from analysis.linalg.linear_operator import LinearMap
 from analysis.linalg.search import Keeper
-from analysis.linalg.singular_values import choose_method, spectrum
+from analysis.linalg.singular_values import choose_method
+from analysis.linalg.singular_values import spectrum as singular_values
 from analysis.paths.endpoints import draw_images, read_files
 from analysis.results import Spectrum, SpectrumResult
 from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.models.irevnet import IRevNet
-from irevnet.utils.files import contents, write_json
+from irevnet.utils.files import write_json
 from irevnet.utils.lookup import find, names_apart
-from irevnet.utils.progress import Interrupted, Report, no_report
 from irevnet.utils.untrusted import parse_json
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
+MOST_VALUES = 1_000
+"""Number of singular values that `SpectrumOptions.sized` finds one by one, where a fifteenth of them is more."""
 
-def spectra(
-    studies: Sequence[Experiment],
-    *,
-    files: Sequence[Path] = (),
-    num_images: int = 4,
-    depths: Sequence[int] | None = None,
-    layers: Sequence[str] | None = None,
-    precision: str | None = None,
-    method: str = "auto",
-    num_values: int | None = None,
-    width: int = 16,
-    tolerance: float = 1e-3,
-    resume: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-    report: Report = no_report,
-    save: Callable[[SpectrumResult], object] = lambda result: None,
-) -> SpectrumResult:
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumOptions(StudyOptions):
+    """Options of `spectrum`.
+
+    Attributes:
+        files: images; without them, images are drawn from the test set.
+        num_images: number of images drawn.
+        depths: blocks whose features are differentiated, from 1 on; the last by default.
+        layers: names of modules in place of blocks.
+        precision: precision of the products, `"float32"` or `"float64"`; by default float64 where the matrix is
+            decomposed, which is then small, and float32 otherwise.
+        method: method, see `analysis.linalg.singular_values.singular_values`, as for all that follows.
+        num_values: number of the largest singular values to find one by one.
+        width: number of vectors in a block.
+        tolerance: largest relative residual of a converged value.
+    """
+
+    STOPS: ClassVar[bool] = True
+
+    files: Sequence[Path] = ()
+    num_images: int = 4
+    depths: Sequence[int] | None = None
+    layers: Sequence[str] | None = None
+    precision: str | None = None
+    method: str = "auto"
+    num_values: int | None = None
+    width: int = 16
+    tolerance: float = 1e-3
+
+    @classmethod
+    def sized(cls, experiment: Experiment) -> Self:
+        """At most `MOST_VALUES` singular values one by one."""
+        transform = experiment.checkpoint.transform
+        inputs = transform.channels * math.prod(transform.image_size)
+        return cls(num_values=MOST_VALUES) if inputs // 15 > MOST_VALUES else cls()
+
+
+def spectrum(experiments: Sequence[Experiment], options: SpectrumOptions = SpectrumOptions()) -> SpectrumResult:
     """The singular values of the Jacobian of features with respect to the network's input (section 4.1).
 
+    Of a call that was stopped or killed, finished spectra and the Lanczos vectors of the next one are in the folder
+    `spectrum.state` among the results; the same call goes on from there, and one with other options begins anew.
+
     Args:
-        studies: the networks, which look at the same data; results are going to the folder of the first.
-        files: images; without them, images are drawn from the test set.
-        num_images: how many are drawn.
-        depths: the blocks whose features; the last by default.
-        layers: modules in place of blocks, by name.
-        precision: of the products: `"float32"` or `"float64"`; by default float64 where the matrix is decomposed, which
-            is then small, and float32 otherwise.
-        method: see `analysis.linalg.singular_values.spectrum`, as for all that follows.
-        num_values: how many of the largest.
-        width: vectors a block.
-        tolerance: of the residuals.
-        resume: go on with what an interrupted call kept.
-        stop: is asked after each step whether to stop.
-        report: is told how far the work is.
-        save: is given the result before what was kept of the work is removed.
+        experiments: the networks to compare, which look at the same data.
+        options: which images and layers, and how the singular values are found.
 
     Raises:
-        FileExistsError: an interrupted call's work is there, and is not to be gone on with.
         FileNotFoundError: an image is missing.
-        Interrupted: it was asked to stop; the work is kept.
+        Interrupted: the work was stopped on request.
         ValueError: what was asked for does not exist or does not fit, or a product is not finite.
     """
-    options = {"method": method, "num_values": num_values, "width": width, "tolerance": tolerance}
-    names = names_apart([study.model_name for study in studies], [study.name for study in studies])
-    inputs = [_images(study, files, num_images) for study in studies]
-    places = []
-    for network, (study, images) in enumerate(zip(studies, inputs)):
-        chosen = study.layers(depths, layers)
-        for layer in chosen if depths or layers else chosen[-1:]:
-            places += [
-                _Place(study, network, layer, image, f"{names[network]} {layer.name}, {name}", x)
-                for image, (name, x) in enumerate(images.items())
-            ]
-    settings = {
-        **options,
-        "precision": precision,
-        "seed": studies[0].seed,
-        "weights": [weights_sha256(study.checkpoint.model) for study in studies],
-        "layers and images": [[place.name, hashlib.sha256(place.x.numpy().tobytes()).hexdigest()] for place in places],
-    }
-    folder = _state_folder(studies[0])
-
-    def measure(number: int, place: _Place, state: _State) -> Spectrum:
-        described = f"{number + 1} of {len(places)}: {place.name}"
-        report(described)
-        # Random numbers of its own, so that those of spectra which are kept need not be drawn again.
-        seed = np.random.SeedSequence([studies[0].seed, number]).generate_state(1, np.uint64)[0]
-        return spectrum(
-            *place.jacobian(precision, method, width),
-            generator=torch.Generator().manual_seed(int(seed)),
-            keeper=state.keeper(number, stop),
-            report=lambda line: report(f"{described}, {line}"),
-            **options,
-        )
-
-    with _State(folder, settings, resume=resume) as state:
-        found = []
-        for number, place in enumerate(places):
-            found.append(state.recall(number, functools.partial(measure, number, place, state)))
-            Keeper(stop=stop).step_done()  # what comes next, such as drawing the result, may take long as well
-        result = SpectrumResult.of(
-            found,
-            networks=names,
-            images=list(inputs[0]),
-            network=[place.network for place in places],
-            layer=[place.layer.name for place in places],
-            depth=[place.layer.depth for place in places],
-            image=[place.image for place in places],
-        )
-        save(result)
-    return result
+    first = experiments[0]
+    labels = labels_of(experiments)
+    inputs = [_images(each, options) for each in experiments]
+    jobs = [
+        _Job(experiment, network, layer, image, x, f"{labels[network]} {layer.name}, {name}")
+        for network, (experiment, images) in enumerate(zip(experiments, inputs))
+        for layer in _layers(experiment, options)
+        for image, (name, x) in enumerate(images.items())
+    ]
+    folder = first.results_folder(SpectrumResult.STUDY) / f"{SpectrumResult.STUDY}.state"
+    weights = [weights_sha256(each.checkpoint.model) for each in experiments]
+    found = [
+        _find(job, number, len(jobs), options, folder, {"weights": weights[job.network], "seed": first.seed})
+        for number, job in enumerate(jobs)
+    ]
+    return SpectrumResult.of(
+        found,
+        networks=labels,
+        images=list(inputs[0]),
+        network=[job.network for job in jobs],
+        layer=[job.layer.name for job in jobs],
+        depth=[job.layer.depth for job in jobs],
+        image=[job.image for job in jobs],
+    )
 
 
-def _images(study: Experiment, files: Sequence[Path], count: int) -> dict[str, Tensor]:
+def _images(experiment: Experiment, options: SpectrumOptions) -> dict[str, Tensor]:
     """Inputs of the network by name."""
+    files = options.files
     if files:
         names = names_apart([path.stem for path in files], [str(path) for path in files])
-        return {name: read_files([path], study.checkpoint.transform).inputs[0, 0] for name, path in zip(names, files)}
-    ends = draw_images(study.images("test"), count, torch.Generator().manual_seed(study.seed))
+        transform = experiment.checkpoint.transform
+        return {name: read_files([path], transform).inputs[0, 0] for name, path in zip(names, files)}
+    generator = torch.Generator().manual_seed(experiment.seed)
+    ends = draw_images(experiment.images("test"), options.num_images, generator)
     return dict(zip(ends.names, ends.inputs[:, 0]))
 
 
+def _layers(experiment: Experiment, options: SpectrumOptions) -> list[Layer]:
+    chosen = experiment.layers(options.depths, options.layers)
+    return chosen if options.depths or options.layers else chosen[-1:]
+
+
 @dataclass(frozen=True, eq=False)
-class _Place:
-    """A layer of a network, and an image.
+class _Job:
+    """A spectrum to find: the Jacobian of a layer of a network at an image.
 
     Attributes:
+        experiment: the network.
         network: number of the network.
-        layer: whose features.
+        layer: layer of the network.
         image: number of the image.
-        name: all of it in words.
+        x: the image as an input of the network, `(c, h, w)`.
+        name: names of network, layer and image.
     """
 
-    study: Experiment
+    experiment: Experiment
     network: int
     layer: Layer
     image: int
-    name: str
     x: Tensor
+    name: str
 
-    def jacobian(self, precision: str | None, method: str, width: int) -> tuple[LinearMap, LinearMap | None]:
+    def jacobian(self, options: SpectrumOptions) -> tuple[LinearMap, LinearMap | None]:
         """J, and J^-1 of a bijective i-RevNet."""
-        if precision is not None:
-            return self._jacobian(precision, width)
-        found = self._jacobian("float32", width)
-        dense = choose_method(method, found[0].shape) == "dense"
-        return self._jacobian("float64", width) if dense else found
+        if options.precision is not None:
+            return self._jacobian(options.precision, options.width)
+        found = self._jacobian("float32", options.width)
+        dense = choose_method(options.method, found[0].shape) == "dense"
+        return self._jacobian("float64", options.width) if dense else found
 
     def _jacobian(self, precision: str, width: int) -> tuple[LinearMap, LinearMap | None]:
         dtype = find("precision", precision, PRECISIONS)
-        x = self.x.to(self.study.device, dtype)
+        x = self.x.to(self.experiment.device, dtype)
         # The module goes along, so that the copy is of the network and of its layer.
-        model, module = copy.deepcopy((self.study.checkpoint.model, self.layer.module))
+        model, module = copy.deepcopy((self.experiment.checkpoint.model, self.layer.module))
         model, module = model.to(dtype), module.to(dtype)
         if isinstance(model, IRevNet) and self.layer.name == f"block-{self.layer.depth}":
             jacobian = linearise(model, x, depth=self.layer.depth)
@@ -175,78 +173,56 @@ class _Place:
         return differentiate(layer_function(model, module), x, width=width), None
 
 
-_SETTINGS = "settings.json"
-"""What an interrupted call was asked for."""
+def _find(
+    job: _Job, number: int, count: int, options: SpectrumOptions, folder: Path, identity: dict[str, Any]
+) -> Spectrum:
+    """The spectrum of a job, from the cache or computed; the job may have been begun by an earlier call."""
+    progress = job.experiment.progress
+    described = f"{number + 1} of {count}: {job.name}"
+    settings = identity | {
+        "number": number,
+        "layer": job.layer.name,
+        "image_sha256": hashlib.sha256(job.x.numpy().tobytes()).hexdigest(),
+        **{name: getattr(options, name) for name in ("precision", "method", "num_values", "width", "tolerance")},
+    }
+    lanczos = folder / f"lanczos-{number}"
+
+    def compute() -> dict[str, Any]:
+        progress.report(described)
+        _begin(lanczos, settings)
+        # Random numbers of its own, so that those of spectra in the cache need not be drawn again.
+        seed = np.random.SeedSequence([identity["seed"], number]).generate_state(1, np.uint64)[0]
+        forward, inverse = job.jacobian(options)
+        found = singular_values(
+            forward,
+            inverse,
+            generator=torch.Generator().manual_seed(int(seed)),
+            num_values=options.num_values,
+            method=options.method,
+            width=options.width,
+            tolerance=options.tolerance,
+            keeper=Keeper(lanczos, stop=progress.stop),
+            report=lambda line: progress.report(f"{described}, {line}"),
+        )
+        return _plain(found)
+
+    kept = Cache(folder).get(f"spectrum-{number}", compute, _Kept, **settings)
+    shutil.rmtree(lanczos, ignore_errors=True)
+    Keeper(stop=progress.stop).step_done()  # what comes next, such as drawing the result, may take long as well
+    return Spectrum(**{name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()})  # pyright: ignore[reportArgumentType]
 
 
-def keeps_work(study: Experiment) -> bool:
-    """Whether there is work of this network that `resume` goes on with."""
-    return _has_work(_state_folder(study))
-
-
-def _state_folder(study: Experiment) -> Path:
-    return study.folder(SpectrumResult) / f"{SpectrumResult.STUDY}.state"
-
-
-def _has_work(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != _SETTINGS for path in contents(folder))
-
-
-class _State:
-    """What an interrupted call keeps beside the results: spectra that are done, and the Lanczos vectors of one.
-
-    Raises `FileExistsError` if there is such work and it is not to be gone on with, `ValueError` if it is, and there is
-    none or it was asked for otherwise.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool):
-        self._folder = folder
-        self._cache = Cache(folder)
-        self._settings = folder / _SETTINGS
-        settings = json.loads(json.dumps(settings))
-        work = _has_work(folder)
-        if work and not resume:
-            raise FileExistsError(
-                f"{folder} keeps the work of an interrupted call; go on with --resume, or remove it to begin anew"
-            )
-        if resume and not (work or self._settings.exists()):
-            raise ValueError(f"{folder} keeps no work of an interrupted call; leave --resume out to begin")
-        if resume:
-            kept = self._read_settings()
-            if changed := [name for name, value in settings.items() if kept.get(name) != value]:
-                raise ValueError(
-                    f"{folder} keeps the work of a call that differed in {', '.join(changed)}; repeat its options, or "
-                    "remove it and leave --resume out"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._settings, settings)
-
-    def _read_settings(self) -> dict[str, Any]:
-        try:
-            return dict(parse_json(self._settings.read_bytes()))
-        except (OSError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._settings} is damaged: {error}; remove {self._folder} to begin anew") from error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A call that was stopped before there was any work has said to go on with --resume as well.
-        if kind is None or not (kind is Interrupted or _has_work(self._folder)):
-            shutil.rmtree(self._folder)
-
-    def keeper(self, number: int, stop: Callable[[], bool]) -> Keeper:
-        """Keeps the processes of that spectrum."""
-        return Keeper(self._folder / f"lanczos-{number}", stop=stop)
-
-    def recall(self, number: int, compute: Callable[[], Spectrum]) -> Spectrum:
-        """That spectrum, kept or computed."""
-        kept = self._cache.get(f"spectrum-{number}", lambda: _plain(compute()), _Kept)
-        shutil.rmtree(self._folder / f"lanczos-{number}", ignore_errors=True)
-        fields: dict[str, Any] = {
-            name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()
-        }
-        return Spectrum(**fields)
+def _begin(lanczos: Path, settings: dict[str, Any]) -> None:
+    """Prepares the folder of a spectrum's Lanczos vectors; those of other settings are removed."""
+    settings, path = json.loads(json.dumps(settings)), lanczos / "settings.json"
+    try:
+        kept = parse_json(path.read_bytes())
+    except (OSError, ValueError):  # there are none, or the file is damaged
+        kept = None
+    if kept != settings:
+        shutil.rmtree(lanczos, ignore_errors=True)
+        lanczos.mkdir(parents=True)
+        write_json(path, settings)
 
 
 class _Kept(TypedDict):
@@ -271,7 +247,7 @@ class _Kept(TypedDict):
 
 
 def _plain(found: Spectrum) -> dict[str, Any]:
-    """For JSON, which gives numbers back as they are."""
+    """For JSON, which returns numbers as they are."""
     return {
         name: value.tolist() if isinstance(value, ndarray) else value
         for name, value in dataclasses.asdict(found).items()

@@ -4,60 +4,108 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from analysis.results import TrainingCurvesResult
+from analysis.experiment import Experiment, StudyOptions, Subject
+from analysis.results import Result, TrainingCurvesResult, check_folder
 from irevnet.training.settings import RunSettings, read_settings
 from irevnet.utils.lookup import names_apart
+from irevnet.utils.provenance import provenance
 
-
-@dataclass(frozen=True, eq=False)
-class History:
-    """What a run recorded.
-
-    Attributes:
-        name: of the run.
-        losses: training loss of every iteration, in nats, `(iterations,)`.
-        epoch_iteration: iterations done at the end of each epoch, `(epochs,)`.
-        test_accuracy: top-1 on the test set then, `(epochs,)`.
-    """
-
-    name: str
-    losses: Float[ndarray, " iterations"]
-    epoch_iteration: Int[ndarray, " epochs"]
-    test_accuracy: Float[ndarray, " epochs"]
-
+LOSSES = "losses.csv"
+"""File of a run with the loss of every iteration."""
 
 WINDOW = 100
 """Iterations of the paper's moving average (section 3.2)."""
 
 
-def training_curves(histories: Sequence[History], *, window: int = WINDOW) -> TrainingCurvesResult:
-    """The losses as a moving average over the last `window` iterations (100 in the paper).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingRun(Subject):
+    """The record of a training run.
 
-    Raises `ValueError` for a run with fewer iterations than that.
+    Attributes:
+        name: name of the run in a result.
+        folder: folder of the run.
+        losses: training loss of every iteration, in nats, `(iterations,)`.
+        epoch_iteration: number of iterations done at the end of each epoch, `(epochs,)`.
+        test_accuracy: top-1 accuracy on the test set at the end of each epoch, `(epochs,)`.
+        out: folder for the results; `None` for one in the run's folder.
+        command: the command line, for the provenance of results.
     """
-    for history in histories:
-        if len(history.losses) < window:
+
+    name: str
+    folder: Path
+    losses: Float[ndarray, " iterations"]
+    epoch_iteration: Int[ndarray, " epochs"]
+    test_accuracy: Float[ndarray, " epochs"]
+    out: Path | None = None
+    command: Sequence[str] = ()
+
+    def results_folder(self, study: str) -> Path:
+        """See `Subject.results_folder`; raises `FileExistsError` for one that holds other files."""
+        folder = self.out or self.folder / "analysis" / study
+        check_folder(folder, study)
+        return folder
+
+    @classmethod
+    def record(cls, subjects: Sequence["TrainingRun"], result: Result) -> dict[str, Any]:
+        """See `Subject.record`."""
+        runs = [describe_run(each.folder) for each in subjects]
+        return {**provenance(subjects[0].command), "runs": runs, "window": result.summary()["window"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCurvesOptions(StudyOptions):
+    """Options of `training_curves`.
+
+    Attributes:
+        window: number of iterations that are averaged; 100 in the paper.
+    """
+
+    window: int = WINDOW
+
+    @classmethod
+    def sized(cls, experiment: Experiment) -> Self:
+        """A window no longer than the run."""
+        losses = experiment.folder / LOSSES
+        steps = losses.read_text(encoding="utf-8").count("\n") - 1 if losses.is_file() else 0
+        return cls(window=steps) if 0 < steps < WINDOW else cls()
+
+
+def training_curves(
+    runs: Sequence[TrainingRun], options: TrainingCurvesOptions = TrainingCurvesOptions()
+) -> TrainingCurvesResult:
+    """Training losses as a moving average over the last iterations, and test accuracies after each epoch.
+
+    Args:
+        runs: records of the runs to compare, see `open_runs`.
+        options: the length of the moving average.
+
+    Raises `ValueError` for a run with fewer iterations than the average is over.
+    """
+    window = options.window
+    for run in runs:
+        if len(run.losses) < window:
             raise ValueError(
-                f"{history.name} has {len(history.losses)} iterations; a moving average over {window} needs as many, "
-                "take a smaller window"
+                f"{run.name} has {len(run.losses)} iterations; a moving average over {window} needs as many, lower "
+                "`window`"
             )
-    curves = [moving_average(history.losses, window) for history in histories]
-    epochs = [len(history.epoch_iteration) for history in histories]
-    runs = np.arange(len(histories))
+    curves = [moving_average(run.losses, window) for run in runs]
+    epochs = [len(run.epoch_iteration) for run in runs]
+    numbers = np.arange(len(runs))
     return TrainingCurvesResult(
-        names=np.array([history.name for history in histories]),
-        curve_run=runs.repeat([len(curve) for curve in curves]),
+        names=np.array([run.name for run in runs]),
+        curve_run=numbers.repeat([len(curve) for curve in curves]),
         iteration=np.concatenate([np.arange(window, window + len(curve)) for curve in curves]),
         loss=np.concatenate(curves),
-        epoch_run=runs.repeat(epochs),
-        epoch_iteration=np.concatenate([history.epoch_iteration for history in histories]),
-        test_accuracy=np.concatenate([history.test_accuracy for history in histories]),
+        epoch_run=numbers.repeat(epochs),
+        epoch_iteration=np.concatenate([run.epoch_iteration for run in runs]),
+        test_accuracy=np.concatenate([run.test_accuracy for run in runs]),
         window=np.array(window),
     )
 
@@ -71,8 +119,13 @@ def moving_average(values: Float[ndarray, " n"], window: int) -> Float[ndarray, 
     return np.lib.stride_tricks.sliding_window_view(values.astype(np.float64), window).mean(axis=1)
 
 
-def read_histories(folders: Sequence[Path]) -> list[History]:
-    """What the runs in these folders recorded; each is called by its network or, where two share it, by its folder.
+def open_runs(folders: Sequence[Path], *, out: Path | None = None, command: Sequence[str] = ()) -> list[TrainingRun]:
+    """Reads the records of runs, each named after its network or, where two share that, after its folder.
+
+    Args:
+        folders: folders of the runs, finished or not.
+        out: folder for the results.
+        command: the command line, for the provenance of results.
 
     Raises:
         FileNotFoundError: a folder holds no run, or one that has recorded nothing.
@@ -86,7 +139,10 @@ def read_histories(folders: Sequence[Path]) -> list[History]:
                 "same data"
             )
     names = names_apart([each.model for each in settings], [folder.resolve().name for folder in folders])
-    return [_read_history(folder, name) for folder, name in zip(folders, names)]
+    return [
+        TrainingRun(name=name, folder=folder, out=out, command=command, **_read_record(folder))
+        for folder, name in zip(folders, names)
+    ]
 
 
 def _data_of(settings: RunSettings) -> str:
@@ -94,7 +150,7 @@ def _data_of(settings: RunSettings) -> str:
     return f"{len(settings.classes)} classes of {settings.data}"
 
 
-def _read_history(folder: Path, name: str) -> History:
+def _read_record(folder: Path) -> dict[str, ndarray]:
     tables = {}
     for file, columns in {"losses.csv": ["loss"], "metrics.csv": ["step", "test_top1"]}.items():
         if not (folder / file).is_file():
@@ -107,7 +163,7 @@ def _read_history(folder: Path, name: str) -> History:
     (losses,), (steps, accuracy) = tables["losses.csv"], tables["metrics.csv"]
     if not (abs(steps) < 2**53).all():
         raise ValueError(f"{folder / 'metrics.csv'} is of no run: expected a number of steps in every line")
-    return History(name=name, losses=losses, epoch_iteration=steps.astype(np.int64), test_accuracy=accuracy)
+    return {"losses": losses, "epoch_iteration": steps.astype(np.int64), "test_accuracy": accuracy}
 
 
 def describe_run(folder: Path) -> dict[str, str]:

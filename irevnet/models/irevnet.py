@@ -14,6 +14,7 @@ from irevnet.models.coupling import Bottleneck, Coupling
 from irevnet.models.exact import ExactBottleneck, Lattice
 from irevnet.models.memory.reversible import Memory, run_blocks
 from irevnet.models.squeeze import squeeze, unsqueeze
+from irevnet.utils.lookup import check_depth
 
 MAX_RECONSTRUCTION_ERROR = 1e-3
 """Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
@@ -257,11 +258,7 @@ class IRevNet(nn.Module):
     def check_depth(self, depth: int | None) -> int:
         """The depth, which is the last if it is `None`; `ValueError` if the network has no such depth."""
         last = self.config.num_blocks
-        if depth is None:
-            return last
-        if not 0 <= depth <= last:
-            raise ValueError(f"depth {depth} does not exist; this network has depths 0 (its input) to {last}")
-        return depth
+        return check_depth(last if depth is None else depth, last)
 
     def _require_eval(self, method: str) -> None:
         if self.training:

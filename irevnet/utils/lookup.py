@@ -16,6 +16,13 @@ def find(what: str, name: str, table: Mapping[str, T]) -> T:
     raise ValueError(f"there is no {what} {name!r}; {hint}")
 
 
+def check_depth(depth: int, last: int, *, first: int = 0) -> int:
+    """The depth, if it is one of `first` to `last`; `ValueError` otherwise. Depth 0 is the input of a network."""
+    if not first <= depth <= last:
+        raise ValueError(f"depth {depth} does not exist; this network has depths {first} to {last}")
+    return depth
+
+
 def names_apart(short: Sequence[str], long: Sequence[str]) -> list[str]:
     """The short name of each thing, but the long one where another has the same short name.
 

@@ -11,10 +11,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from analysis.experiment import Experiment, _with_class_names, check_comparable, network_features, open_experiment
+from analysis.cache import Cache
+from analysis.experiment import Experiment, check_comparable, network_features, save_result
 from analysis.features import contents
 from analysis.features.contents import contents_sha256
-from analysis.results import DepthProbeResult, InversionResult
+from analysis.opening import DataOptions, Overrides, _with_class_names, open_experiment
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.data import images
 from irevnet.data.datasets import load_dataset
@@ -36,15 +37,15 @@ def result(inversion):
 
 
 def test_a_run_is_opened_with_its_own_data(run):
-    study = open_experiment(run, device="cpu")
-    assert study.path == run / "last.pt"
-    assert study.source.name == "digits"
-    assert len(study.images("test")) == 360
-    assert not study.checkpoint.model.training
+    experiment = open_experiment(run, device="cpu")
+    assert experiment.path == run / "last.pt"
+    assert experiment.source.name == "digits"
+    assert len(experiment.images("test")) == 360
+    assert not experiment.checkpoint.model.training
 
 
 def test_results_are_saved_into_the_run_with_their_provenance(run, result):
-    files = open_experiment(run, seed=5, command=["irevnet-analyze", "invert"]).save(result)
+    files = save_result([open_experiment(run, seed=5, command=["irevnet-analyze", "invert"])], result)
     assert files[0] == run / "analysis" / "invert" / "invert.npz"
     record = json.loads(files[2].read_text())["provenance"]
     assert record["seed"] == 5
@@ -58,35 +59,35 @@ def test_results_are_saved_into_the_run_with_their_provenance(run, result):
 
 
 def test_results_go_where_they_are_sent(run, result, tmp_path):
-    study = open_experiment(run, out=tmp_path / "elsewhere")
-    assert study.save(result)[0] == tmp_path / "elsewhere" / "invert.npz"
+    experiment = open_experiment(run, out=tmp_path / "elsewhere")
+    assert save_result([experiment], result)[0] == tmp_path / "elsewhere" / "invert.npz"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(FileExistsError, match="holds other files"):
-        open_experiment(run, out=tmp_path / "full").folder(InversionResult)
+        open_experiment(run, out=tmp_path / "full").results_folder("invert")
 
 
 def test_the_classes_looked_at_are_those_trained_on_unless_others_are_asked_for(run):
     assert open_experiment(run).classes == tuple("0123456789")
-    few = open_experiment(run, classes=("3", "8"))
+    few = open_experiment(run, data=DataOptions(classes=("3", "8")))
     assert few.classes == ("3", "8")
     assert set(few.images("test").labels) == {0, 1}
-    drawn = [open_experiment(run, classes=4, class_seed=seed).classes for seed in (1, 1, 2)]
+    drawn = [open_experiment(run, data=DataOptions(classes=4, class_seed=seed)).classes for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_images_of_a_subset_are_labelled_as_the_network_knows_them(run):
-    study = open_experiment(run, classes=("3", "8"))
-    shown = study.images("test")
-    relabelled = study.with_network_labels(shown)
+    experiment = open_experiment(run, data=DataOptions(classes=("3", "8")))
+    shown = experiment.images("test")
+    relabelled = experiment.with_network_labels(shown)
     assert [(3, 8)[label] for label in shown.labels] == relabelled.labels
-    assert evaluate(study.checkpoint.model, relabelled).top1 > 0.9
-    other = replace(study, checkpoint=replace(study.checkpoint, classes=("3", "7")))
+    assert evaluate(experiment.checkpoint.model, relabelled).top1 > 0.9
+    other = replace(experiment, checkpoint=replace(experiment.checkpoint, classes=("3", "7")))
     assert other.with_network_labels(shown) is None
-    unnamed = replace(study, checkpoint=replace(study.checkpoint, classes=()))
+    unnamed = replace(experiment, checkpoint=replace(experiment.checkpoint, classes=()))
     assert unnamed.with_network_labels(shown) is None  # ten outputs and ten digits may be in any order
-    assert unnamed.answers()[:2] == ("(0)", "(1)")
-    assert study.knows_its_classes
+    assert unnamed.output_names[:2] == ("(0)", "(1)")
+    assert experiment.knows_its_classes
     assert not unnamed.knows_its_classes
 
 
@@ -94,20 +95,20 @@ def test_a_network_trained_on_some_classes_is_studied_on_them(tmp_path):
     settings = RunSettings(model="irevnet-small", data="digits", classes=("9", "1"), training=recipe("digits", steps=1))
     made = new_run(tmp_path / "some", settings)
     list(made.epochs())
-    study = open_experiment(tmp_path / "some")
-    assert study.classes == ("1", "9")
-    assert study.with_network_labels(study.images("test")).labels == study.images("test").labels
+    experiment = open_experiment(tmp_path / "some")
+    assert experiment.classes == ("1", "9")
+    assert experiment.with_network_labels(experiment.images("test")).labels == experiment.images("test").labels
 
 
 @pytest.fixture
 def few(run) -> Experiment:
     """Three classes of ten, to be quick."""
-    return open_experiment(run, classes=("1", "3", "8"), device="cpu")
+    return open_experiment(run, data=DataOptions(classes=("1", "3", "8")), device="cpu")
 
 
 def test_features_are_extracted_once_and_found_again(few, run):
     layers = few.layers([3, 12])
-    features = few.features(layers, DepthProbeResult, label="net")
+    features = few.features(layers, "depth-probe", label="net")
     folder = next((run / "features").iterdir())
     assert folder.name.startswith("digits-3-classes-")
     assert (features.name, features.layers, features.depths) == ("net", ["block-3", "block-12"], [3, 12])
@@ -131,13 +132,13 @@ def test_features_of_other_classes_and_data_are_kept_apart(run, few):
     whole, again = open_experiment(run).store(), few.store()
     assert whole.folder == run / "features" / "digits"
     assert again.folder != whole.folder
-    other = open_experiment(run, classes=("1", "3", "7")).store()
+    other = open_experiment(run, data=DataOptions(classes=("1", "3", "7"))).store()
     assert other.folder not in (whole.folder, again.folder)
 
 
 def test_features_go_where_they_are_sent(run, tmp_path):
-    study = open_experiment(run, features_root=tmp_path / "large-disk")
-    assert study.store().folder == tmp_path / "large-disk" / "run" / "digits"
+    experiment = open_experiment(run, features_root=tmp_path / "large-disk")
+    assert experiment.store().folder == tmp_path / "large-disk" / "run" / "digits"
 
 
 def test_features_of_other_weights_are_refused(few, run):
@@ -157,16 +158,16 @@ def test_features_of_other_images_are_refused(few):
 
 
 def test_networks_are_called_by_their_architecture_where_they_differ_in_it(run, few, tmp_path):
-    second = open_experiment(shutil.copytree(run, tmp_path / "second"), classes=("1", "3", "8"))
+    second = open_experiment(shutil.copytree(run, tmp_path / "second"), data=DataOptions(classes=("1", "3", "8")))
     bare = replace(few, path=None, name="resnet18")
-    for studies, names in (
+    for experiments, names in (
         ((few,), ["irevnet-small"]),
         ((few, second), ["run", "second"]),
         ((few, bare), ["irevnet-small", "resnet18"]),
     ):
-        layers = [study.layers([12]) for study in studies]
+        layers = [experiment.layers([12]) for experiment in experiments]
         features = network_features(
-            [replace(study, features_root=tmp_path / "f") for study in studies], layers, DepthProbeResult
+            [replace(experiment, features_root=tmp_path / "f") for experiment in experiments], layers, "depth-probe"
         )
         assert [each.name for each in features] == names
 
@@ -174,7 +175,7 @@ def test_networks_are_called_by_their_architecture_where_they_differ_in_it(run, 
 def test_networks_that_look_at_other_images_are_not_compared(run, few):
     check_comparable([few, few])
     with pytest.raises(
-        ValueError, match="run looks at 10 classes of digits, run at 3 of digits; name the same for all"
+        ValueError, match="run is studied on 10 classes of digits, run on 3 of digits; choose the same for all"
     ):
         check_comparable([few, open_experiment(run)])
 
@@ -183,13 +184,15 @@ def test_a_network_of_torchvision_is_studied_with_weights_from_a_file(tmp_path):
     torch.manual_seed(4)
     model = torchvision.models.resnet18(num_classes=10).eval()
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    study = open_experiment(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
-    assert study.name == "weights"
-    assert study.checkpoint.transform.image_size == (32, 32)
-    assert study.checkpoint.transform.channels == 3
-    assert [layer.name for layer in study.layers()][:2] == ["layer1.0", "layer1.1"]
-    few = replace(study, classes=("1", "2"))
-    features = few.features(few.layers([8]), DepthProbeResult, label="net")
+    experiment = open_experiment(
+        tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", overrides=Overrides(image_size=32)
+    )
+    assert experiment.name == "weights"
+    assert experiment.checkpoint.transform.image_size == (32, 32)
+    assert experiment.checkpoint.transform.channels == 3
+    assert [layer.name for layer in experiment.layers()][:2] == ["layer1.0", "layer1.1"]
+    few = replace(experiment, classes=("1", "2"))
+    features = few.features(few.layers([8]), "depth-probe", label="net")
     shown = few.images("test")
     inputs = torch.stack([shown[row][0] for row in range(20)])
     parts = torch.nn.Sequential(*list(model.children())[:-1])
@@ -199,12 +202,11 @@ def test_a_network_of_torchvision_is_studied_with_weights_from_a_file(tmp_path):
         tmp_path / "weights.pth",
         model="torchvision:resnet18",
         data="digits",
-        image_size=32,
-        class_names=list("1023456789"),
+        overrides=Overrides(image_size=32, class_names=list("1023456789")),
     )
     assert named.with_network_labels(shown).labels == [(0, 2)[label] for label in shown.labels]
-    assert (study.checkpoint.guessed, named.checkpoint.classes) == (("mean and std",), tuple("1023456789"))
-    assert few.folder(DepthProbeResult) == tmp_path / "weights-analysis" / "depth-probe"
+    assert (experiment.checkpoint.guessed, named.checkpoint.classes) == (("mean and std",), tuple("1023456789"))
+    assert few.results_folder("depth-probe") == tmp_path / "weights-analysis" / "depth-probe"
     assert json.loads((few.store().folder / "manifest.json").read_text())["identity"]["config"] == {
         "name": "resnet18",
         "weights": str(tmp_path / "weights.pth"),
@@ -214,7 +216,9 @@ def test_a_network_of_torchvision_is_studied_with_weights_from_a_file(tmp_path):
 
 def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
     one, same, other = (
-        open_experiment("torchvision:resnet18", data="digits", image_size=32, seed=seed).store_identity()
+        open_experiment(
+            "torchvision:resnet18", data="digits", overrides=Overrides(image_size=32), seed=seed
+        ).store_identity()
         for seed in (1, 1, 2)
     )
     assert one == same
@@ -227,7 +231,7 @@ def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
         (
             "torchvision:resnet18",
             {},
-            "torchvision:resnet18 was trained by others; name the images to look at with --data",
+            "torchvision:resnet18 does not come with a data set; name the images to look at by `data`",
         ),
         (
             "torchvision:resnet19",
@@ -235,7 +239,7 @@ def test_fresh_networks_of_torchvision_are_drawn_by_the_seed():
             "there is no network of torchvision 'resnet19'; did you mean resnet",
         ),
         ("torchvision:resnet18/IMAGENET", {"data": "digits"}, "there is no set of weights of resnet18 'IMAGENET'"),
-        (None, {"model": "irevnet-b"}, "--model irevnet-b is no network of torchvision, such as torchvision:resnet50"),
+        (None, {"model": "irevnet-b"}, "`model` irevnet-b is no network of torchvision, such as torchvision:resnet50"),
     ],
 )
 def test_networks_that_cannot_be_opened_are_explained(ckpt, options, message):
@@ -245,27 +249,27 @@ def test_networks_that_cannot_be_opened_are_explained(ckpt, options, message):
 
 def test_weights_of_another_network_are_refused(tmp_path, run):
     torch.save({"fc.bias": torch.zeros(10)}, tmp_path / "weights.pth")
-    options = {"data": "digits", "image_size": 32}
+    options = {"data": "digits", "overrides": Overrides(image_size=32)}
     with pytest.raises(
         ValueError, match=r"the weights of .*weights\.pth are not those of a resnet18: bn1\.bias is missing"
     ):
         open_experiment(tmp_path / "weights.pth", model="torchvision:resnet18", **options)
     with pytest.raises(ValueError, match=r"torchvision:resnet18/DEFAULT names weights and .* holds others; give one"):
         open_experiment(tmp_path / "weights.pth", model="torchvision:resnet18/DEFAULT", **options)
-    with pytest.raises(ValueError, match=r"last\.pt says that its images are 8 x 8; leave --image-size out"):
-        open_experiment(run, image_size=32)
+    with pytest.raises(ValueError, match=r"last\.pt says that its images are 8 x 8; leave `image_size` out"):
+        open_experiment(run, overrides=Overrides(image_size=32))
 
 
 def test_pretrained_weights_bring_their_transform(monkeypatch):
     fresh = torchvision.models.resnet18().state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: fresh)
-    study = open_experiment("torchvision:resnet18/DEFAULT", data="digits")
-    transform = study.checkpoint.transform
+    experiment = open_experiment("torchvision:resnet18/DEFAULT", data="digits")
+    transform = experiment.checkpoint.transform
     assert (transform.image_size, transform.mean) == ((224, 224), (0.485, 0.456, 0.406))
-    assert study.checkpoint.config.weights == "IMAGENET1K_V1"
-    assert study.checkpoint.config.num_classes == 1000
-    assert study.with_network_labels(study.images("test")) is None
-    assert study.name == "resnet18-DEFAULT"
+    assert experiment.checkpoint.config.weights == "IMAGENET1K_V1"
+    assert experiment.checkpoint.config.num_classes == 1000
+    assert experiment.with_network_labels(experiment.images("test")) is None
+    assert experiment.name == "resnet18-DEFAULT"
 
 
 def test_that_weights_are_fetched_is_not_said_on_standard_output(monkeypatch, tmp_path, capsys):
@@ -295,10 +299,14 @@ def test_weights_of_another_network_of_torchvision_are_refused_before_it_is_made
     state = {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(10**6)}  # whose weights take 2 GB
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth are not those of a resnet18: bn1\.bias is missing"):
-        open_experiment(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
+        open_experiment(
+            tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", overrides=Overrides(image_size=32)
+        )
     torch.save({"fc.bias": torch.tensor(0.0)}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth are not those of a resnet18: len\(\) of a 0-d tensor"):
-        open_experiment(tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", image_size=32)
+        open_experiment(
+            tmp_path / "weights.pth", model="torchvision:resnet18", data="digits", overrides=Overrides(image_size=32)
+        )
 
 
 @pytest.fixture
@@ -321,51 +329,55 @@ def released_at_32(tmp_path) -> Path:
     return tmp_path / "theirs.pth.tar"
 
 
-def test_what_a_released_file_does_not_say_is_guessed_and_overruled(released_at_32):
+def test_what_a_released_file_does_not_say_is_guessed(released_at_32, inversion):
     guessed = open_experiment(released_at_32, data="digits")
     assert guessed.checkpoint.guessed == ("image size", "mean and std")
     assert guessed.checkpoint.transform.image_size == guessed.checkpoint.config.input_shape[1:] == (32, 32)
     assert guessed.checkpoint.transform.mean == (0.4914, 0.4822, 0.4465)
-    assert guessed.record(InversionResult)["guessed"] == ["image size", "mean and std"]
+    assert guessed.record([guessed], inversion)["guessed"] == ["image size", "mean and std"]
     told = open_experiment(
-        released_at_32, data="digits", image_size=16, mean=[0.0], std=[1.0], class_names=[f"{n}" for n in range(10)]
+        released_at_32,
+        data="digits",
+        overrides=Overrides(image_size=16, mean=[0.0], std=[1.0], class_names=[f"{n}" for n in range(10)]),
     )
     assert told.checkpoint.guessed == ()
     assert told.checkpoint.transform == InputTransform(channels=3, image_size=(16, 16))
     assert told.images("test")[0][0].shape == (3, 16, 16)
     assert told.knows_its_classes
     with pytest.raises(ValueError, match="images of 18 x 18 cannot be squeezed by 4"):
-        open_experiment(released_at_32, data="digits", image_size=18)
+        open_experiment(released_at_32, data="digits", overrides=Overrides(image_size=18))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": [0.5]}, r"--mean and --std belong together; give both, in units of \[0, 1\]"),
+        ({"mean": [0.5]}, r"`mean` and `std` belong together; give both, in units of \[0, 1\]"),
         ({"mean": [0.5], "std": [0.0]}, "no deviation of 0"),
-        ({"class_names": ["a", "b"]}, r"lists 2 names, but .* has 10 outputs; list one for each"),
-        ({"class_names": ["a"] * 10}, "lists 'a' more than once; tell the outputs apart"),
+        ({"class_names": ["a", "b"]}, r"has 2 names, but .* has 10 outputs; give one for each"),
+        ({"class_names": ["a"] * 10}, "has 'a' more than once; give each output a name of its own"),
     ],
 )
 def test_wrong_answers_for_what_a_file_does_not_say(released_at_32, options, message):
     with pytest.raises(ValueError, match=message):
-        open_experiment(released_at_32, data="digits", **options)
+        open_experiment(released_at_32, data="digits", overrides=Overrides(**options))
 
 
 def test_what_a_file_says_is_not_overruled(run):
-    with pytest.raises(ValueError, match="says by what its images are normalised; leave --mean and --std out"):
-        open_experiment(run, mean=[0.5], std=[0.5])
-    assert open_experiment(run, class_names=list("abcdefghij")).checkpoint.classes == tuple("abcdefghij")
+    with pytest.raises(ValueError, match="says how its images are normalised; leave `mean` and `std` out"):
+        open_experiment(run, overrides=Overrides(mean=[0.5], std=[0.5]))
+    assert open_experiment(run, overrides=Overrides(class_names=list("abcdefghij"))).checkpoint.classes == tuple(
+        "abcdefghij"
+    )
 
 
 def test_folders_with_the_names_of_imagenets_classes_are_in_the_order_of_outputs(run, monkeypatch):
     digest = hashlib.sha256("\n".join("0123456789").encode()).hexdigest()
     monkeypatch.setattr(images, "_IMAGENET_SYNSETS", digest)
-    study = open_experiment("torchvision:resnet18", data="digits", image_size=32)
-    assert study.checkpoint.classes == ()  # a thousand outputs
-    study = open_experiment(run)
-    unnamed = replace(study.checkpoint, classes=())
-    known = _with_class_names("it", unnamed, study.source, None)
+    experiment = open_experiment("torchvision:resnet18", data="digits", overrides=Overrides(image_size=32))
+    assert experiment.checkpoint.classes == ()  # a thousand outputs
+    experiment = open_experiment(run)
+    unnamed = replace(experiment.checkpoint, classes=())
+    known = _with_class_names("it", unnamed, experiment.source, None)
     assert (known.classes, known.guessed) == (tuple("0123456789"), ("class names",))
 
 
@@ -384,7 +396,10 @@ def folder(tmp_path) -> Path:
 def test_images_that_are_overwritten_are_noticed(folder, tmp_path):
     def opened() -> Experiment:
         return open_experiment(
-            "torchvision:resnet18", data=str(folder), image_size=8, features_root=tmp_path / "features"
+            "torchvision:resnet18",
+            data=str(folder),
+            overrides=Overrides(image_size=8),
+            features_root=tmp_path / "features",
         )
 
     before = opened()
@@ -406,20 +421,18 @@ def test_images_are_read_again_only_when_they_were_written_to(folder, tmp_path, 
     monkeypatch.setattr(images, "_file_sha256", lambda path: (reads.append(path), read(path))[1])
     data = load_dataset(str(folder))
     test = data.images("test", data.transform())
-    kept = tmp_path / "run" / "contents" / "images.json"
-    first = contents_sha256(test, kept)
-    assert (len(reads), contents_sha256(test, kept), len(reads)) == (8, first, 8)  # by this process
-    kept.parent.parent.mkdir()
-    contents_sha256(test, kept)
+    digests = tmp_path / "contents"
+    first = contents_sha256(test, Cache(), "test")
+    assert (len(reads), contents_sha256(test, Cache(digests), "test"), len(reads)) == (8, first, 8)  # by this process
     contents._READ.clear()
-    assert (contents_sha256(test, kept), len(reads)) == (first, 8)  # from the file
+    assert (contents_sha256(test, Cache(digests), "test"), len(reads)) == (first, 8)  # from the file
     contents._READ.clear()
-    kept.write_text("{}")
-    assert (contents_sha256(test, kept), len(reads)) == (first, 16)
+    (digests / "test.json").write_text("{}")
+    assert (contents_sha256(test, Cache(digests), "test"), len(reads)) == (first, 16)
     changed = folder / "val" / "dark" / "1.bmp"
     times = os.stat(changed)
     changed.write_bytes((folder / "val" / "dark" / "0.bmp").read_bytes())
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert contents_sha256(test, kept) != first
+    assert contents_sha256(test, Cache(digests), "test") != first
     monkeypatch.undo()
     assert test.signature() is None  # of files that were written to just now

@@ -8,7 +8,8 @@ import torchvision.models
 from torch import nn
 
 from analysis.features import extract as module
-from analysis.features.extract import LOGITS, extract, network_layers
+from analysis.features.extract import LOGITS, extract
+from analysis.features.layers import network_layers
 from analysis.features.layout import Layout
 from analysis.features.store import FeatureStore, Writer
 from irevnet import build_model
@@ -208,7 +209,7 @@ def test_blocks_are_numbered_from_1(model):
         ("block-4", 4, 1.0),
     ]
     assert [layer.module for layer in network_layers(model, depths=[4, 2])] == [model.blocks[3], model.blocks[1]]
-    with pytest.raises(ValueError, match="the depths asked for go from 0 to 5; this network has blocks 1 to 4"):
+    with pytest.raises(ValueError, match="depth 0 does not exist; this network has depths 1 to 4"):
         network_layers(model, depths=[0, 5])
 
 

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from analysis.features.extract import extract, network_layers
+from analysis.features.extract import extract
+from analysis.features.layers import network_layers
 from analysis.features.layout import find_layouts
 from analysis.features.store import FeatureStore
 from analysis.jacobian import layer_function

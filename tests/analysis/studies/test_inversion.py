@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from analysis.studies.inversion import in_arithmetic, invert, relative_errors
+from analysis.studies.inversion import InversionOptions, in_arithmetic, reconstruct, relative_errors
 from irevnet.data.transforms import InputTransform
 
 TRANSFORM = InputTransform(channels=3, image_size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -19,7 +19,8 @@ def images() -> TensorDataset:
 
 def measure(model, images, **options):
     options = {"num_noise": 9, "num_images": 3, "depths": [1, 4], **options}
-    return invert(model, images, TRANSFORM, generator=torch.Generator().manual_seed(0), **options)
+    generator = torch.Generator().manual_seed(0)
+    return reconstruct(model, images, TRANSFORM, InversionOptions(**options), generator=generator)
 
 
 def test_errors_are_the_papers_on_the_networks_input(bijective, images):

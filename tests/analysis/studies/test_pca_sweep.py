@@ -15,7 +15,7 @@ from analysis.probes import svm_selection as cost
 from analysis.probes.pca import principal_components
 from analysis.probes.svm import fit_one_vs_rest
 from analysis.probes.svm_selection import choose_svm
-from analysis.studies.pca_sweep import default_dims, pca_sweep
+from analysis.studies.pca_sweep import PCASweepOptions, default_dims, sweep_networks
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_it_is_the_protocol_of_the_paper_by_hand(digits, monkeypatch):
     """Standardised, then rotated and cut, and never standardised again."""
     monkeypatch.setattr(cost, "fit_one_vs_rest", functools.partial(fit_one_vs_rest, tolerance=1e-8))
     features = digits()
-    result = pca_sweep([features], dims=[2, 10, 30], cost_grid=[0.01])
+    result = sweep_networks([features], PCASweepOptions(dims=[2, 10, 30], cost_grid=[0.01]))
     scaler = StandardScaler().fit(features.train["block-9"])
     pca = PCA(svd_solver="full").fit(scaler.transform(features.train["block-9"]))
     train, test = (pca.transform(scaler.transform(part["block-9"])) for part in (features.train, features.test))
@@ -56,7 +56,7 @@ def test_it_is_the_protocol_of_the_paper_by_hand(digits, monkeypatch):
 
 def test_c_is_chosen_anew_for_every_d(digits):
     features, grid = digits(), [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
-    result = pca_sweep([features], dims=[3, 20], cost_grid=grid)
+    result = sweep_networks([features], PCASweepOptions(dims=[3, 20], cost_grid=grid))
     components = principal_components(features.train["block-9"])
     train = components.transform(features.train["block-9"])
     expected = [choose_svm(train[:, :d], features.train_labels, cost_grid=grid).cost for d in (3, 20, 64)]
@@ -65,7 +65,7 @@ def test_c_is_chosen_anew_for_every_d(digits):
 
 
 def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
-    result = pca_sweep([digits(cache=Cache(tmp_path))], dims=[2, 10], cost_grid=[0.01])
+    result = sweep_networks([digits(cache=Cache(tmp_path))], PCASweepOptions(dims=[2, 10], cost_grid=[0.01]))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "block-9-10.json",
         "block-9-2.json",
@@ -73,22 +73,25 @@ def test_results_that_are_there_are_not_computed_again(digits, tmp_path):
         "block-9-nearest.json",
     ]
     nothing = {split: {"block-9": np.full((count, 64), np.nan)} for split, count in (("train", 1000), ("test", 797))}
-    again = pca_sweep([digits(cache=Cache(tmp_path), **nothing)], dims=[2, 10], cost_grid=[0.01])
+    again = sweep_networks([digits(cache=Cache(tmp_path), **nothing)], PCASweepOptions(dims=[2, 10], cost_grid=[0.01]))
     assert again.table().equals(result.table())
     with pytest.raises(ValueError, match="the features are not finite"):  # one more d is one more SVM
-        pca_sweep([digits(cache=Cache(tmp_path), **nothing)], dims=[2, 10, 11], cost_grid=[0.01])
+        sweep_networks([digits(cache=Cache(tmp_path), **nothing)], PCASweepOptions(dims=[2, 10, 11], cost_grid=[0.01]))
 
 
 def test_neighbours_of_other_truncations_are_searched_anew(digits, tmp_path):
     cache = Cache(tmp_path)
-    pca_sweep([digits(cache=cache)], dims=[2, 10], cost_grid=[0.01])
-    result = pca_sweep([digits(cache=cache)], dims=[10, 30], cost_grid=[0.01])
-    assert result.nn_accuracy.tolist() == pca_sweep([digits()], dims=[10, 30], cost_grid=[0.01]).nn_accuracy.tolist()
+    sweep_networks([digits(cache=cache)], PCASweepOptions(dims=[2, 10], cost_grid=[0.01]))
+    result = sweep_networks([digits(cache=cache)], PCASweepOptions(dims=[10, 30], cost_grid=[0.01]))
+    assert (
+        result.nn_accuracy.tolist()
+        == sweep_networks([digits()], PCASweepOptions(dims=[10, 30], cost_grid=[0.01])).nn_accuracy.tolist()
+    )
 
 
 def test_numbers_of_components_that_there_are_not_are_refused(digits):
     with pytest.raises(ValueError, match="0 to 65 components were asked for; flowers has 1 to 64 at block-9"):
-        pca_sweep([digits()], dims=[0, 65])
+        sweep_networks([digits()], PCASweepOptions(dims=[0, 65]))
 
 
 @pytest.mark.parametrize("total", [1, 2, 5, 64, 3072])
@@ -99,7 +102,7 @@ def test_default_dims_go_from_1_to_all(total):
 
 
 def test_the_knee_is_where_accuracy_begins_to_fall_by_more_than_a_point(digits):
-    result = pca_sweep([digits()], dims=[2, 10, 30], cost_grid=[0.01])
+    result = sweep_networks([digits()], PCASweepOptions(dims=[2, 10, 30], cost_grid=[0.01]))
     for accuracy, knee in (
         ([0.5, 0.8, 0.9, 0.905], 30),
         ([0.5, 0.885, 0.9, 0.9], 30),  # a point and a half is more than a point

@@ -1,21 +1,31 @@
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.experiment import save_result
 from analysis.results import TrainingCurvesResult
-from analysis.studies.training_curves import History, describe_run, moving_average, read_histories, training_curves
+from analysis.studies.training_curves import (
+    TrainingCurvesOptions,
+    TrainingRun,
+    describe_run,
+    moving_average,
+    open_runs,
+    training_curves,
+)
 from irevnet.training.config import recipe
 from irevnet.training.runs import new_run
 from irevnet.training.settings import RunSettings
 
 
-def history(name: str, iterations: int) -> History:
-    return History(
+def record(name: str, iterations: int) -> TrainingRun:
+    return TrainingRun(
         name=name,
+        folder=Path(name),
         losses=np.linspace(2, 1, iterations),
         epoch_iteration=np.array([iterations]),
         test_accuracy=np.array([0.5]),
@@ -29,7 +39,7 @@ def test_the_moving_average_is_that_of_pandas():
 
 
 def test_curves_of_different_lengths_stand_side_by_side():
-    result = training_curves([history("a", 8), history("b", 6)], window=5)
+    result = training_curves([record("a", 8), record("b", 6)], TrainingCurvesOptions(window=5))
     assert result.curve_run.tolist() == [0] * 4 + [1] * 2
     assert result.iteration.tolist() == [5, 6, 7, 8, 5, 6]
     np.testing.assert_allclose(result.loss[:2], [np.linspace(2, 1, 8)[i : i + 5].mean() for i in range(2)])
@@ -43,19 +53,19 @@ def test_curves_of_different_lengths_stand_side_by_side():
 
 def test_a_run_shorter_than_the_window_is_refused():
     with pytest.raises(
-        ValueError, match=r"b has 99 iterations; a moving average over 100 needs as many, take a smaller"
+        ValueError, match=r"b has 99 iterations; a moving average over 100 needs as many, lower `window`"
     ):
-        training_curves([history("a", 100), history("b", 99)])
+        training_curves([record("a", 100), record("b", 99)])
 
 
 def test_the_record_of_a_run_is_read_and_saved_again(finished_run, tmp_path):
-    (read,) = read_histories([finished_run])
+    (read,) = open_runs([finished_run])
     assert read.name == "irevnet-small"
     metrics = pd.read_csv(finished_run / "metrics.csv")
     assert read.test_accuracy.tolist() == metrics["test_top1"].tolist()
     assert read.losses.reshape(20, 22).mean(axis=1) == pytest.approx(metrics["train_loss"], rel=1e-4)
     result = training_curves([read])
-    result.save(tmp_path, {})
+    save_result([replace(read, out=tmp_path)], result)
     loaded = TrainingCurvesResult.load(tmp_path)
     assert loaded.summary() == result.summary()
     expected = hashlib.sha256((finished_run / "losses.csv").read_bytes()).hexdigest()
@@ -64,16 +74,16 @@ def test_the_record_of_a_run_is_read_and_saved_again(finished_run, tmp_path):
 
 def test_networks_of_the_same_name_are_called_by_their_folders(finished_run, tmp_path):
     copy = shutil.copytree(finished_run, tmp_path / "again")
-    assert [read.name for read in read_histories([finished_run, copy])] == ["digits", "again"]
+    assert [read.name for read in open_runs([finished_run, copy])] == ["digits", "again"]
 
 
 def test_a_run_that_is_not_finished_its_first_epoch_has_no_accuracy_yet(tmp_path):
     settings = RunSettings(model="irevnet-small", data="digits", training=recipe("digits"), classes=("1", "2"))
     run = new_run(tmp_path / "run", settings)
     with pytest.raises(FileNotFoundError, match=r"run holds no losses\.csv: that run has recorded nothing yet"):
-        read_histories([run.folder])
+        open_runs([run.folder])
     list(run.epochs(max_steps=3))
-    result = training_curves(read_histories([run.folder]), window=2)
+    result = training_curves(open_runs([run.folder]), TrainingCurvesOptions(window=2))
     assert result.summary()["runs"][0]["test_accuracy"] is None
 
 
@@ -84,7 +94,7 @@ def test_runs_on_other_data_are_not_compared(finished_run, tmp_path):
         ValueError,
         match=r"other was trained on 2 classes of digits, .*digits on 10 classes of digits; give runs on the",
     ):
-        read_histories([finished_run, other.folder])
+        open_runs([finished_run, other.folder])
 
 
 @pytest.mark.parametrize("content", ["", "step,value\n1,2\n"])
@@ -92,7 +102,7 @@ def test_a_damaged_record_is_named(finished_run, tmp_path, content):
     run: Path = shutil.copytree(finished_run, tmp_path / "run")
     (run / "losses.csv").write_text(content)
     with pytest.raises(ValueError, match=r"losses\.csv is damaged"):
-        read_histories([run])
+        open_runs([run])
 
 
 @pytest.mark.parametrize(
@@ -108,4 +118,4 @@ def test_a_record_of_other_values_is_named(finished_run, tmp_path, file, content
     run: Path = shutil.copytree(finished_run, tmp_path / "run")
     (run / file).write_text(content)
     with pytest.raises(ValueError, match=rf"{file} is (damaged: |of no run: expected a number of steps)"):
-        read_histories([run])
+        open_runs([run])
