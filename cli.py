@@ -18,12 +18,14 @@ from irevnet.commandline.options import (
     compared_options,
     config_options,
     data_options,
+    depth_option,
     depths_option,
     device_option,
     exact_options,
     guess_options,
     image_size_option,
     json_option,
+    layer_option,
     layers_option,
     network_options,
     out_option,
@@ -40,6 +42,7 @@ from irevnet.commandline.terminal import (
     Numbers,
     Part,
     command_line,
+    explain,
     given_options,
     print_json,
     standard_error,
@@ -394,7 +397,7 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=File())
 @click.option("-o", "--out", required=True, type=File(), help="The file to write, such as phi.npz.")
-@click.option("--depth", type=click.IntRange(min=0), help="The block whose features.  [default: the last]")
+@depth_option
 @bits_option
 @codec_options
 def encode(images: tuple[Path, ...], out: Path, depth: int | None, bits: int, as_json: bool, **options: Any) -> None:
@@ -465,9 +468,9 @@ def _compute(
     study: str, subjects: "Sequence[Subject]", options: "StudyOptions", **drawn: Any
 ) -> "tuple[Result, list[Path]]":
     """Runs a study, and saves its result and figures, in a folder that no other process writes to meanwhile."""
-    from analysis.results.register import STUDIES, load_result
     from figures.saving import save_figures
 
+    from analysis.results.register import STUDIES, load_result
     from analysis.run_all import run_study
     from irevnet.utils.progress import Interrupted, Progress
 
@@ -608,7 +611,7 @@ def interpolate(
 
 
 @analyze.command(distributed=True)
-@depths_option
+@depths_option()
 @layers_option
 @click.option(
     "--part",
@@ -833,9 +836,8 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
     in the end, and the others are run all the same. Sized to the network and the data: as much noise as there are test
     images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more.
     """
-    from analysis.saved.reproduction import check_page
-
     from analysis.run_all import plan_studies
+    from analysis.saved.reproduction import check_page
 
     experiments = _open_all(ckpt, **options)
     own = {"ckpt", "model", "image_size", "out", "dry_run", "as_json"}
@@ -906,7 +908,6 @@ def _print_plan(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
 
 def _write_report(folders: "Sequence[Path]", page: Path) -> None:
     from analysis.saved.runs import read_run
-
     from figures.report import build_report
     from irevnet.utils.files import write_text
 
@@ -927,7 +928,6 @@ def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     computed again: a study that has not been run is named, with its command.
     """
     from analysis.saved.reproduction import check_page
-
     from irevnet.training.runs import find_checkpoint, results_folder
 
     folders = [run if run.is_dir() else results_folder(find_checkpoint(run)) for run in runs]

@@ -55,8 +55,9 @@ from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.linear_operator import of_matrix
 from analysis.paths.endpoints import read_pairs
 from analysis.probes.network_features import SVMRow
-from analysis.results.reproduction import read_reproduction
-from analysis.results.saved import STUDIES, read_run
+from analysis.results.register import STUDIES
+from analysis.saved.reproduction import read_reproduction
+from analysis.saved.runs import read_run
 from analysis.studies.training_curves import read_histories, training_curves
 from figures.report import build_report
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, read_checkpoint, save_checkpoint
@@ -169,12 +170,12 @@ def make_run(folder: Path) -> None:
     run = RunSettings(model="irevnet-small", data="digits", training=recipe("digits"), classes=("a", "b"))
     config = {**record, **dataclasses.asdict(run), "provenance": record}
     (folder / "config.json").write_text(json.dumps(config))
-    for study, kind in STUDIES.items():
+    for study, spec in STUDIES.items():
         networks = [
             {**record, "classes_studied": ["a", "b"], "checkpoint": "x", "weights_sha256": "0", "wall_seconds": 1}
         ]
         runs = [{"run": "x", "losses_sha256": "0"}, {"run": "y", "losses_sha256": "0"}]
-        example(kind).save(folder / "analysis" / study, {**networks[0], "networks": 2 * networks, "runs": runs})
+        example(spec.result).save(folder / "analysis" / study, {**networks[0], "networks": 2 * networks, "runs": runs})
 
 
 def read_configs(folder: Path) -> None:

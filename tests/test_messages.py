@@ -521,7 +521,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=(STORE,),
         ),
     },
-    "analysis/results/reproduction.py": {
+    "analysis/saved/reproduction.py": {
         "no report": Case(
             "irevnet-analyze reproduce absent.html",
             "there is no report absent.html; make one with 'irevnet-analyze report'",
@@ -618,7 +618,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             arrays("studies/spectrum/spectrum.npz", num_inputs=np.zeros(4, int)),
         ),
     },
-    "analysis/results/saved.py": {
+    "analysis/saved/runs.py": {
         "no folder": Case(
             "irevnet-analyze report resnet.pt",
             "there is no folder resnet-analysis; give that of a run, or the results of a checkpoint",
@@ -1801,6 +1801,10 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "points are not finite": "the components are looked for first",
     },
     "analysis/results/base.py": {"cannot be joined": "a report joins those alone that agree"},
+    "analysis/results/register.py": {
+        "no result of a study": "the commands know which study they read",
+        "of several studies": "the same",
+    },
     "analysis/linalg/search.py": {"stopped": "the command says how to go on"},
     "analysis/linalg/singular_values.py": {
         "method is": "an option with choices",
@@ -1877,7 +1881,7 @@ HANDED_ON = {
     ("irevnet/commandline/terminal.py", "WrongInput(_one_line(error))"),
     ("irevnet/commandline/terminal.py", "click.ClickException(_out_of_memory(ctx))"),  # in test_deterministic.py
     ("irevnet/utils/untrusted.py", "ValueError(str(error) or type(error).__name__)"),
-    ("irevnet/utils/untrusted.py", "ValueError(too_deep)"),  # as a case of analysis/results/saved.py has it
+    ("irevnet/utils/untrusted.py", "ValueError(too_deep)"),  # as a case of analysis/saved/runs.py has it
 }
 """Statements without words of their own."""
 

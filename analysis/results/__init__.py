@@ -1,9 +1,11 @@
 """Results of the studies, in memory and on disk: arrays (`.npz`), a tidy table (`.csv`) and provenance (`.json`)."""
 
 from analysis.results.base import Comparison, Result, check_folder
+from analysis.results.depth_probe import DepthProbeResult
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
-from analysis.results.probes import DepthProbeResult, PCASweepResult, ProbeResult
+from analysis.results.pca_sweep import PCASweepResult
+from analysis.results.probes import ProbeResult
 from analysis.results.singular_values import Spectrum
 from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult

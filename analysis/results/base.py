@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ class Result(ABC):
     """What every study returns: a frozen dataclass of NumPy arrays with a name, a table and headline numbers."""
 
     STUDY: ClassVar[str]
-    SPLITS: ClassVar[tuple[str, ...]] = ("test",)
+    SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
     """The splits of the data whose images it is of."""
     INDICES: ClassVar[Mapping[str, str]] = {}
     """Fields of numbers, and the field whose entries they number."""

@@ -1,9 +1,8 @@
 """What a linear SVM and a nearest neighbour make of features (section 5, Figs. 6 and 7)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
@@ -41,7 +40,7 @@ class ProbeResult(Comparison):
         num_test: test images, `()`.
     """
 
-    SPLITS: ClassVar[tuple[str, ...]] = ("train", "test")
+    SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     SHARED: ClassVar[tuple[str, ...]] = ("cost_grid", "num_train", "num_test")
 
     networks: Shaped[ndarray, " networks"]
@@ -114,57 +113,3 @@ class ProbeResult(Comparison):
     def _headline(self, network: int) -> dict[str, Any]:
         """What a study says of a network in a number or two."""
         return {}
-
-
-@dataclass(frozen=True, eq=False)
-class DepthProbeResult(ProbeResult):
-    """Accuracies on spatially averaged features against depth (section 5.1, Fig. 6).
-
-    Attributes:
-        depth: the block j, `(rows,)`.
-        relative_depth: j over the number of blocks of its network, `(rows,)`.
-        distance_ratio: root mean square distance of test images of one class over that of test images of different
-            classes, see `analysis.probes.class_distances`, `(rows,)`.
-    """
-
-    STUDY: ClassVar[str] = "depth-probe"
-
-    depth: Int[ndarray, " rows"]
-    relative_depth: Float[ndarray, " rows"]
-    distance_ratio: Float[ndarray, " rows"]
-
-    def _columns(self) -> dict[str, ndarray]:
-        return {
-            "depth": self.depth,
-            "relative_depth": self.relative_depth,
-            "dims": self.dims,
-            "distance_ratio": self.distance_ratio,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class PCASweepResult(ProbeResult):
-    """Accuracies on the first d principal components of standardised features, against d (section 5.2, Fig. 7).
-
-    The last row of a network has all components.
-
-    Attributes:
-        explained: share of the variance that the first d components hold, `(rows,)`.
-    """
-
-    STUDY: ClassVar[str] = "pca"
-
-    explained: Float[ndarray, " rows"]
-
-    def _columns(self) -> dict[str, ndarray]:
-        return {"dims": self.dims, "explained_variance": self.explained}
-
-    def _headline(self, network: int) -> dict[str, Any]:
-        return {f"{probe}_knee": self.knee(network, probe) for probe in ("svm", "nn")}
-
-    def knee(self, network: int, probe: str) -> int:
-        """The smallest d tried from which on accuracy stays within one point of that of all components."""
-        rows = self.network == network
-        accuracy = getattr(self, f"{probe}_accuracy")[rows]
-        below = np.flatnonzero(accuracy < accuracy[-1] - 0.01)
-        return int(self.dims[rows][below[-1] + 1 if len(below) else 0])

@@ -139,10 +139,7 @@ def open_runs(folders: Sequence[Path], *, out: Path | None = None, command: Sequ
                 "same data"
             )
     names = names_apart([each.model for each in settings], [folder.resolve().name for folder in folders])
-    return [
-        TrainingRun(name=name, folder=folder, out=out, command=command, **_read_record(folder))
-        for folder, name in zip(folders, names)
-    ]
+    return [_read_run(folder, name, out, command) for folder, name in zip(folders, names)]
 
 
 def _data_of(settings: RunSettings) -> str:
@@ -150,7 +147,7 @@ def _data_of(settings: RunSettings) -> str:
     return f"{len(settings.classes)} classes of {settings.data}"
 
 
-def _read_record(folder: Path) -> dict[str, ndarray]:
+def _read_run(folder: Path, name: str, out: Path | None, command: Sequence[str]) -> TrainingRun:
     tables = {}
     for file, columns in {"losses.csv": ["loss"], "metrics.csv": ["step", "test_top1"]}.items():
         if not (folder / file).is_file():
@@ -163,7 +160,15 @@ def _read_record(folder: Path) -> dict[str, ndarray]:
     (losses,), (steps, accuracy) = tables["losses.csv"], tables["metrics.csv"]
     if not (abs(steps) < 2**53).all():
         raise ValueError(f"{folder / 'metrics.csv'} is of no run: expected a number of steps in every line")
-    return {"losses": losses, "epoch_iteration": steps.astype(np.int64), "test_accuracy": accuracy}
+    return TrainingRun(
+        name=name,
+        folder=folder,
+        losses=losses,
+        epoch_iteration=steps.astype(np.int64),
+        test_accuracy=accuracy,
+        out=out,
+        command=command,
+    )
 
 
 def describe_run(folder: Path) -> dict[str, str]:

@@ -12,9 +12,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analysis.findings import Finding, caveats
-from analysis.results.reproduction import reproduction, script, versions
-from analysis.results.saved import SavedRun
+from analysis.results.findings import Finding, caveats
+from analysis.saved.reproduction import reproduction, script, versions
+from analysis.saved.runs import SavedRun
 from figures.report.blocks import Table
 from figures.report.sections import build_sections, run_names
 from figures.text_table import TextTable

@@ -15,7 +15,7 @@ from numpy import ndarray
 from PIL import Image
 
 from analysis.results import PATHS, InterpolationResult, InversionResult
-from analysis.results.saved import SavedStudy
+from analysis.saved.runs import SavedStudy
 from figures.chart import Chart, Key
 from figures.style import style
 from figures.text_table import TextTable

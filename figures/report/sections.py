@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.findings import Finding, find_accuracy
 from analysis.results import (
     Comparison,
     InterpolationResult,
@@ -16,7 +15,8 @@ from analysis.results import (
     Result,
     TrainingCurvesResult,
 )
-from analysis.results.saved import INVERTIBLE, SavedRun, SavedStudy
+from analysis.results.findings import Finding, find_accuracy
+from analysis.saved.runs import INVERTIBLE, SavedRun, SavedStudy
 from figures.network import plot_network
 from figures.report.blocks import Download, Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
 from figures.report.studies import COMPONENTS, DEPTH, INTERPOLATION, INVERSION, SPECTRUM, TRAINING, PageStudy

@@ -6,15 +6,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.findings import (
-    Finding,
-    find_components,
-    find_depth,
-    find_interpolation,
-    find_inversion,
-    find_spectrum,
-    find_training,
-)
 from analysis.results import (
     DepthProbeResult,
     InterpolationResult,
@@ -23,6 +14,15 @@ from analysis.results import (
     Result,
     SpectrumResult,
     TrainingCurvesResult,
+)
+from analysis.results.findings import (
+    Finding,
+    find_components,
+    find_depth,
+    find_interpolation,
+    find_inversion,
+    find_spectrum,
+    find_training,
 )
 from figures.chart import Chart
 from figures.studies.depth_probe import chart_depth_probe, plot_depth_probe, tabulate_depth_probe

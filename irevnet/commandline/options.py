@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
+from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, One, deterministic
 
 ckpt_option = click.option(
     "--ckpt",
@@ -67,11 +67,27 @@ exact_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object; all else goes to standard error."
 )
-depths_option = click.option(
-    "--depths", type=Numbers(), help="Blocks to look at, such as 1,4,8-12.  [default: every block]"
+
+
+def depths_option(text: str = "Blocks to look at, such as 1,4,8-12.  [default: every block]") -> Callable:
+    """`--depths`, with a help text of its own."""
+    return click.option("--depths", "--depth", "depths", type=Numbers(), help=text)
+
+
+depth_option = click.option(
+    "--depths", "--depth", "depth", type=One(), help="The block whose features.  [default: the last]"
 )
+"""`--depths` of commands that look at one block."""
+
+layer_option = click.option(
+    "--layers", "--layer", "layer", help="A module to look at in place of a block, by name, such as layer4."
+)
+"""`--layers` of commands that look at one module."""
+
 layers_option = click.option(
     "--layers",
+    "--layer",
+    "layers",
     type=Names(),
     help="Modules to look at in place of blocks, by name, such as layer1.0,layer4.",
 )

@@ -56,7 +56,7 @@ class Command(click.Command):
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
-        debug = ctx.params.pop("debug")
+        debug = ctx.meta["debug"] = ctx.params.pop("debug")
         try:
             with end_when_stuck():
                 _require_torch()
@@ -67,12 +67,7 @@ class Command(click.Command):
         except Exception as error:
             if debug:
                 raise
-            if isinstance(error, WRONG_INPUT) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
-                raise WrongInput(_one_line(error)) from error
-            kind = type(error).__name__
-            if kind == "OutOfMemoryError":  # of torch, on a GPU
-                raise click.ClickException(_out_of_memory(ctx)) from error
-            raise click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)") from error
+            raise explain(error) from error
 
 
 @contextmanager
@@ -95,6 +90,18 @@ def _among_processes(command: Command, ctx: click.Context) -> Iterator[None]:
 
 class Group(click.Group):
     command_class = Command
+
+
+def explain(error: Exception) -> click.ClickException:
+    """An error in one line: of wrong input, with exit code 2, or of work that failed."""
+    if isinstance(error, click.ClickException):
+        return error
+    if isinstance(error, WRONG_INPUT) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return WrongInput(_one_line(error))
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError":  # of torch, on a GPU
+        return click.ClickException(_out_of_memory(click.get_current_context()))
+    return click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)")
 
 
 def command_line() -> list[str]:
@@ -226,6 +233,17 @@ class Numbers(click.ParamType):
                 self.fail(f"{part!r} names no number; a range goes from the lower to the higher")
             numbers.update(range(first, last + 1))
         return sorted(numbers)
+
+
+class One(click.ParamType):
+    """One number from 0 on."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not re.fullmatch(r"\s*\d{1,6}\s*", value):
+            self.fail(f"{value!r} is not one number; expected the number of a block, such as 12")
+        return int(value)
 
 
 class Names(click.ParamType):

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis.findings import (
+from analysis.results import SpectrumResult, TrainingCurvesResult
+from analysis.results.findings import (
     caveats,
     find_accuracy,
     find_components,
@@ -13,7 +14,6 @@ from analysis.findings import (
     find_spectrum,
     find_training,
 )
-from analysis.results import SpectrumResult, TrainingCurvesResult
 
 BOTH = {"irevnet-b", "resnet-50"}
 

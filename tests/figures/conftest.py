@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.results import InterpolationResult, TrainingCurvesResult
-from analysis.results.saved import read_run
+from analysis.saved.runs import read_run
 from figures.report import build_report
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -14,8 +14,8 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from analysis.results.reproduction import script
-from analysis.results.saved import read_run
+from analysis.saved.reproduction import script
+from analysis.saved.runs import read_run
 from figures.chart import Chart, Curve, Key, Panel, Rule
 from figures.report import build_report
 from figures.report.blocks import PageChart, Table, image_uri

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from analysis.results import TrainingCurvesResult
-from analysis.results.saved import SavedRun
+from analysis.results.register import STUDIES
+from analysis.saved.runs import SavedRun
 from irevnet.utils.untrusted import fits, parse_json
 
 
@@ -99,7 +99,7 @@ def _studies(run: SavedRun) -> list[dict[str, Any]]:
         command = [word for word in study.provenance.get("command", []) if word != "--resume"]  # nothing is left to
         if not command:
             continue
-        if name == TrainingCurvesResult.STUDY:
+        if STUDIES[name].needs == "training record":
             compared = [each["run"] for each in study.provenance.get("runs", [])]
             command += [] if any(each in command for each in compared) else compared
         elif not any(word.partition("=")[0] == "--ckpt" for word in command):

@@ -5,30 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
-from analysis.results import (
-    DepthProbeResult,
-    InterpolationResult,
-    InversionResult,
-    PCASweepResult,
-    Result,
-    SpectrumResult,
-    TrainingCurvesResult,
-)
+from analysis.results import Result
+from analysis.results.register import STUDIES
 from irevnet.utils.untrusted import brief, fits, parse_json
-
-STUDIES: dict[str, type[Result]] = {
-    kind.STUDY: kind
-    for kind in (
-        TrainingCurvesResult,
-        InversionResult,
-        InterpolationResult,
-        SpectrumResult,
-        DepthProbeResult,
-        PCASweepResult,
-    )
-}
-"""Every study by the name of its command, in the order in which the paper has them."""
-
 
 INVERTIBLE = "IRevNet"
 """The architecture that has an inverse."""
@@ -136,7 +115,7 @@ def read_study(folder: Path, study: str) -> SavedStudy | None:
     networks = provenance.get("networks") or [provenance]
     for each in (provenance, *networks):
         _check_record(mark, each)
-    return SavedStudy(folder=place, result=STUDIES[study].load(place), provenances=networks)
+    return SavedStudy(folder=place, result=STUDIES[study].result.load(place), provenances=networks)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

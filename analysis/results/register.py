@@ -1,0 +1,134 @@
+"""The register of studies: what each is called, what the paper says of it, and which networks it is for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from analysis.results.base import Comparison, Result
+from analysis.results.depth_probe import DepthProbeResult
+from analysis.results.interpolation import InterpolationResult
+from analysis.results.inversion import InversionResult
+from analysis.results.pca_sweep import PCASweepResult
+from analysis.results.spectrum import SpectrumResult
+from analysis.results.training_curves import TrainingCurvesResult
+
+Needs = Literal["features", "inverse", "training record"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """A study of the paper.
+
+    Attributes:
+        result: class of its results.
+        module: name of its module in `analysis.studies`, and of that with its figure in `figures.studies`.
+        function: name of the study's function in its module in `analysis.studies`.
+        title: heading of its section of a report.
+        section: section and figure of the paper.
+        paper: what the paper did, in a sentence or two.
+        needs: what a network has to have for it: features, which all have; an inverse; or a record of its training.
+    """
+
+    result: type[Result]
+    module: str
+    function: str
+    title: str
+    section: str
+    paper: str
+    needs: Needs = "features"
+
+    @property
+    def name(self) -> str:
+        """The name of its command, and of its folder and files."""
+        return self.result.STUDY
+
+    @property
+    def compares(self) -> bool:
+        """Whether a result may be of several networks or runs."""
+        return issubclass(self.result, Comparison)
+
+    @property
+    def splits(self) -> tuple[Literal["train", "test"], ...]:
+        """The splits of the data whose images it looks at."""
+        return self.result.SPLITS
+
+
+STUDIES: dict[str, StudySpec] = {
+    spec.name: spec
+    for spec in (
+        StudySpec(
+            result=TrainingCurvesResult,
+            module="training_curves",
+            function="training_curves",
+            title="Training",
+            section="section 3.2, Fig. 3",
+            paper="Section 3.2 and Fig. 3 compare the training losses of i-RevNet (b) and a ResNet, averaged over 100 "
+            "iterations: to be invertible does not interfere with learning.",
+            needs="training record",
+        ),
+        StudySpec(
+            result=InversionResult,
+            module="inversion",
+            function="invert",
+            title="Reconstruction",
+            section="section 4.2",
+            paper="Section 4.2 inverts the network: the relative error of an image is the norm of x - Φ⁻¹Φx over that "
+            "of x. Rounding is all that is lost.",
+            needs="inverse",
+        ),
+        StudySpec(
+            result=InterpolationResult,
+            module="interpolation",
+            function="interpolate",
+            title="Paths between images",
+            section="section 4.2, Fig. 5",
+            paper="Section 4.2 and Fig. 5 draw a straight line between the features of two images, and map every "
+            "point of it back to an image. Here a straight line of pixel values stands beside each.",
+            needs="inverse",
+        ),
+        StudySpec(
+            result=SpectrumResult,
+            module="spectrum",
+            function="spectrum",
+            title="What is contracted around an image",
+            section="section 4.1, Fig. 4",
+            paper="Section 4.1 and Fig. 4 show the singular values of the Jacobian of the features at one image: few "
+            "of them hold most of the energy, the sum of their squares. E(d) is the share of the d largest.",
+        ),
+        StudySpec(
+            result=DepthProbeResult,
+            module="depth_probe",
+            function="depth_probe",
+            title="Separation with depth",
+            section="section 5.1, Fig. 6",
+            paper="Section 5.1 and Fig. 6 probe the features of every block, averaged over space, with a linear SVM "
+            "and the nearest neighbour: though nothing is discarded, classes become linearly separable and contracted "
+            "step by step.",
+        ),
+        StudySpec(
+            result=PCASweepResult,
+            module="pca_sweep",
+            function="pca_sweep",
+            title="How few directions the classes need",
+            section="section 5.2, Fig. 7",
+            paper="Section 5.2 and Fig. 7 show the probes only the first d principal components of the last features.",
+        ),
+    )
+}
+"""Every study by the name of its command, in the order in which the paper has them."""
+
+
+def load_result(folder: Path) -> Result:
+    """Reads the result of whichever study was saved in a folder, such as `RUN/analysis/spectrum`.
+
+    Raises:
+        FileNotFoundError: the folder holds no complete result.
+        ValueError: it holds results of several studies, or a damaged one.
+    """
+    found = [spec for spec in STUDIES.values() if (folder / f"{spec.name}.json").is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no result of a study; expected one of {', '.join(STUDIES)}")
+    if len(found) > 1:
+        names = ", ".join(spec.name for spec in found)
+        raise ValueError(f"{folder} holds results of several studies ({names}); load each by its own class")
+    return found[0].result.load(folder)

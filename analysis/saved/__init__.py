@@ -1,0 +1,1 @@
+"""What lies on the disk: runs with their saved results, and the commands that made them."""
