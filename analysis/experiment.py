@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -274,7 +274,7 @@ class StudyOptions:
     STOPS: ClassVar[bool] = False
 
     @classmethod
-    def sized(cls, experiment: Experiment) -> Self:
+    def sized(cls, experiment: Experiment):
         """The options that suit the size of a network and its data."""
         return cls()
 

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -78,7 +77,7 @@ class InversionOptions(StudyOptions):
     bits: int = 14
 
     @classmethod
-    def sized(cls, experiment: Experiment) -> Self:
+    def sized(cls, experiment: Experiment):
         """As much noise as there are test images, up to the paper's."""
         return cls(num_noise=min(cls.num_noise, len(experiment.images("test"))))
 

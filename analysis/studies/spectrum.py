@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class SpectrumOptions(StudyOptions):
     tolerance: float = 1e-3
 
     @classmethod
-    def sized(cls, experiment: Experiment) -> Self:
+    def sized(cls, experiment: Experiment):
         """At most `MOST_VALUES` singular values one by one."""
         transform = experiment.checkpoint.transform
         inputs = transform.channels * math.prod(transform.image_size)

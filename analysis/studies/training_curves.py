@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ class TrainingCurvesOptions(StudyOptions):
     window: int = WINDOW
 
     @classmethod
-    def sized(cls, experiment: Experiment) -> Self:
+    def sized(cls, experiment: Experiment):
         """A window no longer than the run."""
         losses = experiment.folder / LOSSES
         steps = losses.read_text(encoding="utf-8").count("\n") - 1 if losses.is_file() else 0

@@ -243,7 +243,7 @@ def test_layers_are_found_by_name(model, data, store):
 
 
 def test_a_network_without_blocks_is_told_how_to_name_layers():
-    with pytest.raises(ValueError, match="no blocks are found in this Linear; name its layers with --layers"):
+    with pytest.raises(ValueError, match="no blocks are found in this Linear; name its layers by `layers`"):
         network_layers(nn.Linear(2, 2))
 
 

@@ -81,7 +81,7 @@ def test_an_injective_network_has_no_inverse(experiment):
     checkpoint = dataclasses.replace(experiment.checkpoint, model=IRevNet(config).eval())
     injective = dataclasses.replace(experiment, checkpoint=checkpoint)
     for method in ("dense", "lanczos"):
-        found = spectrum([injective], SpectrumOptions(num_images=1, num_values=5, method=method).spectrum(0))
+        found = spectrum([injective], SpectrumOptions(num_images=1, num_values=5, method=method)).spectrum(0)
         assert (found.num_outputs, found.num_inputs) == (256, 64)
         assert len(found.smallest) == 0
         assert np.isnan(found.log_volume).all()
