@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from analysis.features.layout import images_dimension, shapes_of, streams_of
-from analysis.linalg.linear_operator import LinearMap
+from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.precision import true_float32
 from irevnet.models.coupling import Coupling, steps_of
 from irevnet.models.irevnet import IRevNet
@@ -33,7 +33,7 @@ Function = Callable[[Tensor], Tensor]
 Image = Float[Tensor, "channels height width"]
 
 
-def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int = 64) -> LinearMap:
+def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int = 64) -> LinearOperator:
     """The Jacobian of any differentiable function of torch at a point, by `torch.func`.
 
     Args:
@@ -54,7 +54,7 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
     with torch.no_grad(), true_float32(), _plain_attention():
         output, pull_back, *_ = vjp(function, point)
 
-    def push(vectors: Tensor) -> Tensor:
+    def matvec(vectors: Tensor) -> Tensor:
         def one(vector: Tensor) -> Tensor:
             return jvp(function, (point,), (vector.reshape(point.shape),))[1].flatten()
 
@@ -62,11 +62,11 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, when it loads its forward-mode rules
             return vmap(one, chunk_size=width)(vectors)
 
-    def pull(vectors: Tensor) -> Tensor:
+    def rmatvec(vectors: Tensor) -> Tensor:
         return vmap(lambda vector: pull_back(vector.reshape(output.shape))[0].flatten(), chunk_size=width)(vectors)
 
     shape = output.numel(), point.numel()
-    return LinearMap(shape=shape, push=push, pull=pull, dtype=point.dtype, device=point.device)
+    return LinearOperator(shape=shape, matvec=matvec, rmatvec=rmatvec, dtype=point.dtype, device=point.device)
 
 
 @contextmanager
@@ -124,8 +124,8 @@ class NetworkJacobian:
             injective, a left inverse of J, though not the one of Moore and Penrose.
     """
 
-    forward: LinearMap
-    inverse: LinearMap
+    forward: LinearOperator
+    inverse: LinearOperator
 
 
 @torch.no_grad()
@@ -157,8 +157,8 @@ def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> Netw
     kind = {"dtype": image.dtype, "device": image.device}
     m, n = 2 * x.numel(), image.numel()
     return NetworkJacobian(
-        forward=LinearMap(shape=(m, n), push=network.push, pull=network.pull, **kind),
-        inverse=LinearMap(shape=(n, m), push=network.inverse_push, pull=network.inverse_pull, **kind),
+        forward=LinearOperator(shape=(m, n), matvec=network.jvp, rmatvec=network.vjp, **kind),
+        inverse=LinearOperator(shape=(n, m), matvec=network.inverse_jvp, rmatvec=network.inverse_vjp, **kind),
     )
 
 
@@ -172,10 +172,10 @@ class _LinearConvolution:
     padding: int
     input_size: tuple[int, int]
 
-    def push(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         return conv2d(v if self.gain is None else self.gain * v, self.weight, stride=self.stride, padding=self.padding)
 
-    def pull(self, u: Tensor) -> Tensor:
+    def vjp(self, u: Tensor) -> Tensor:
         # A convolution with a stride may leave out the last rows and columns: their derivatives are zero.
         kernel, overlap = self.weight.shape[2], 2 * self.padding
         reached = [(size - 1) * self.stride + kernel - overlap for size in u.shape[2:]]
@@ -211,13 +211,13 @@ class _LinearBlock:
     def bottleneck(self, v: Tensor) -> Tensor:
         """F' v."""
         for convolution in self.convolutions:
-            v = convolution.push(v)
+            v = convolution.jvp(v)
         return v
 
     def bottleneck_transposed(self, u: Tensor) -> Tensor:
         """F'^T u."""
         for convolution in reversed(self.convolutions):
-            u = convolution.pull(u)
+            u = convolution.vjp(u)
         return u
 
 
@@ -230,21 +230,21 @@ class _LinearNetwork:
     feature_shape: tuple[int, ...]
     blocks: Sequence[_LinearBlock]
 
-    def push(self, vectors: Tensor) -> Tensor:
+    def jvp(self, vectors: Tensor) -> Tensor:
         x, x_tilde = self._split(vectors)
         for block in self.blocks:
             squeeze = block.coupling.squeeze
             x, x_tilde = squeeze(x_tilde), squeeze(x) + block.bottleneck(x_tilde)
         return torch.cat((x, x_tilde), dim=1).flatten(1)
 
-    def pull(self, vectors: Tensor) -> Tensor:
+    def vjp(self, vectors: Tensor) -> Tensor:
         y, y_tilde = self._streams(vectors)
         for block in reversed(self.blocks):
             unsqueeze = block.coupling.unsqueeze
             y, y_tilde = unsqueeze(y_tilde), unsqueeze(y) + block.bottleneck_transposed(y_tilde)
         return self._merge(y, y_tilde)
 
-    def inverse_push(self, vectors: Tensor) -> Tensor:
+    def inverse_jvp(self, vectors: Tensor) -> Tensor:
         y, y_tilde = self._streams(vectors)
         for block in reversed(self.blocks):
             unsqueeze = block.coupling.unsqueeze
@@ -252,7 +252,7 @@ class _LinearNetwork:
             y, y_tilde = unsqueeze(y_tilde - block.bottleneck(x_tilde)), x_tilde
         return self._merge(y, y_tilde)
 
-    def inverse_pull(self, vectors: Tensor) -> Tensor:
+    def inverse_vjp(self, vectors: Tensor) -> Tensor:
         x, x_tilde = self._split(vectors)
         for block in self.blocks:
             squeeze = block.coupling.squeeze

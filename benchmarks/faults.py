@@ -32,7 +32,7 @@ from PIL import Image
 from recording import environment, save_results
 
 import analysis.features.extract
-import analysis.linalg.search
+import analysis.linalg.autosave
 import cli
 import figures.report  # noqa: F401  (here, so that what is killed need not import it)
 import irevnet.training.runs
@@ -104,7 +104,7 @@ def start(words: list[str], out: Path, log: Path) -> int:
         for stream in (1, 2):
             os.dup2(descriptor, stream)
         irevnet.training.runs.SAVE_EVERY = analysis.features.extract.FLUSH_SECONDS = 0.0
-        analysis.linalg.search.Keeper.__init__.__kwdefaults__["seconds"] = 0.0
+        analysis.linalg.autosave.Autosave.__init__.__kwdefaults__["seconds"] = 0.0
         group = cli.analyze if words[0] in cli.analyze.commands else cli.main
         group.main([word.replace("OUT", str(out)) for word in words])
     except SystemExit as end:

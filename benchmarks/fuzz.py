@@ -52,7 +52,7 @@ from recording import RESULTS, environment, save_results
 from analysis.cache import Cache
 from analysis.features.store import FeatureStore
 from analysis.linalg.lanczos import GolubKahan
-from analysis.linalg.linear_operator import of_matrix
+from analysis.linalg.linear_operator import aslinearoperator
 from analysis.paths.endpoints import read_pairs
 from analysis.probes.network_features import SVMRow
 from analysis.results.register import STUDIES
@@ -226,7 +226,7 @@ def make_curves(folder: Path) -> None:
 
 def process() -> GolubKahan:
     matrix = torch.linspace(0, 1, 12 * 9, dtype=torch.float64).reshape(9, 12).cos()
-    return GolubKahan(of_matrix(matrix), width=2, generator=torch.Generator().manual_seed(0))
+    return GolubKahan(aslinearoperator(matrix), width=2, generator=torch.Generator().manual_seed(0))
 
 
 def make_lanczos(folder: Path) -> None:

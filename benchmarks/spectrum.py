@@ -24,17 +24,17 @@ import torch
 from exact import REFERENCE, photographs, with_statistics_of
 from numpy import ndarray
 from recording import environment, save_results
-from scipy.sparse.linalg import LinearOperator, svds
+from scipy.sparse.linalg import LinearOperator as SciPyOperator
+from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.func import jvp, vjp
 
 from analysis.jacobian import differentiate, linearise
 from analysis.linalg.lanczos import GolubKahan
-from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper, Search
+from analysis.linalg.largest_values import largest_singular_values
+from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import spectrum
 from irevnet import IRevNet, read_checkpoint
-from irevnet.utils.progress import no_report
 
 
 @dataclass
@@ -45,27 +45,27 @@ class Found:
     products: int
 
 
-def ours(linear_map: LinearMap, k: int, width: int, tolerance: float) -> Found:
-    process = GolubKahan(linear_map, width=width, generator=torch.Generator().manual_seed(0))
-    search = Search("", process, wanted=k, tolerance=tolerance, keeper=Keeper(), report=no_report)
-    return Found(search.values, 2 * process.columns)
+def ours(operator: LinearOperator, k: int, width: int, tolerance: float) -> Found:
+    process = GolubKahan(operator, width=width, generator=torch.Generator().manual_seed(0))
+    found = largest_singular_values(process, num_values=k, tolerance=tolerance)
+    return Found(found.values, 2 * process.columns)
 
 
-def one_by_one(linear_map: LinearMap, k: int, steps: int) -> Found:
+def one_by_one(operator: LinearOperator, k: int, steps: int) -> Found:
     """Golub-Kahan as in the textbook, a vector at a time, with the same full reorthogonalisation in float64."""
-    m, n = linear_map.shape
-    kind = {"dtype": torch.float64, "device": linear_map.device}
+    m, n = operator.shape
+    kind = {"dtype": torch.float64, "device": operator.device}
     left, right = torch.zeros(steps, m, **kind), torch.zeros(steps + 1, n, **kind)
     diagonal, above = np.zeros(steps), np.zeros(steps)
-    v = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(linear_map.device)
+    v = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(operator.device)
     right[0] = v / v.norm()
     for j in range(steps):
-        u = linear_map.matvec(right[j : j + 1])[0].double()
+        u = operator.matvec(right[j : j + 1])[0].double()
         if j:
             u = u - above[j - 1] * left[j - 1]
         diagonal[j] = u.norm().item()
         left[j] = u / diagonal[j]
-        v = linear_map.rmatvec(left[j : j + 1])[0].double() - diagonal[j] * right[j]
+        v = operator.rmatvec(left[j : j + 1])[0].double() - diagonal[j] * right[j]
         for _ in range(2):
             v = v - right[: j + 1].T @ (right[: j + 1] @ v)
         above[j] = v.norm().item()
@@ -74,59 +74,59 @@ def one_by_one(linear_map: LinearMap, k: int, steps: int) -> Found:
     return Found(np.linalg.svd(small, compute_uv=False)[:k], 2 * steps)
 
 
-def by_scipy(linear_map: LinearMap, k: int, solver: str, tolerance: float, dtype: type) -> Found:
+def by_scipy(operator: LinearOperator, k: int, solver: str, tolerance: float, dtype: type) -> Found:
     counted = 0
 
     def product(of: Callable[[Tensor], Tensor]) -> Callable[[ndarray], ndarray]:
         def apply(vector: ndarray) -> ndarray:
             nonlocal counted
             counted += 1
-            vectors = torch.from_numpy(np.ascontiguousarray(vector.reshape(1, -1))).to(linear_map.device)
+            vectors = torch.from_numpy(np.ascontiguousarray(vector.reshape(1, -1))).to(operator.device)
             return of(vectors)[0].cpu().numpy().astype(dtype)
 
         return apply
 
-    operator = LinearOperator(
-        linear_map.shape, matvec=product(linear_map.matvec), rmatvec=product(linear_map.rmatvec), dtype=dtype
+    operator = SciPyOperator(
+        operator.shape, matvec=product(operator.matvec), rmatvec=product(operator.rmatvec), dtype=dtype
     )
     rng = np.random.default_rng(0)
     values = svds(operator, k, solver=solver, tol=tolerance, return_singular_vectors=False, random_state=rng)
     return Found(np.sort(values)[::-1], counted)
 
 
-def by_random_subspace(linear_map: LinearMap, k: int, power: int) -> Found:
+def by_random_subspace(operator: LinearOperator, k: int, power: int) -> Found:
     """Randomised subspace iteration (Halko, Martinsson and Tropp, 2011), with half as many vectors again."""
     size = 3 * k // 2
-    vectors = torch.randn(size, linear_map.shape[1], generator=torch.Generator().manual_seed(0))
-    vectors = vectors.to(linear_map.device)
+    vectors = torch.randn(size, operator.shape[1], generator=torch.Generator().manual_seed(0))
+    vectors = vectors.to(operator.device)
 
     def multiplied(product: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
         return torch.cat([product(part) for part in vectors.split(64)])
 
     for _ in range(power):
-        left = torch.linalg.qr(multiplied(linear_map.matvec, vectors).T).Q.T
-        vectors = torch.linalg.qr(multiplied(linear_map.rmatvec, left).T).Q.T
-    left = torch.linalg.qr(multiplied(linear_map.matvec, vectors).T).Q.T
-    values = torch.linalg.svdvals(multiplied(linear_map.rmatvec, left))
+        left = torch.linalg.qr(multiplied(operator.matvec, vectors).T).Q.T
+        vectors = torch.linalg.qr(multiplied(operator.rmatvec, left).T).Q.T
+    left = torch.linalg.qr(multiplied(operator.matvec, vectors).T).Q.T
+    values = torch.linalg.svdvals(multiplied(operator.rmatvec, left))
     return Found(values[:k].cpu().numpy(), 2 * (power + 1) * size)
 
 
-def by_matrix(linear_map: LinearMap, k: int) -> Found:
-    return Found(torch.linalg.svdvals(linear_map.dense())[:k].cpu().numpy(), linear_map.shape[1])
+def by_matrix(operator: LinearOperator, k: int) -> Found:
+    return Found(torch.linalg.svdvals(operator.dense())[:k].cpu().numpy(), operator.shape[1])
 
 
-def looped(function: Callable[[Tensor], Tensor], point: Tensor) -> LinearMap:
+def looped(function: Callable[[Tensor], Tensor], point: Tensor) -> LinearOperator:
     """jvp and vjp of torch.func, a vector at a time."""
 
-    def push(vectors: Tensor) -> Tensor:
+    def matvec(vectors: Tensor) -> Tensor:
         return torch.stack([jvp(function, (point,), (v.reshape(point.shape),))[1].flatten() for v in vectors])
 
-    def pull(vectors: Tensor) -> Tensor:
+    def rmatvec(vectors: Tensor) -> Tensor:
         output, back = vjp(function, point)
         return torch.stack([back(u.reshape(output.shape))[0].flatten() for u in vectors])
 
     size = point.numel()
-    return LinearMap(shape=(size, size), push=push, pull=pull, dtype=point.dtype, device=point.device)
+    return LinearOperator(shape=(size, size), matvec=matvec, rmatvec=rmatvec, dtype=point.dtype, device=point.device)
 
 
 def compare(device: str, rounds: int, k: int | None) -> None:
@@ -135,7 +135,7 @@ def compare(device: str, rounds: int, k: int | None) -> None:
     model = checkpoint.irevnet.to(device)
     x = checkpoint.transform.normalise(photographs(1, 32)[0]).to(device)
     jacobian = linearise(model, x)
-    linear_map = jacobian.forward
+    operator = jacobian.forward
 
     def features(image: Tensor) -> Tensor:
         return model.features(image[None])[0]
@@ -146,20 +146,20 @@ def compare(device: str, rounds: int, k: int | None) -> None:
     k = k or len(truth) // 15
     vmapped, one = differentiate(features, x), looped(features, x)
     methods: dict[str, Callable[[], Found]] = {
-        f"ours, block of {width}": lambda width=width: ours(linear_map, k, width, 1e-3) for width in (4, 8, 16, 32, 64)
+        f"ours, block of {width}": lambda width=width: ours(operator, k, width, 1e-3) for width in (4, 8, 16, 32, 64)
     }
     methods |= {
         "ours, block of 16, vmapped torch.func": lambda: ours(vmapped, k, 16, 1e-3),
-        "a vector at a time": lambda: one_by_one(linear_map, k, 2 * k),
-        "scipy propack": lambda: by_scipy(linear_map, k, "propack", 0, np.float32),
-        "scipy propack, tolerance 1e-4": lambda: by_scipy(linear_map, k, "propack", 1e-4, np.float32),
-        "scipy arpack": lambda: by_scipy(linear_map, k, "arpack", 0, np.float64),
-        "scipy arpack, tolerance 1e-4": lambda: by_scipy(linear_map, k, "arpack", 1e-4, np.float64),
-        "random subspace, 2 powers": lambda: by_random_subspace(linear_map, k, 2),
+        "a vector at a time": lambda: one_by_one(operator, k, 2 * k),
+        "scipy propack": lambda: by_scipy(operator, k, "propack", 0, np.float32),
+        "scipy propack, tolerance 1e-4": lambda: by_scipy(operator, k, "propack", 1e-4, np.float32),
+        "scipy arpack": lambda: by_scipy(operator, k, "arpack", 0, np.float64),
+        "scipy arpack, tolerance 1e-4": lambda: by_scipy(operator, k, "arpack", 1e-4, np.float64),
+        "random subspace, 2 powers": lambda: by_random_subspace(operator, k, 2),
     }
     slow = {
         "a vector at a time, looped torch.func": lambda: one_by_one(one, k, 2 * k),
-        "dense float32": lambda: by_matrix(linear_map, k),
+        "dense float32": lambda: by_matrix(operator, k),
     }
     seconds: dict[str, list[float]] = {name: [] for name in (*methods, *slow)}
     found: dict[str, Found] = {}
@@ -194,7 +194,7 @@ def compare(device: str, rounds: int, k: int | None) -> None:
     save_results(name, table, rows, environment(device, "scipy", "numpy", **facts))
 
 
-def whole_spectrum(forward: LinearMap, inverse: LinearMap, truth: ndarray, k: int) -> list[dict]:
+def whole_spectrum(forward: LinearOperator, inverse: LinearOperator, truth: ndarray, k: int) -> list[dict]:
     """Both ends, the sum of squares and the density, of ten seeds; what is wrong of E(k), and of the smallest."""
     rows = []
     for seed in range(10):
@@ -266,22 +266,22 @@ def paper(device: str, k: int) -> None:
     save_results(name, pd.DataFrame(rows), rows, environment(device, **facts))
 
 
-def _cost(model: IRevNet, linear_map: LinearMap, width: int) -> float:
+def _cost(model: IRevNet, operator: LinearOperator, width: int) -> float:
     """The time of a product with so many vectors over that of a forward pass of as many images; the least of five."""
-    side = round((linear_map.shape[1] / 3) ** 0.5)
-    vectors = torch.randn(width, linear_map.shape[1], device=linear_map.device)
+    side = round((operator.shape[1] / 3) ** 0.5)
+    vectors = torch.randn(width, operator.shape[1], device=operator.device)
     images = vectors.reshape(width, 3, side, side)
     least = {}
     with torch.no_grad():
         for _ in range(5):
             for name, call in {
-                "product": lambda: linear_map.matvec(vectors),
-                "transposed": lambda: linear_map.rmatvec(vectors),
+                "product": lambda: operator.matvec(vectors),
+                "transposed": lambda: operator.rmatvec(vectors),
                 "forward": lambda: model.features(images),
             }.items():
                 start = time.perf_counter()
                 call()
-                if linear_map.device.type == "cuda":
+                if operator.device.type == "cuda":
                     torch.cuda.synchronize()
                 least[name] = min(least.get(name, float("inf")), time.perf_counter() - start)
     return (least["product"] + least["transposed"]) / 2 / least["forward"]

@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import cli
-from analysis.linalg.linear_operator import LinearMap
+from analysis.linalg.linear_operator import LinearOperator
 from analysis.results import SpectrumResult
 from irevnet.commandline.terminal import Command
 
@@ -281,14 +281,14 @@ def test_spectrum_stuck_in_decomposition_ends_and_can_be_repeated(run):
 def test_dense_spectrum_stops_between_products_and_goes_on(run, monkeypatch):
     expected = CliRunner().invoke(cli.analyze, [*DENSE[:-1], "expected"])
     assert expected.exit_code == 0, expected.output
-    dense, products = LinearMap.dense, []
-    matvec = LinearMap.matvec
+    dense, products = LinearOperator.dense, []
+    matvec = LinearOperator.matvec
 
-    def interrupt(linear_map: LinearMap, vectors: torch.Tensor) -> torch.Tensor:
+    def interrupt(operator: LinearOperator, vectors: torch.Tensor) -> torch.Tensor:
         products.append(len(vectors))
         if len(products) == interrupt.at:
             os.kill(os.getpid(), signal.SIGINT)
-        return matvec(linear_map, vectors)
+        return matvec(operator, vectors)
 
     svdvals = torch.linalg.svdvals
 
@@ -303,9 +303,9 @@ def test_dense_spectrum_stops_between_products_and_goes_on(run, monkeypatch):
             r"\nstopped; go on with the same command and --resume \(its work is in .*out.*\)\n$", result.stderr
         )
 
-    monkeypatch.setattr(LinearMap, "dense", lambda linear_map, **options: dense(linear_map, width=16, **options))
+    monkeypatch.setattr(LinearOperator, "dense", lambda operator, **options: dense(operator, width=16, **options))
     with monkeypatch.context() as patch:
-        patch.setattr(LinearMap, "matvec", interrupt)
+        patch.setattr(LinearOperator, "matvec", interrupt)
         # In the products of the first image, then twice in those of the second.
         for at, resume, done in ((2, (), 2), (6, ("--resume",), 6), (2, ("--resume",), 2)):
             products.clear()
@@ -319,7 +319,7 @@ def test_dense_spectrum_stops_between_products_and_goes_on(run, monkeypatch):
         assert_stopped(CliRunner().invoke(cli.analyze, [*DENSE, "--resume"]))
         assert len(products) == 4
     with monkeypatch.context() as patch:
-        patch.setattr(LinearMap, "matvec", None)  # both are kept
+        patch.setattr(LinearOperator, "matvec", None)  # both are kept
         resumed = CliRunner().invoke(cli.analyze, [*DENSE, "--resume"])
     assert resumed.exit_code == 0, resumed.output
     found, whole = (SpectrumResult.load(Path(folder)) for folder in ("out", "expected"))

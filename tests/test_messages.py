@@ -455,43 +455,44 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "analysis/linalg/lanczos.py": {
         "cut short": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: basis.bin is cut short; remove the folder "
-            "that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: basis.bin is cut short; remove "
+            "halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, lambda _: os.truncate("halted/spectrum.state/lanczos-0/largest/basis.bin", 100)),
         ),
         "state": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: {}; remove the folder that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: {}; remove halted/spectrum.state/lanczos-0 to begin "
+            "anew",
             after(interrupted, text(f"{LARGEST}/state.npz", "no state")),
         ),
         "numbers": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: its blocks are no matrices of numbers that products "
-            "have; remove the folder that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: a block is not a matrix of finite numbers; remove "
+            "halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, arrays(f"{LARGEST}/state.npz", pending=np.full((2, 64), np.nan))),
         ),
         "process": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: its blocks are not of one process on this map; remove "
-            "the folder that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: the shapes of its blocks do not match each other and "
+            "the operator; remove halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, arrays(f"{LARGEST}/state.npz", pending=np.zeros((2, 63)))),
         ),
         "vectors": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: it announces 99 vectors, and its blocks are of {}; "
-            "remove the folder that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: it counts 99 vectors, but its blocks have {}; remove "
+            "halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, arrays(f"{LARGEST}/state.npz", count=np.array(99))),
         ),
         "norms": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/lanczos-0/largest is damaged: its norms are no numbers; remove the folder that it "
-            "is in, to begin anew",
+            "halted/spectrum.state/lanczos-0/largest is damaged: its norms are not numbers; remove "
+            "halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, arrays(f"{LARGEST}/state.npz", captured=np.array("much"))),
         ),
         "lengths": Case(
             f"irevnet-analyze spectrum --resume {HALTED}",
             "halted/spectrum.state/lanczos-0/largest is damaged: basis.bin holds vectors whose length is not 1; remove "
-            "the folder that it is in, to begin anew",
+            "halted/spectrum.state/lanczos-0 to begin anew",
             after(interrupted, text(f"{LARGEST}/basis.bin", bytes(2**16))),
         ),
     },
@@ -1805,7 +1806,7 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "no result of a study": "the commands know which study they read",
         "of several studies": "the same",
     },
-    "analysis/linalg/search.py": {"stopped": "the command says how to go on"},
+    "analysis/linalg/autosave.py": {"stopped": "the command says how to go on"},
     "analysis/linalg/singular_values.py": {
         "method is": "an option with choices",
         "width=": "options with ranges",

@@ -1,4 +1,4 @@
-"""How much a linear map magnifies vectors: in random directions, and in the one it magnifies most."""
+"""How much a linear operator amplifies vectors: in random directions, and in the direction it amplifies most."""
 
 import math
 from dataclasses import dataclass
@@ -6,22 +6,21 @@ from dataclasses import dataclass
 import torch
 
 from analysis.linalg.lanczos import GolubKahan
-from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper, Search
-from irevnet.utils.progress import no_report
+from analysis.linalg.largest_values import largest_singular_values
+from analysis.linalg.linear_operator import LinearOperator
 
 WIDTH = 8
-"""Vectors a block: for a single value a small one will do."""
+"""Number of vectors in a block; for a single value a small block is enough."""
 
 
 @dataclass(frozen=True)
 class Amplification:
-    """||A v|| over ||v||.
+    """Ratios ||A v|| / ||v|| of an operator A.
 
     Attributes:
-        random: root mean square over directions that are drawn evenly, ||A||_F / sqrt(n), by Hutchinson's method.
-        largest: the largest singular value of A.
-        residual: so far from that, at most, is a singular value, relatively; the largest itself is no less.
+        random: root mean square over uniformly distributed directions, ||A||_F / sqrt(n), by Hutchinson's method.
+        largest: largest singular value of A, from below.
+        residual: relative distance from `largest` within which A has a singular value.
     """
 
     random: float
@@ -30,24 +29,24 @@ class Amplification:
 
 
 def amplification(
-    linear_map: LinearMap, *, generator: torch.Generator, num_random: int = 16, tolerance: float = 1e-3
+    operator: LinearOperator, *, generator: torch.Generator, num_random: int = 16, tolerance: float = 1e-3
 ) -> Amplification:
-    """How much a map A magnifies.
+    """How much an operator A amplifies vectors.
 
     Args:
-        linear_map: A, n numbers to m.
-        generator: draws directions, on the CPU.
-        num_random: random directions.
-        tolerance: of the residual.
+        operator: linear operator A, m x n.
+        generator: random number generator on the CPU.
+        num_random: number of random directions.
+        tolerance: relative residual at which the largest singular value has converged.
 
-    >>> from analysis.linalg.linear_operator import of_matrix
-    >>> round(amplification(of_matrix(2 * torch.eye(3)), generator=torch.Generator()).largest, 4)
+    >>> from analysis.linalg.linear_operator import aslinearoperator
+    >>> round(amplification(aslinearoperator(2 * torch.eye(3)), generator=torch.Generator()).largest, 4)
     2.0
     """
-    directions = torch.randn(num_random, linear_map.shape[1], generator=generator, dtype=torch.float64)
-    directions = torch.nn.functional.normalize(directions).to(linear_map.device)
-    squares = linear_map.matvec(directions).double().square().sum(dim=1)
-    process = GolubKahan(linear_map, width=min(WIDTH, *linear_map.shape), generator=generator)
-    search = Search("largest", process, wanted=1, tolerance=tolerance, keeper=Keeper(), report=no_report)
-    largest, residual = search.values.item(), search.residuals.item()
+    directions = torch.randn(num_random, operator.shape[1], generator=generator, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(directions).to(operator.device)
+    squares = operator.matvec(directions).double().square().sum(dim=1)
+    process = GolubKahan(operator, width=min(WIDTH, *operator.shape), generator=generator)
+    found = largest_singular_values(process, num_values=1, tolerance=tolerance)
+    largest, residual = found.values.item(), found.residuals.item()
     return Amplification(random=math.sqrt(squares.mean().item()), largest=largest, residual=residual / largest)

@@ -1,104 +1,115 @@
-"""How dense the singular values lie that are not known one by one: Lanczos quadrature, with the help of the inverse."""
+"""The density of singular values that are not known one by one, by Lanczos quadrature.
 
-from collections.abc import Sequence
+For orthonormal probes p drawn evenly from a space of r dimensions, E[p^T f(A^T A) p] = tr f(A^T A) / r. Let W be an
+orthonormal basis of a subspace that holds the probes, s the singular values of A W, and q its right singular vectors.
+Then p^T f(A^T A) p is nearly the sum of f(s^2) times the square of the component of p along W q (Golub and Meurant,
+2010): a quadrature rule with nodes s.
+
+The more of the spectrum W resolves, the better. Here it is spanned by the Krylov subspaces of several operators on the
+same space. Those of A and of A^-T together are an extended Krylov subspace (Druskin and Knizhnerman, 1998), which at
+the same size resolves far more of the spectrum than that of A alone.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
+from analysis.linalg.autosave import Autosave
 from analysis.linalg.lanczos import Basis, GolubKahan
-from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper
+from analysis.linalg.linear_operator import LinearOperator
 
-MANY = 64
-"""Vectors that are multiplied at once."""
+BLOCK = 64
+"""Number of vectors multiplied at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """Values that stand for singular values of a map: how many each of them stands for, by every probe.
+    """Density of the singular values of an operator: representative values, and how many values each stands for.
 
     Attributes:
-        nodes: in decreasing order, `(nodes,)`.
-        weights: their numbers, which add up to the same for every probe, `(probes, nodes)`.
+        nodes: representative singular values, in decreasing order, `(nodes,)`.
+        weights: number of singular values that each node stands for, estimated from each probe; the sum over the nodes
+            is the same for all probes, `(probes, nodes)`.
+        num_products: number of products with the operator that were computed.
     """
 
     nodes: Float[ndarray, " nodes"]
     weights: Float[ndarray, "probes nodes"]
+    num_products: int
 
     def log_sums(self) -> Float[ndarray, " probes"]:
-        """The sum of the logarithms of all, by every probe."""
+        """Sum of the logarithms of all singular values, estimated from each probe."""
         return self.weights @ np.log(self.nodes)
 
 
-class Quadrature:
-    """Densities of the singular values of several maps, but those whose right singular vectors are locked.
-
-    For orthonormal probes p that are drawn evenly from the r dimensions left, E[p^T f(A^T A) p] = tr f(A^T A) / r. With
-    W an orthonormal basis of a subspace that holds the probes, s the singular values of A W and q its right singular
-    vectors, p^T f(A^T A) p is nearly the sum of f(s^2) times the square of what p has of W q (Golub and Meurant, 2010).
-    W is spanned by the Krylov subspaces of all the maps. Of A and of A^-T together that is an extended Krylov subspace
-    (Druskin and Knizhnerman, 1998), which at the same size resolves far more of the spectrum than that of A alone.
+def lanczos_quadrature(
+    operators: Sequence[LinearOperator],
+    locked: Basis,
+    *,
+    num_probes: int,
+    steps: int,
+    generator: torch.Generator,
+    autosave: Autosave | None = None,
+) -> list[Density]:
+    """Density of the singular values of each operator on the complement of the locked vectors.
 
     Args:
-        maps: from the same space.
-        locked: vectors of that space.
-        num_probes: how many.
-        steps: of a Lanczos process on each map, with a block of as many vectors.
-        generator: draws the probes, on the CPU; it stays as it is.
-        keeper: is told of each step.
+        operators: linear operators on the same space, whose Krylov subspaces are used together.
+        locked: orthonormal vectors of that space, such as the singular vectors that are known.
+        num_probes: number of random vectors.
+        steps: number of steps of the Lanczos process on each operator, whose blocks have a vector for each probe.
+        generator: random number generator on the CPU, whose state is not changed.
+        autosave: object that is called after each product, and may interrupt the computation.
 
-    Attributes:
-        basis: the locked vectors, the probes, and what else W has.
-        num_products: that have been computed.
+    Raises:
+        Interrupted: the autosave was asked to stop.
+        ValueError: a product is not finite.
     """
+    autosave = autosave or Autosave()
 
-    def __init__(
-        self,
-        maps: Sequence[LinearMap],
-        locked: Basis,
-        *,
-        num_probes: int,
-        steps: int,
-        generator: torch.Generator,
-        keeper: Keeper,
-    ):
-        self._start = len(locked)
-        self._room = locked.size - len(locked)
-        self._keeper = keeper
-        self._maps = maps
-        self.num_products = 0
-        for number, linear_map in enumerate(maps):
-            same = generator.clone_state()  # for the same probes
-            process = GolubKahan(linear_map, width=num_probes, generator=same, locked=locked)
-            while process.columns < steps * num_probes and not process.exhausted:
-                process.extend()
-                keeper.step_done()
-            self.num_products += 2 * process.columns
-            if number == 0:
-                self._probes = process.width
-                self.basis = process.basis
-            else:
-                self._join(process.basis, self._start + process.width)
+    def krylov(operator: LinearOperator) -> GolubKahan:
+        # A copy of the generator draws the same probes for each operator: they are the first block.
+        process = GolubKahan(operator, width=num_probes, generator=generator.clone_state(), locked=locked)
+        while process.columns < steps * num_probes and not process.exhausted:
+            process.extend()
+            autosave.step_done()
+        return process
 
-    def _join(self, other: Basis, start: int) -> None:
-        """Adds what the vectors of another basis, from one on, have beyond this one."""
-        for part in other.parts(start):
-            for block in part.split(MANY):
-                new, _ = self.basis.beyond(block.double(), floor=1e-3)
-                self.basis.append(new)
+    # The subspace W in one basis: the locked vectors, the probes, the rest of the first Krylov subspace, and what the
+    # other Krylov subspaces add to it. Vectors that are in it up to 1e-3 add little but rounding.
+    process = krylov(operators[0])
+    basis, width = process.basis, process.width
+    num_products = [2 * process.columns]
+    for operator in operators[1:]:
+        process = krylov(operator)
+        num_products.append(2 * process.columns)
+        for block in _blocks(process.basis, len(locked) + width):
+            new, _ = basis.beyond(block.double(), floor=1e-3)
+            basis.append(new)
 
-    def density(self, number: int) -> Density:
-        """Of the map of that number."""
+    densities = []
+    num_dims = locked.size - len(locked)  # r, dimensions of the space that the probes are drawn from
+    for operator, count in zip(operators, num_products):
+        # A W of the unlocked vectors, (columns, m), and its triangular factor R, (columns, columns), which has the same
+        # singular values s and, in coordinates of W, the same right singular vectors q.
         images = []
-        for part in self.basis.parts(self._start):
-            for block in part.split(MANY):
-                images.append(self._maps[number].matvec(block).double())
-                self._keeper.step_done()
+        for block in _blocks(basis, len(locked)):
+            images.append(operator.matvec(block).double())
+            autosave.step_done()
         r = torch.linalg.qr(torch.cat(images).T, mode="r").R
-        self.num_products += r.shape[1]
-        _, values, right = torch.linalg.svd(r, full_matrices=False)
-        weights = self._room * right[:, : self._probes].square().T
-        return Density(values.cpu().numpy(), weights.cpu().numpy())
+        _, nodes, right = torch.linalg.svd(r, full_matrices=False)
+        # The probes are the first vectors of W, so that their components along W q are the first entries of each q.
+        weights = num_dims * right[:, :width].square().T
+        densities.append(Density(nodes.cpu().numpy(), weights.cpu().numpy(), count + r.shape[1]))
+    return densities
+
+
+def _blocks(basis: Basis, start: int) -> Iterator[Float[Tensor, "_ n"]]:
+    """The vectors of a basis from one on, in blocks that are multiplied at once."""
+    for part in basis.parts(start):
+        yield from part.split(BLOCK)

@@ -1,18 +1,19 @@
-"""The singular values of a linear map from its products: the largest, the smallest, and how dense the others lie.
+"""The singular values of a linear operator from its products: the largest, the smallest, and how dense the others lie.
 
-- The largest k by the block Golub-Kahan-Lanczos process (`analysis.linalg.lanczos`); the smallest from the inverse,
-  whose largest they are the reciprocals of.
-- The sum of all squares, ||A||_F^2 = ||A V||_F^2 + ||A (1 - V V^T)||_F^2 for the Lanczos vectors V: the first term is
-  known, the second is estimated from random vectors (Hutchinson's method, with a sketch taken off, as in Hutch++ of
-  Meyer et al., 2021). By it E(d), the share of the d largest, has an interval.
-- The others by Lanczos quadrature (Golub and Meurant, 2010), from random vectors that are orthogonal to all singular
-  vectors found. As log is operator concave, what it makes of sum log s is never below the truth for these random
-  vectors; from the inverse it is never above it.
-- The same quadrature shows what the first process missed: copies of a value beyond the width of a block.
+- The largest k come from the block Golub-Kahan-Lanczos process (`analysis.linalg.lanczos`), the smallest from the same
+  process on the inverse, whose largest singular values are their reciprocals.
+- The sum of all squares is ||A||_F^2 = ||A V||_F^2 + ||A (1 - V V^T)||_F^2 for the Lanczos vectors V. The first term is
+  known, the second is estimated from random vectors (Hutchinson's method after deflation, as in Hutch++ of Meyer et
+  al., 2021). It gives E(d), the share of the d largest, an interval.
+- The density of the others comes from Lanczos quadrature (Golub and Meurant, 2010) with random vectors orthogonal to
+  all singular vectors found. As log is operator concave, its estimate of sum log s is never below the true value for
+  these random vectors; the estimate from the inverse is never above it.
+- The same quadrature shows what the first process has missed: copies of a value beyond the width of a block.
 """
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,21 +21,22 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from analysis.linalg.autosave import Autosave
 from analysis.linalg.lanczos import Basis, GolubKahan
-from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.quadrature import Density, Quadrature
-from analysis.linalg.search import Keeper, Search
+from analysis.linalg.largest_values import LargestSingularValues, largest_singular_values
+from analysis.linalg.linear_operator import LinearOperator
+from analysis.linalg.quadrature import Density, lanczos_quadrature
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet.utils.progress import Report, no_report
 
 Method = Literal["auto", "dense", "lanczos"]
 
 DENSE = 1000
-"""Up to so many rows or columns the matrix itself is made and decomposed."""
+"""Number of rows or columns up to which the matrix itself is computed and decomposed."""
 
 
 def choose_method(method: str, shape: tuple[int, int]) -> str:
-    """`"dense"` or `"lanczos"`, which `"auto"` chooses by the size of the matrix; `ValueError` for another."""
+    """`"dense"` or `"lanczos"`; `"auto"` is one of them, by the size of the matrix. Raises `ValueError` for others."""
     if method not in get_args(Method):
         raise ValueError(f"method is {method!r}; expected one of {get_args(Method)}")
     if method != "auto":
@@ -43,8 +45,8 @@ def choose_method(method: str, shape: tuple[int, int]) -> str:
 
 
 def spectrum(
-    linear_map: LinearMap,
-    inverse: LinearMap | None = None,
+    operator: LinearOperator,
+    inverse: LinearOperator | None = None,
     *,
     generator: torch.Generator,
     num_values: int | None = None,
@@ -55,98 +57,110 @@ def spectrum(
     num_probes: int = 64,
     density_probes: int = 16,
     density_steps: int = 12,
-    keeper: Keeper | None = None,
+    autosave: Autosave | None = None,
     report: Report = no_report,
 ) -> Spectrum:
     """The singular values of A.
 
     Args:
-        linear_map: A, m x n.
-        inverse: A^-1, if there is one.
-        generator: draws the random vectors, on the CPU.
-        num_values: k, how many of the largest; a fifteenth of them by default, as the paper's 10^4 of 150,528; all of
-            them where too few would be left to be sampled.
-        num_smallest: how many of the smallest, from the inverse.
-        method: `"dense"` decomposes the matrix, `"lanczos"` needs only products; `"auto"` is dense if m or n is no
-            more than 1,000.
-        width: vectors a block, which are multiplied at once.
-        tolerance: a value s has converged if ||A^T u - s v|| <= tolerance s. Its relative error is then about the
-            square of that, unless values lie closer together.
-        num_probes: random vectors for the sum of squares.
-        density_probes: random vectors for the density.
-        density_steps: of the processes that it comes from, each with a block of as many vectors.
-        keeper: keeps the Lanczos vectors on the disk, and is asked after each product whether to stop.
-        report: is told how far it is.
+        operator: linear operator A, m x n.
+        inverse: linear operator A^-1, if there is one.
+        generator: random number generator on the CPU.
+        num_values: number k of the largest singular values. By default a fifteenth of all, as the paper's 10^4 of
+            150,528. All are computed where the others would be too few to sample from.
+        num_smallest: number of the smallest singular values, which need the inverse.
+        method: `"dense"` decomposes the matrix, `"lanczos"` needs only products; `"auto"` is dense if m or n is at most
+            1,000.
+        width: number of vectors in a block, which are multiplied at once.
+        tolerance: relative residual at which a value s has converged, ||A^T u - s v|| <= tolerance s. Its relative
+            error is then about the square of that, unless values lie closer together.
+        num_probes: number of random vectors for the sum of squares.
+        density_probes: number of random vectors for the density.
+        density_steps: number of steps of the Lanczos processes for the density, whose blocks have `density_probes`
+            vectors.
+        autosave: object that saves the Lanczos processes, and may interrupt the computation after each product.
+        report: function called with a line of progress.
 
     Raises:
-        ValueError: options that do not fit, more values than there are, or a product that is not finite.
-        Interrupted: the keeper was asked to stop.
+        ValueError: an option is out of range, more values are asked for than there are, a saved state is damaged, or a
+            product is not finite.
+        Interrupted: the autosave was asked to stop.
 
-    >>> from analysis.linalg.linear_operator import of_matrix
+    >>> from analysis.linalg.linear_operator import aslinearoperator
     >>> matrix = torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64))
-    >>> found = spectrum(of_matrix(matrix), of_matrix(matrix.inverse()), generator=torch.Generator())
+    >>> found = spectrum(aslinearoperator(matrix), aslinearoperator(matrix.inverse()), generator=torch.Generator())
     >>> found.largest.round(6).tolist(), round(found.condition, 6), found.energy(np.array([1]))[0].round(4).tolist()
     ([4.0, 3.0, 2.0, 1.0], 4.0, [0.5333, 0.5333, 0.5333])
     """
-    count = min(linear_map.shape)
+    count = min(operator.shape)
     k = max(1, round(count / 15)) if num_values is None else num_values
     if not 1 <= k <= count:
-        m, n = linear_map.shape
+        m, n = operator.shape
         raise ValueError(f"{k} singular values were asked for; a Jacobian of {m} x {n} has 1 to {count}")
     if width < 1 or min(num_probes, density_probes) < 2 or not 0 < tolerance < 1:
         raise ValueError(
             f"width={width}, num_probes={num_probes}, density_probes={density_probes}, tolerance={tolerance}; expected "
             "at least 1, at least 2, at least 2, and a number between 0 and 1"
         )
-    keeper = keeper or Keeper()
-    if choose_method(method, linear_map.shape) == "dense":
-        return _by_matrix(linear_map, keeper, square=inverse is not None)
+    autosave = autosave or Autosave()
+    if choose_method(method, operator.shape) == "dense":
+        return _from_matrix(operator, autosave, square=inverse is not None)
     l = 0 if inverse is None else num_smallest  # noqa: E741
-    if count - k - l < density_probes:  # too few are left to be sampled
+    if count - k - l < density_probes:  # too few others to sample from
         k = count
 
-    def search(name: str, of: LinearMap, wanted: int) -> Search:
-        # Random numbers of its own: if it is killed, one of two searches may be kept a step further than the other.
+    def begin(name: str, of: LinearOperator, num_values: int) -> partial[LargestSingularValues]:
+        # A random number generator of its own: the saved states of the two processes may be some steps apart.
         own = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
-        process = keeper.open(name, GolubKahan(of, width=width, generator=own))
-        return Search(name, process, wanted=wanted, tolerance=tolerance, keeper=keeper, report=report)
-
-    searches = [search("largest", linear_map, k)]
-    if inverse is not None and k < count:
-        # Of A^-T, so that its right singular vectors are those of A, in the same space.
-        searches.append(search("smallest", inverse.transposed, l))
-    while not searches[0].process.exhausted:
-        report("the density of the others")
-        maps = [each.process.map for each in searches]
-        locked = _locked(searches)
-        quadrature = Quadrature(
-            maps, locked, num_probes=density_probes, steps=density_steps, generator=generator, keeper=keeper
+        return partial(
+            largest_singular_values,
+            autosave.restore(name, GolubKahan(of, width=width, generator=own)),
+            num_values=num_values,
+            tolerance=tolerance,
+            name=name,
+            autosave=autosave,
+            report=report,
         )
-        densities = [quadrature.density(number) for number in range(len(maps))]
-        missed = [each for each, others in zip(searches, densities) if _larger(others, each)]
-        if not missed:
-            products = quadrature.num_products
-            return _joined(searches, densities, products, num_probes=num_probes, generator=generator)
-        for each in missed:
-            each.widen()
-    return _exhausted(searches[0], square=inverse is not None)
+
+    # Both ends of the spectrum: the k largest values of A, and the l largest of A^-T, whose right singular vectors are
+    # those of A, in the same space.
+    searches = [begin("largest", operator, k)]
+    ends = [searches[0]()]
+    if inverse is not None and k < count:
+        searches.append(begin("smallest", inverse.transposed, l))
+        ends.append(searches[1]())
+    # The density of the values between them is sampled on the complement of their singular vectors. If it has a node
+    # beyond an end, the process at that end has missed values, and goes on with a wider block.
+    while not ends[0].process.exhausted:
+        report("the density of the others")
+        densities = lanczos_quadrature(
+            [end.process.operator for end in ends],
+            _singular_vectors(ends),
+            num_probes=density_probes,
+            steps=density_steps,
+            generator=generator,
+            autosave=autosave,
+        )
+        missed = [_larger(others, end, tolerance) for others, end in zip(densities, ends)]
+        if not any(missed):
+            return _from_ends(ends, densities, num_probes=num_probes, generator=generator)
+        ends = [search(widen=True) if more else end for search, end, more in zip(searches, ends, missed)]
+    return _from_exhausted(ends[0], square=inverse is not None)
 
 
-def _by_matrix(linear_map: LinearMap, keeper: Keeper, *, square: bool) -> Spectrum:
-    m, n = linear_map.shape
-    matrix = (linear_map if n <= m else linear_map.transposed).dense(step_done=keeper.step_done)
+def _from_matrix(operator: LinearOperator, autosave: Autosave, *, square: bool) -> Spectrum:
+    m, n = operator.shape
+    matrix = (operator if n <= m else operator.transposed).dense(step_done=autosave.step_done)
     values = torch.linalg.svdvals(matrix.double()).cpu().numpy()
-    return _complete(
-        linear_map, values, np.full(len(values), np.nan), square=square, method="dense", products=min(m, n)
-    )
+    return _complete(operator, values, np.full(len(values), np.nan), square=square, method="dense", products=min(m, n))
 
 
-def _exhausted(search: Search, *, square: bool) -> Spectrum:
-    """Of a process that found all that there is."""
-    process, count = search.process, min(search.process.map.shape)
-    values, residuals = (each[:count].cpu().numpy() for each in (search.ritz.values, search.ritz.residuals))
+def _from_exhausted(found: LargestSingularValues, *, square: bool) -> Spectrum:
+    """The spectrum from a process that has found all singular values."""
+    process, count = found.process, min(found.process.operator.shape)
+    values, residuals = (each[:count].cpu().numpy() for each in (found.ritz.values, found.ritz.residuals))
     return _complete(
-        process.map,
+        process.operator,
         values,
         residuals,
         square=square,
@@ -157,7 +171,7 @@ def _exhausted(search: Search, *, square: bool) -> Spectrum:
 
 
 def _complete(
-    linear_map: LinearMap,
+    operator: LinearOperator,
     values: ndarray,
     residuals: ndarray,
     *,
@@ -166,17 +180,17 @@ def _complete(
     products: int,
     loss: float = 0.0,
 ) -> Spectrum:
-    """Of all singular values, one by one."""
+    """The spectrum from all singular values, one by one."""
     log_volume, error = math.nan, math.nan
     if square:
-        # Rounding moves each value by some eps times the largest, and its logarithm by that over the value.
+        # Rounding changes each value by about eps times the largest, and its logarithm by that over the value.
         with np.errstate(divide="ignore"):
             log_volume = float(np.log(values).sum())
-            error = float(torch.finfo(linear_map.dtype).eps * values[0] * (1 / values).sum())
+            error = float(torch.finfo(operator.dtype).eps * values[0] * (1 / values).sum())
     none = np.empty(0)
     return Spectrum(
-        num_outputs=linear_map.shape[0],
-        num_inputs=linear_map.shape[1],
+        num_outputs=operator.shape[0],
+        num_inputs=operator.shape[1],
         method=method,
         largest=values,
         largest_residuals=residuals,
@@ -194,36 +208,40 @@ def _complete(
     )
 
 
-def _larger(others: Density, search: Search) -> bool:
-    """Whether there is a value that is larger than those found."""
-    return bool((others.nodes > (1 + search.tolerance) * search.values[-1]).any())
+def _larger(others: Density, found: LargestSingularValues, tolerance: float) -> bool:
+    """Whether the density has a value larger than the least of those found."""
+    return bool((others.nodes > (1 + tolerance) * found.values[-1]).any())
 
 
-def _joined(
-    searches: Sequence[Search],
+def _from_ends(
+    ends: Sequence[LargestSingularValues],
     densities: Sequence[Density],
-    num_products: int,
     *,
     num_probes: int,
     generator: torch.Generator,
 ) -> Spectrum:
-    """Of both ends, and of what lies between."""
-    top, inner = searches[0], densities[0]
+    """The spectrum from the values at both ends, or at the upper one, and the density of the values between them."""
+    top, inner = ends[0], densities[0]
     process = top.process
+    # ||A||_F^2: exact on the Lanczos vectors, sampled on their complement.
     rest = _squared_norms_beyond(process, num_probes, generator)
     smallest, smallest_residuals = np.empty(0), np.empty(0)
     log_volume, error = np.full(2, np.nan), math.nan
-    if len(searches) > 1:
-        bottom = searches[1]
+    if len(ends) > 1:
+        # Values s of A^-1 are values 1 / s of A, with the same relative residuals. The logarithms of all values add up
+        # to log |det A|: those at the ends are known, and the others are bounded from above by the density of A, from
+        # below by that of A^-1.
+        bottom = ends[1]
         smallest, smallest_residuals = 1 / bottom.values, bottom.residuals / bottom.values
         known = np.log(top.values).sum() + np.log(smallest).sum()
         others = inner.log_sums(), -densities[1].log_sums()
         log_volume = known + np.array([samples.mean() for samples in others])
         error = float(max(map(half_width, others)))
-    num_products += sum(2 * each.process.columns for each in searches) + len(rest)
+    num_products = sum(each.num_products for each in densities)
+    num_products += sum(2 * each.process.columns for each in ends) + len(rest)
     return Spectrum(
-        num_outputs=process.map.shape[0],
-        num_inputs=process.map.shape[1],
+        num_outputs=process.operator.shape[0],
+        num_inputs=process.operator.shape[1],
         method="lanczos",
         largest=top.values,
         largest_residuals=top.residuals,
@@ -237,23 +255,25 @@ def _joined(
         log_volume=log_volume,
         log_volume_error=error,
         num_products=num_products,
-        loss_of_orthogonality=max(each.process.basis.loss_of_orthogonality() for each in searches),
+        loss_of_orthogonality=max(each.process.basis.loss_of_orthogonality() for each in ends),
     )
 
 
 def _squared_norms_beyond(process: GolubKahan, count: int, generator: torch.Generator) -> Float[ndarray, " probes"]:
-    """||A (1 - V V^T) g||^2 of random vectors g, which on average is the squared norm of A beyond the subspace."""
-    probes = torch.randn(count, process.basis.size, generator=generator, dtype=torch.float64).to(process.map.device)
-    images = process.map.matvec(process.basis.project_off(probes)).double()
+    """||A (1 - V V^T) g||^2 of random vectors g, whose expectation is the squared norm of A beyond the subspace."""
+    probes = torch.randn(count, process.basis.size, generator=generator, dtype=torch.float64).to(
+        process.operator.device
+    )
+    images = process.operator.matvec(process.basis.project_off(probes)).double()
     return images.square().sum(dim=1).cpu().numpy()
 
 
-def _locked(searches: Sequence[Search]) -> Basis:
-    """The right singular vectors found, of both ends, which are orthonormal among themselves up to their errors."""
-    linear_map = searches[0].process.map
-    basis = Basis(linear_map.shape[1], dtype=linear_map.dtype, device=linear_map.device)
-    for each in searches:
-        vectors = each.vectors()
+def _singular_vectors(ends: Sequence[LargestSingularValues]) -> Basis:
+    """Right singular vectors of all values found, made orthogonal where the vectors of the two ends are not quite."""
+    operator = ends[0].process.operator
+    basis = Basis(operator.shape[1], dtype=operator.dtype, device=operator.device)
+    for each in ends:
+        vectors = each.right_vectors()
         if len(basis):
             vectors, _ = basis.beyond(vectors.double(), floor=0.0)
         basis.append(vectors)

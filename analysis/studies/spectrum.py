@@ -20,8 +20,8 @@ from analysis.cache import Cache
 from analysis.experiment import Experiment, StudyOptions, labels_of
 from analysis.features.layers import Layer
 from analysis.jacobian import differentiate, layer_function, linearise
-from analysis.linalg.linear_operator import LinearMap
-from analysis.linalg.search import Keeper
+from analysis.linalg.autosave import Autosave
+from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import choose_method
 from analysis.linalg.singular_values import spectrum as singular_values
 from analysis.paths.endpoints import draw_images, read_files
@@ -153,7 +153,7 @@ class _Job:
     x: Tensor
     name: str
 
-    def jacobian(self, options: SpectrumOptions) -> tuple[LinearMap, LinearMap | None]:
+    def jacobian(self, options: SpectrumOptions) -> tuple[LinearOperator, LinearOperator | None]:
         """J, and J^-1 of a bijective i-RevNet."""
         if options.precision is not None:
             return self._jacobian(options.precision, options.width)
@@ -161,7 +161,7 @@ class _Job:
         dense = choose_method(options.method, found[0].shape) == "dense"
         return self._jacobian("float64", options.width) if dense else found
 
-    def _jacobian(self, precision: str, width: int) -> tuple[LinearMap, LinearMap | None]:
+    def _jacobian(self, precision: str, width: int) -> tuple[LinearOperator, LinearOperator | None]:
         dtype = find("precision", precision, PRECISIONS)
         x = self.x.to(self.experiment.device, dtype)
         # The module goes along, so that the copy is of the network and of its layer.
@@ -201,14 +201,14 @@ def _find(
             method=options.method,
             width=options.width,
             tolerance=options.tolerance,
-            keeper=Keeper(lanczos, stop=progress.stop),
+            autosave=Autosave(lanczos, stop=progress.stop),
             report=lambda line: progress.report(f"{described}, {line}"),
         )
         return _plain(found)
 
     kept = Cache(folder).get(f"spectrum-{number}", compute, _Kept, **settings)
     shutil.rmtree(lanczos, ignore_errors=True)
-    Keeper(stop=progress.stop).step_done()  # what comes next, such as drawing the result, may take long as well
+    Autosave(stop=progress.stop).step_done()  # what comes next, such as drawing the result, may take long as well
     return Spectrum(**{name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()})  # pyright: ignore[reportArgumentType]
 
 

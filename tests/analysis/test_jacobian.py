@@ -21,12 +21,12 @@ def dense(function, point: torch.Tensor) -> torch.Tensor:
     return torch.func.jacrev(function)(point).reshape(-1, point.numel())
 
 
-def adjointness(linear_map, generator) -> float:
+def adjointness(operator, generator) -> float:
     """|<J v, u> - <v, J^T u>| over the product of all lengths."""
-    m, n = linear_map.shape
+    m, n = operator.shape
     v = torch.randn(3, n, generator=generator, dtype=torch.float64)
     u = torch.randn(3, m, generator=generator, dtype=torch.float64)
-    forward, backward = linear_map.matvec(v).double(), linear_map.rmatvec(u).double()
+    forward, backward = operator.matvec(v).double(), operator.rmatvec(u).double()
     return ((forward * u).sum() - (v * backward).sum()).abs().item() / (forward.norm() * u.norm()).item()
 
 
@@ -111,11 +111,11 @@ def test_any_network_is_differentiated_at_any_layer(model, trained_looking, gene
     x = torch.randn(model.config.input_shape, generator=generator, dtype=torch.float64)
     for layer in model.blocks:
         function = layer_function(model, layer)
-        linear_map = differentiate(function, x, width=7)
+        operator = differentiate(function, x, width=7)
         output = function(x)
-        torch.testing.assert_close(linear_map.transposed.dense().T, dense(function, x).detach())
-        assert linear_map.shape == (output.numel(), x.numel())
-        assert adjointness(linear_map, generator) < ADJOINT[torch.float64]
+        torch.testing.assert_close(operator.transposed.dense().T, dense(function, x).detach())
+        assert operator.shape == (output.numel(), x.numel())
+        assert adjointness(operator, generator) < ADJOINT[torch.float64]
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -126,10 +126,10 @@ def test_attention_is_differentiated_too(generator):
     model = transformer.double().eval()
     x = torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
     function = layer_function(model, model.encoder.layers[1])
-    linear_map = differentiate(function, x)
-    expected = torch.autograd.functional.jacobian(function, x).reshape(linear_map.shape)
-    torch.testing.assert_close(linear_map.dense(), expected)
-    assert adjointness(linear_map, generator) < ADJOINT[torch.float64]
+    operator = differentiate(function, x)
+    expected = torch.autograd.functional.jacobian(function, x).reshape(operator.shape)
+    torch.testing.assert_close(operator.dense(), expected)
+    assert adjointness(operator, generator) < ADJOINT[torch.float64]
     assert torch.backends.mha.get_fastpath_enabled()
 
 

@@ -6,7 +6,7 @@ import torch
 
 from analysis.jacobian import linearise
 from analysis.linalg.amplification import amplification
-from analysis.linalg.linear_operator import of_matrix
+from analysis.linalg.linear_operator import aslinearoperator
 
 
 @pytest.mark.parametrize("depth", [1, 4])
@@ -28,12 +28,12 @@ def test_of_an_inverse_it_is_what_the_dense_jacobian_says(kind, depth, request, 
 def test_of_random_directions_it_is_the_root_mean_square(generator):
     """Of f(x, y) = (x, 0): |cos| of an angle, of which the root mean square is 0.707 and the mean 0.637."""
     matrix = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
-    found = amplification(of_matrix(matrix), generator=generator, num_random=5000)
+    found = amplification(aslinearoperator(matrix), generator=generator, num_random=5000)
     assert found.random == pytest.approx(math.sqrt(0.5), rel=0.02)
 
 
 def test_the_residual_says_how_near_it_is(generator):
     matrix = torch.diag(torch.linspace(1, 2, 500, dtype=torch.float64))
-    found = amplification(of_matrix(matrix), generator=generator, tolerance=0.1)
+    found = amplification(aslinearoperator(matrix), generator=generator, tolerance=0.1)
     assert 2 * (1 - found.residual) <= found.largest < 2
     assert 1e-6 < found.residual <= 0.1

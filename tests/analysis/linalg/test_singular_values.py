@@ -9,10 +9,10 @@ import torch
 from scipy.stats import binomtest
 
 from analysis.jacobian import linearise
-from analysis.linalg.lanczos import Basis
-from analysis.linalg.linear_operator import of_matrix
-from analysis.linalg.quadrature import Quadrature
-from analysis.linalg.search import Keeper
+from analysis.linalg.autosave import Autosave
+from analysis.linalg.lanczos import Basis, GolubKahan
+from analysis.linalg.linear_operator import aslinearoperator
+from analysis.linalg.quadrature import lanczos_quadrature
 from analysis.linalg.singular_values import choose_method, spectrum
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet import IRevNet, IRevNetConfig
@@ -29,7 +29,9 @@ def matrix_with(values, generator, m=None) -> torch.Tensor:
 def both_ends(matrix: torch.Tensor, **options) -> Spectrum:
     """By products with a square matrix and with its inverse."""
     options = {"generator": torch.Generator().manual_seed(0), "method": "lanczos", **options}
-    return spectrum(of_matrix(matrix), of_matrix(torch.linalg.inv(matrix.double()).to(matrix.dtype)), **options)
+    return spectrum(
+        aslinearoperator(matrix), aslinearoperator(torch.linalg.inv(matrix.double()).to(matrix.dtype)), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -203,20 +205,22 @@ def test_sums_of_logarithms_are_bracketed_for_the_same_random_vectors(steps, gen
     values = np.geomspace(20, 0.01, 150)
     matrix = matrix_with(values, generator)
     right = torch.linalg.svd(matrix).Vh
-    maps = of_matrix(matrix), of_matrix(torch.linalg.inv(matrix)).transposed
+    operators = aslinearoperator(matrix), aslinearoperator(torch.linalg.inv(matrix)).transposed
     locked = Basis(150, dtype=torch.float64, device=torch.device("cpu"))
     locked.append(torch.cat((right[:5], right[-5:])))
-    quadrature = Quadrature(maps, locked, num_probes=4, steps=steps, generator=generator, keeper=Keeper())
-    high, low = quadrature.density(0).log_sums(), -quadrature.density(1).log_sums()
-    probes = torch.cat(quadrature.basis.parts(10))[:4]
+    densities = lanczos_quadrature(operators, locked, num_probes=4, steps=steps, generator=generator)
+    high, low = densities[0].log_sums(), -densities[1].log_sums()
+    process = GolubKahan(operators[0], width=4, generator=generator.clone_state(), locked=locked)
+    process.extend()
+    probes = torch.cat(process.basis.parts(10))  # its first block, from the same random numbers
     truth = 140 * ((probes @ right.T) ** 2).numpy() @ np.log(values)
     assert (low <= truth + 1e-9).all()
     assert (truth <= high + 1e-9).all()
-    np.testing.assert_allclose(quadrature.density(0).weights.sum(axis=1), 140)
+    np.testing.assert_allclose(densities[0].weights.sum(axis=1), 140)
     assert (high - low).max() < {1: 1000, 3: 200, 6: 50}[steps]
     if steps > 1:  # both together are better than the one with twice the steps
-        alone = Quadrature(maps[:1], locked, num_probes=4, steps=2 * steps, generator=generator, keeper=Keeper())
-        assert (alone.density(0).log_sums() - truth).mean() > (high - truth).mean()
+        (alone,) = lanczos_quadrature(operators[:1], locked, num_probes=4, steps=2 * steps, generator=generator)
+        assert (alone.log_sums() - truth).mean() > (high - truth).mean()
 
 
 def test_the_volume_of_a_network_is_one_within_its_error(network, image):
@@ -260,7 +264,7 @@ def test_of_an_isometry_nothing_is_contracted():
 def test_rectangular_maps_have_no_inverse_and_no_volume(shape, method, generator):
     matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
     truth = torch.linalg.svdvals(matrix).numpy()
-    found = spectrum(of_matrix(matrix), generator=generator, num_values=6, method=method)
+    found = spectrum(aslinearoperator(matrix), generator=generator, num_values=6, method=method)
     np.testing.assert_allclose(found.largest[:6], truth[:6], rtol=1e-6)
     assert (found.count, found.num_outputs, found.num_inputs) == (60, *shape)
     assert np.isnan(found.log_volume).all()
@@ -274,7 +278,7 @@ def test_rectangular_maps_have_no_inverse_and_no_volume(shape, method, generator
 
 
 def test_a_singular_map_has_an_infinite_condition(generator):
-    found = spectrum(of_matrix(matrix_with([3.0, 1.0, 0.0], generator)), generator=generator)
+    found = spectrum(aslinearoperator(matrix_with([3.0, 1.0, 0.0], generator)), generator=generator)
     assert found.condition == math.inf
 
 
@@ -288,22 +292,22 @@ def test_an_injective_network_is_taller_than_wide(injective, generator):
 def test_an_interrupted_search_goes_on_to_the_same_result(network, image, tmp_path):
     jacobian = linearise(network, image)
 
-    def run(keeper: Keeper | None) -> Spectrum:
+    def run(autosave: Autosave | None) -> Spectrum:
         return spectrum(
             jacobian.forward,
             jacobian.inverse,
             generator=torch.Generator().manual_seed(4),
             num_values=20,
             method="lanczos",
-            keeper=keeper,
+            autosave=autosave,
         )
 
     expected = run(None)
     for most in (2, 7, 3, 30):  # the last is within the density
         steps = iter(range(most))
         with pytest.raises(Interrupted):
-            run(Keeper(tmp_path, stop=lambda steps=steps: next(steps, None) is None))
-    found = run(Keeper(tmp_path))
+            run(Autosave(tmp_path, stop=lambda steps=steps: next(steps, None) is None))
+    found = run(Autosave(tmp_path))
     for name in ("largest", "smallest", "nodes", "weights", "log_volume"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert found.squared_norm == expected.squared_norm
@@ -311,9 +315,9 @@ def test_an_interrupted_search_goes_on_to_the_same_result(network, image, tmp_pa
 
 
 def test_dense_spectrum_stops_between_products(generator):
-    linear_map, asked = of_matrix(torch.randn(200, 150, generator=generator)), iter([False, True])
+    operator, asked = aslinearoperator(torch.randn(200, 150, generator=generator)), iter([False, True])
     with pytest.raises(Interrupted, match="stopped"):
-        spectrum(linear_map, generator=generator, method="dense", keeper=Keeper(stop=lambda: next(asked)))
+        spectrum(operator, generator=generator, method="dense", autosave=Autosave(stop=lambda: next(asked)))
     assert next(asked, None) is None
 
 
@@ -335,12 +339,12 @@ def test_what_was_killed_has_been_saved_from_time_to_time(network, image, tmp_pa
         spectrum(
             forward,
             generator=torch.Generator().manual_seed(4),
-            keeper=Keeper(tmp_path, stop=kill, seconds=0.0),
+            autosave=Autosave(tmp_path, stop=kill, seconds=0.0),
             **options,
         )
     lines = []
     found = spectrum(
-        forward, generator=torch.Generator().manual_seed(4), keeper=Keeper(tmp_path), report=lines.append, **options
+        forward, generator=torch.Generator().manual_seed(4), autosave=Autosave(tmp_path), report=lines.append, **options
     )
     assert "96 vectors" in lines[0]
     expected = spectrum(forward, generator=torch.Generator().manual_seed(4), **options)
@@ -362,22 +366,22 @@ def test_it_says_how_far_it_is(network, image):
 
 
 def test_what_does_not_fit_is_refused(generator):
-    linear_map = of_matrix(torch.eye(5))
+    operator = aslinearoperator(torch.eye(5))
     with pytest.raises(ValueError, match="6 singular values were asked for; a Jacobian of 5 x 5 has 1 to 5"):
-        spectrum(linear_map, generator=generator, num_values=6)
+        spectrum(operator, generator=generator, num_values=6)
     with pytest.raises(ValueError, match="method is 'svd'; expected one of"):
-        spectrum(linear_map, generator=generator, method="svd")
+        spectrum(operator, generator=generator, method="svd")
     with pytest.raises(
         ValueError, match=r"width=0, num_probes=64, density_probes=16, tolerance=0\.001; expected at least 1"
     ):
-        spectrum(linear_map, generator=generator, width=0)
+        spectrum(operator, generator=generator, width=0)
 
 
 def test_a_product_that_is_not_finite_stops_it(generator):
     matrix = torch.eye(50)
     matrix[3, 3] = torch.nan
     with pytest.raises(ValueError, match="a product A v is not finite"):
-        spectrum(of_matrix(matrix), generator=generator, method="lanczos")
+        spectrum(aslinearoperator(matrix), generator=generator, method="lanczos")
 
 
 def test_small_problems_are_decomposed():

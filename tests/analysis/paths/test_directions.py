@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.svm import LinearSVC
 
-from analysis.paths.directions import BetweenClasses, PrincipalComponent, find_direction, parse_direction
+from analysis.paths.directions import (
+    COSTS,
+    NORMAL_TOLERANCE,
+    BetweenClasses,
+    PrincipalComponent,
+    _svm_normal,
+    find_direction,
+    parse_direction,
+)
 from irevnet.data.images import LabelledImages
 from irevnet.data.transforms import InputTransform
 
@@ -56,6 +66,38 @@ def test_the_normal_of_the_svm_separates_the_classes_and_leads_from_mean_to_mean
     way = cats.mean(axis=0) - dogs.mean(axis=0)
     assert np.linalg.norm(step) == pytest.approx(way @ unit, rel=1e-4)
     assert abs(way @ unit) < 0.999 * np.linalg.norm(way)  # it is not the difference of the means
+
+
+def test_svm_normal_is_that_of_scikit_learn():
+    """Of 90 images with 300 features, which vary most along four directions that do not separate the classes.
+
+    The objective f has the modulus of convexity 1: a point is no farther from the minimum than the length of the
+    gradient there, and than sqrt(2 (f - f*)). Coordinates x that were rounded by d, |d| <= u |x|, change the gradient
+    2 C sum l y x by no more than 2 C sum (l |d| + |d| |v| |x|), for losses l and v = (w, b).
+    """
+    rng = np.random.default_rng(0)
+    second = rng.random(90) < 0.4
+    common = rng.normal(size=(4, 300))
+    difference = common[0] + rng.normal(size=300)
+    features = rng.normal(size=(90, 300)) + 6 * rng.normal(size=(90, 4)) @ common + second[:, None] * difference + 7
+    features = features.astype(np.float32)
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    scaled = centred / np.sqrt(np.square(centred).mean())
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(LinearSVC(dual=False, tol=1e-10, max_iter=10_000), {"C": COSTS}, cv=folds).fit(scaled, second)
+    theirs, C = search.best_estimator_, search.best_params_["C"]
+    assert COSTS[0] < C < COSTS[-1]
+
+    v, points = np.append(theirs.coef_, theirs.intercept_), np.column_stack((scaled, np.ones(90)))
+    signs = np.where(second, 1.0, -1.0)
+    losses = np.maximum(0, 1 - signs * (points @ v))
+    gradient = v - 2 * C * points.T @ (signs * losses)
+    lengths, length = np.linalg.norm(points, axis=1), np.linalg.norm(v)
+    rounding = 2 * C * np.finfo(np.float32).eps / 2 * (lengths * (losses + lengths * length)).sum()
+    objective = length**2 / 2 + C * losses @ losses
+    bound = np.linalg.norm(gradient) + np.sqrt(2 * NORMAL_TOLERANCE * objective) + rounding
+    found = _svm_normal(torch.from_numpy(features), torch.from_numpy(second)).numpy()
+    assert np.linalg.norm(found - theirs.coef_[0]) <= bound < 1e-2 * np.linalg.norm(theirs.coef_)
 
 
 def test_directions_are_read():

@@ -6,7 +6,8 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from analysis.linalg import precision as products
-from analysis.probes.pca import principal_components
+from analysis.probes import pca
+from analysis.probes.pca import dual_components, principal_components
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,51 @@ def test_features_that_are_not_finite_are_refused(digits, value):
         principal_components(broken)
     with pytest.raises(ValueError, match="the features are not finite"):
         principal_components(digits).transform(broken)
+
+
+@pytest.fixture(scope="module")
+def maps() -> torch.Tensor:
+    """40 images with 3,000 features, far from the origin, and along each component with half the variance."""
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(40, 40)) * 2.0 ** -np.arange(40) @ np.linalg.qr(rng.normal(size=(3000, 40))).Q.T
+    return torch.from_numpy((points + 5 * rng.normal(size=3000)).astype(np.float32))
+
+
+def test_dual_components_are_those_of_scikit_learn(maps):
+    """A Gram matrix of sums of d products is off by d eps trace or less, and so are its eigenvalues; its eigenvectors
+    are off by that over the distance of their eigenvalue from all others (Davis and Kahan, 1970)."""
+    theirs = PCA(svd_solver="full").fit(maps.double().numpy())
+    ours = dual_components(maps)
+    squares = 39 * theirs.explained_variance_[:15]
+    error = 3000 * np.finfo(np.float64).eps * 39 * theirs.explained_variance_.sum()
+    gaps = np.minimum(-np.diff(squares), np.abs(np.diff(squares, prepend=np.inf))[:-1])
+    for number, (square, gap) in enumerate(zip(squares, gaps)):
+        assert 40 * ours.deviation[number].item() ** 2 == pytest.approx(square, abs=2 * error)
+        axis = ours.combine(torch.eye(len(ours.deviation), dtype=torch.float64)[number]).numpy()
+        apart = np.linalg.norm(axis * np.sign(axis @ theirs.components_[number]) - theirs.components_[number])
+        assert apart <= 4 * error / gap < 1e-2
+
+
+def test_dual_coordinates_have_the_distances_of_the_features(maps):
+    components = dual_components(maps)
+    assert components.coordinates.shape[1] <= 39
+    points = maps.double()
+    torch.testing.assert_close(torch.pdist(components.coordinates), torch.pdist(points))
+    again = torch.stack([components.combine(row) for row in components.coordinates])
+    torch.testing.assert_close(again, points - points.mean(dim=0), rtol=0, atol=1e-6)
+
+
+def test_dual_components_do_not_depend_on_parts_of_columns(maps, monkeypatch):
+    whole = dual_components(maps)
+    monkeypatch.setattr(pca, "COLUMNS", 701)
+    parts = dual_components(maps)
+    torch.testing.assert_close(parts.deviation, whole.deviation)
+    first = torch.eye(len(whole.deviation), dtype=torch.float64)[0]
+    torch.testing.assert_close(parts.combine(first).abs(), whole.combine(first).abs())
+
+
+def test_copies_of_images_add_no_dual_components(maps):
+    assert len(dual_components(maps[:3].repeat(4, 1)).deviation) == 2
 
 
 def test_products_are_of_true_float32_whatever_was_set_before():
