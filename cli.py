@@ -20,6 +20,7 @@ from irevnet.commandline.options import (
     data_options,
     depth_option,
     depths_option,
+    depths_option_for,
     device_option,
     exact_options,
     guess_options,
@@ -517,7 +518,7 @@ def analyze() -> None:
 @click.option(
     "--num-noise", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of images of noise."
 )
-@depths_option("Blocks to invert a few images from, such as 1,4,8-12; both sets from the last.  [default: up to 16]")
+@depths_option_for("up to 16; both sets are inverted from the last")
 @click.option(
     "--num-images", type=click.IntRange(min=1), default=32, show_default=True, help="Number of these few images."
 )
@@ -611,7 +612,7 @@ def interpolate(
 
 
 @analyze.command(distributed=True)
-@depths_option()
+@depths_option
 @layers_option
 @click.option(
     "--part",
@@ -652,7 +653,7 @@ def features(
 
 
 @analyze.command("depth-probe")
-@depths_option()
+@depths_option
 @layers_option
 @solver_option
 @click.option(
@@ -725,7 +726,7 @@ def pca(
     show_default=True,
     help="Without IMAGEs, number of images drawn from the test set.",
 )
-@depths_option("Blocks whose features are differentiated, such as 1,4,8-12.  [default: the last]")
+@depths_option_for("the last")
 @layers_option
 @click.option(
     "--num-values",

@@ -147,7 +147,7 @@ def decode(
     if (header.weights_sha256, header.bits) != (own, _lattice(model).bits):
         raise ValueError(
             f"the features in {file} are of another network (weights {header.weights_sha256[:12]} in exact arithmetic, "
-            f"not {own[:12]}); name the checkpoint that they were encoded with, --ckpt"
+            f"not {own[:12]}); give the checkpoint that they were encoded with"
         )
     paths = [folder / f"{entry.name}.png" for entry in header.images]
     if existing := [path for path in paths if path.exists()]:

@@ -983,8 +983,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "encoded over": Case("irevnet encode grey.png -o thesis.tex", "thesis.tex is there already; name another file"),
         "others' features": Case(
             "irevnet decode grey.npz -o out --ckpt other.pt",
-            "the features in grey.npz are of another network (weights {} in exact arithmetic, not {}); name "
-            "the checkpoint that they were encoded with, --ckpt",
+            "the features in grey.npz are of another network (weights {} in exact arithmetic, not {}); give "
+            "the checkpoint that they were encoded with",
         ),
         "decoded over": Case("irevnet decode grey.npz -o .", "grey.png is there already; name another folder"),
         "no file": Case("irevnet decode absent.npz -o out", "there is no file of features absent.npz"),
@@ -1167,8 +1167,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no files": Case(
             "irevnet train --data cifar10 --data-root empty",
-            "cifar10 is not under empty, or is damaged there; name its folder with --data-root, or fetch it "
-            "with --download",
+            "cifar10 is not under empty, or is damaged there; name the folder that holds its files, or set "
+            "--download to fetch them",
         ),
     },
     "irevnet/data/image_folder.py": {
@@ -1221,7 +1221,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "link to nothing": Case(
             "irevnet train --data torn -b 2 --out new",
             "torn/train/b/1.png cannot be read as an image: it is gone, or a link to nothing; replace or remove it, or "
-            "leave all such out with --on-error skip",
+            "skip all such files with --on-error='skip'",
             lambda _: (os.remove("torn/train/b/1.png"), os.symlink("nothing", "torn/train/b/1.png")),
             leaves=LEFT_BY_A_RUN,
         ),
@@ -1251,7 +1251,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "more processes than GPUs": Case(
             "irevnet evaluate",
-            "torchrun has started more processes on this machine than its 2 GPUs; lower --nproc-per-node, or compute "
+            "torchrun has started more processes on this machine than its 2 GPUs; start no more than that, or compute "
             "on the cpu",
             after(
                 launched(LOCAL_RANK="2"),
@@ -1266,7 +1266,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "values": Case(
             "irevnet evaluate --exact --bits 24 --ckpt other.pt",
-            "block 1: values up to {}; on a lattice of 24 bits only values below 16 are exact, use one of fewer bits",
+            "block 1: values up to {}; on a lattice of 24 bits only values below 16 are exact, use fewer --bits",
         ),
     },
     "irevnet/utils/files.py": {
@@ -1405,7 +1405,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "files": Case("irevnet train --out full", "full holds other files; name a folder that is new or empty"),
         "another run": Case(
             "irevnet train --out runs/first",
-            "runs/first holds another run; go on with it by --resume runs/first, or name a folder that is new or empty",
+            "runs/first holds another run; resume that run, or name a folder that is new or empty",
         ),
         "missing checkpoint": Case(
             "irevnet evaluate --ckpt absent.pt",
@@ -1430,7 +1430,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no run": Case(
             "irevnet evaluate",
-            "there is no run under runs/; train one with 'irevnet train', or give --ckpt",
+            "there is no run under runs/; train a network with 'irevnet train', or give a checkpoint file",
             lambda _: shutil.rmtree("runs"),
         ),
         "empty folder": Case(
@@ -1535,7 +1535,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "no network": Case(
             "irevnet-analyze pca --ckpt torchvision:resnet18/DEFAULT --data digits",
             "OSError: ResNet18_Weights.IMAGENET1K_V1 cannot be fetched (<urlopen error no route to host>); "
-            "save its state dict as a file where it can, and give it by --ckpt (--debug shows where)",
+            "save the state dict to a file on another machine, and give that file (--debug shows where)",
             patched(_api, "load_state_dict_from_url", unreachable),
             1,
         ),
@@ -1555,7 +1555,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
             LEFT_BY_A_RUN,
         ),
         "batch": Case(
-            "irevnet train -b 5000", "a batch of 5000 images is larger than the training set, of 1437; lower batch_size"
+            "irevnet train -b 5000",
+            "a batch of 5000 images is larger than the training set, of 1437; lower --batch-size",
         ),
         "loss": Case(
             "irevnet train --lr 1e30 --epochs 1 --out new",
@@ -1595,16 +1596,16 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "irevnet/data/transforms.py": {
         "training image": Case(
             "irevnet train --data torn -b 2 --out new",
-            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or leave all such out with "
-            "--on-error skip",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or skip all such files "
+            "with --on-error='skip'",
             None,
             2,
             LEFT_BY_A_RUN,
         ),
         "planned": Case(
             "irevnet train --data torn -b 2 --dry-run",
-            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or leave all such out with "
-            "--on-error skip",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or skip all such files "
+            "with --on-error='skip'",
         ),
         "encoded": Case(
             "irevnet encode thesis.tex -o phi.npz", "thesis.tex cannot be read as an image: {}; replace or remove it"
@@ -1734,8 +1735,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
     ELSEWHERE: {
         "in a process": Case(
             "irevnet train --data torn -b 2 -j 1 --out new",
-            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or leave all such out with "
-            "--on-error skip",
+            "torn/train/b/1.png cannot be read as an image: {}; replace or remove it, or skip all such files "
+            "with --on-error='skip'",
             None,
             2,
             LEFT_BY_A_RUN,
@@ -1879,7 +1880,7 @@ HANDED_ON = {
     ("irevnet/models/memory/reversible.py", "RuntimeError(_refusal(ctx.tape.memory, 'forward-mode differentiation'))"),
     ("irevnet/models/memory/reversible.py", "RuntimeError(_refusal(memory, 'torch.func transforms'))"),
     ("irevnet/training/runs.py", "FloatingPointError(f'{error}; {self._last_good()}')"),
-    ("irevnet/commandline/terminal.py", "WrongInput(_one_line(error))"),
+    ("irevnet/commandline/terminal.py", "WrongInput(_one_line(error, self))"),
     ("irevnet/commandline/terminal.py", "click.ClickException(_out_of_memory(ctx))"),  # in test_deterministic.py
     ("irevnet/utils/untrusted.py", "ValueError(str(error) or type(error).__name__)"),
     ("irevnet/utils/untrusted.py", "ValueError(too_deep)"),  # as a case of analysis/saved/runs.py has it
@@ -1925,7 +1926,7 @@ def sites_in(source: str, file: str) -> Iterator[Site]:
 def _pattern(message: ast.expr) -> str:
     match message:
         case ast.Constant(value=str(text)):
-            return re.escape(text)
+            return re.sub(r"`\w+`", lambda name: rf"({name[0]}|--[\w-]+)", re.escape(text))
         case ast.JoinedStr(values=parts):
             return "".join(map(_pattern, parts))
         case _:

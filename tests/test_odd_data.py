@@ -277,7 +277,7 @@ def test_fewer_images_than_a_batch_cannot_be_trained_on():
     folder(TWO, noise)
     result = CliRunner().invoke(cli.main, ["train", "--data", "data", "--batch-size", "29"])
     assert result.exit_code == 2
-    assert "a batch of 29 images is larger than the training set, of 28; lower batch_size" in result.stderr
+    assert "a batch of 29 images is larger than the training set, of 28; lower --batch-size" in result.stderr
     assert not Path("runs").exists()
 
 

@@ -65,7 +65,7 @@ def test_without_the_option_the_first_image_that_cannot_be_read_stops_and_is_nam
         assert line.startswith("Error: photos/train/")
         assert line.endswith(
             "cannot be read as an image: it is no BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP, or an unusual one; replace or "
-            "remove it, or leave all such out with --on-error skip"
+            "remove it, or skip all such files with --on-error='skip'"
         )
 
 

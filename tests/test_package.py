@@ -50,7 +50,7 @@ def test_both_commands_are_installed():
 
 
 def test_the_library_says_what_it_has_and_imports_it_when_asked():
-    assert dir(irevnet) == sorted(irevnet.__all__) == sorted(irevnet._HOMES)
+    assert dir(irevnet) == sorted(irevnet.__all__) == sorted(irevnet._MODULES)
     for name in irevnet.__all__:
         assert getattr(irevnet, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'irevnet' has no attribute 'IRevnet'"):

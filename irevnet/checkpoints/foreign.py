@@ -69,7 +69,8 @@ def _with_weights(name: str, weights: Any) -> nn.Module:
             return get_model(name, weights=weights)
     except OSError as error:
         raise OSError(
-            f"{weights} cannot be fetched ({error}); save its state dict as a file where it can, and give it by --ckpt"
+            f"{weights} cannot be fetched ({error}); save the state dict to a file on another machine, and give that "
+            "file"
         ) from error
 
 

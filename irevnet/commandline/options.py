@@ -1,10 +1,14 @@
 """Options of the commands that mean the same thing everywhere, one by one and in groups. Only the commands use them."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, One, deterministic
+from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
+from irevnet.data.choices import OnError
+from irevnet.training.config import TrainConfig
 
 ckpt_option = click.option(
     "--ckpt",
@@ -34,7 +38,7 @@ classes_option = click.option(
 )
 on_error_option = click.option(
     "--on-error",
-    type=click.Choice(["stop", "skip"]),
+    type=click.Choice(get_args(OnError)),
     help="Of images in a folder that cannot be read: stop at the first; or read every image beforehand, and leave such "
     "out.  [default: stop; what a run left out, its studies leave out too]",
 )
@@ -44,9 +48,6 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 class_seed_option = click.option("--class-seed", type=SEED, help="Seed of that draw.  [default: 0]")
 out_option = click.option("--out", type=File(), help="Folder for the results.  [default: in the run's folder]")
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
 batch_size_option = click.option(
     "-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images a forward pass."
 )
@@ -69,20 +70,27 @@ json_option = click.option(
 )
 
 
-def depths_option(text: str = "Blocks to look at, such as 1,4,8-12.  [default: every block]") -> Callable:
-    """`--depths`, with a help text of its own."""
-    return click.option("--depths", "--depth", "depths", type=Numbers(), help=text)
+def depths_option_for(default: str) -> Callable:
+    """The option for the blocks to look at, a list of numbers; the help names those that it stands for by default."""
+    return click.option(
+        "--depths",
+        "--depth",
+        "depths",
+        type=Numbers(),
+        help=f"Blocks to look at, such as 1,4,8-12.  [default: {default}]",
+    )
 
 
+depths_option = depths_option_for("every block")
 depth_option = click.option(
-    "--depths", "--depth", "depth", type=One(), help="The block whose features.  [default: the last]"
+    "--depth", "--depths", "depth", type=click.IntRange(min=0), help="Block to look at.  [default: the last]"
 )
-"""`--depths` of commands that look at one block."""
+"""In place of `depths_option` where a command looks at one block."""
 
 layer_option = click.option(
-    "--layers", "--layer", "layer", help="A module to look at in place of a block, by name, such as layer4."
+    "--layers", "--layer", "layer", help="Module to look at in place of a block, by name, such as layer4."
 )
-"""`--layers` of commands that look at one module."""
+"""In place of `layers_option` where a command looks at one module."""
 
 layers_option = click.option(
     "--layers",
@@ -91,6 +99,10 @@ layers_option = click.option(
     type=Names(),
     help="Modules to look at in place of blocks, by name, such as layer1.0,layer4.",
 )
+layer_option = click.option(
+    "--layer", "--layers", "layer", help="Module to look at in place of a block, by name, such as layer4."
+)
+"""In place of `layers_option` where a command looks at one module."""
 solver_option = click.option(
     "--solver",
     type=click.Choice(["newton", "sklearn"]),
@@ -202,55 +214,23 @@ network_options = _group(
 )
 """Which networks, and what their features are of, for the probes."""
 
-config_options = _group(
-    click.option("--epochs", type=int, help="Passes over the training set."),
-    click.option("--steps", type=int, help="Steps in all, instead of epochs."),
-    click.option("-b", "--batch-size", type=int, help="Images a step, of all processes together."),
-    click.option("--lr", "learning_rate", type=float, help="The highest learning rate."),
-    click.option("--schedule", type=click.Choice(["one-cycle", "step"]), help="How the learning rate changes."),
-    click.option(
-        "--decay-at",
-        type=Floats("parts of the run", "0.3,0.6,0.8"),
-        help="With --schedule step: when to lower the rate, as parts of the run.",
-    ),
-    click.option("--decay", type=float, help="What the rate is then multiplied by."),
-    click.option("--momentum", type=float, help="Momentum of the gradient."),
-    click.option("--weight-decay", type=float, help="L2 penalty on every parameter."),
-    click.option(
-        "--augmentation",
-        type=click.Choice(["none", "cifar", "imagenet"]),
-        help="Random changes of training images: none; shift and flip; or scale, crop, flip and colours.",
-    ),
-    click.option(
-        "--normalise/--no-normalise",
-        default=None,
-        help="Normalise images by the data's mean and standard deviation, or leave them in [0, 1] as the paper does.",
-    ),
-    click.option(
-        "--memory",
-        type=click.Choice(["plain", "checkpoint", "reversible"]),
-        help="Store activations for back-propagation; store those between blocks; or store none and rebuild them by "
-        "the inverse.",
-    ),
-    click.option(
-        "--check-reconstruction",
-        type=int,
-        metavar="N",
-        help="With --memory reversible, compare what is rebuilt with the truth every N steps; 0 for never.",
-    ),
-    click.option(
-        "--amp",
-        type=click.Choice(["none", "bf16", "fp16"]),
-        help="Mixed precision: convolutions in 16 bits, streams in 32.",
-    ),
-    click.option(
-        "--channels-last/--no-channels-last", default=None, help="Keep tensors in the order many convolutions prefer."
-    ),
-    click.option("--compile/--no-compile", default=None, help="Compile the network with torch.compile."),
-    click.option(
-        "--sync-bn/--no-sync-bn",
-        default=None,
-        help="On several GPUs, normalise by the statistics of the whole batch instead of each GPU's own part.",
-    ),
-)
+
+def _config_option(field: dataclasses.Field) -> Callable:
+    """The option for a setting of training, by the field's name, type and metadata; `None` unless it is given."""
+    hint, metadata = get_type_hints(TrainConfig)[field.name], field.metadata
+    flags = metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
+    if hint is bool:
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
+        return click.option(*flags, field.name, default=None, help=metadata["help"])
+    match get_origin(hint):
+        case origin if origin is Literal:
+            kind = click.Choice(get_args(hint))
+        case origin if origin is tuple:
+            kind = Floats(metadata["values"], metadata["example"])
+        case _:
+            kind = next(each for each in (int, float) if each in (hint, *get_args(hint)))
+    return click.option(*flags, field.name, type=kind, metavar=metadata.get("metavar"), help=metadata["help"])
+
+
+config_options = _group(*map(_config_option, dataclasses.fields(TrainConfig)))
 """The settings of a training, each named like its field in `irevnet.training.config.TrainConfig`."""

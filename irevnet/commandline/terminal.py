@@ -96,12 +96,13 @@ def explain(error: Exception) -> click.ClickException:
     """An error in one line: of wrong input, with exit code 2, or of work that failed."""
     if isinstance(error, click.ClickException):
         return error
+    context = click.get_current_context()
     if isinstance(error, WRONG_INPUT) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
-        return WrongInput(_one_line(error))
+        return WrongInput(_one_line(error, context.command))
     kind = type(error).__name__
     if kind == "OutOfMemoryError":  # of torch, on a GPU
-        return click.ClickException(_out_of_memory(click.get_current_context()))
-    return click.ClickException(f"{kind}: {_one_line(error)} (--debug shows where)")
+        return click.ClickException(_out_of_memory(context))
+    return click.ClickException(f"{kind}: {_one_line(error, context.command)} (--debug shows where)")
 
 
 def command_line() -> list[str]:
@@ -118,18 +119,21 @@ def given_options(*names: str) -> list[str]:
     for parameter in context.command.params:
         if parameter.name in names and parameter.name in parsed:
             flag = isinstance(parameter, click.Option) and parameter.is_flag
-            words += [parameter.opts[-1], *([] if flag else [str(parsed[parameter.name])])]
+            words += [max(parameter.opts, key=len), *([] if flag else [str(parsed[parameter.name])])]
     return words
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, command: click.Command | None = None) -> str:
+    """What an error says, for who typed a command: its options in place of parameters in backticks."""
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
         wanted = ", and is no folder; name another" if isinstance(error, FileExistsError) else ""
         return f"{error.filename}: {error.strerror}{wanted}" if error.filename else error.strerror
     text = str(error)
     if "Original Traceback" in text:  # of a process that loads images: it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
-    return " ".join(text.split())
+    options = [each for each in (command.params if command else ()) if isinstance(each, click.Option)]
+    names = {each.name: max(each.opts, key=len) for each in options}
+    return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), " ".join(text.split()))
 
 
 def _out_of_memory(ctx: click.Context) -> str:
@@ -233,17 +237,6 @@ class Numbers(click.ParamType):
                 self.fail(f"{part!r} names no number; a range goes from the lower to the higher")
             numbers.update(range(first, last + 1))
         return sorted(numbers)
-
-
-class One(click.ParamType):
-    """One number from 0 on."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not re.fullmatch(r"\s*\d{1,6}\s*", value):
-            self.fail(f"{value!r} is not one number; expected the number of a block, such as 12")
-        return int(value)
 
 
 class Names(click.ParamType):

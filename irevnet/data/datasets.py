@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from irevnet.data.image_folder import OnError, open_folder
+from irevnet.data.choices import OnError
+from irevnet.data.image_folder import open_folder
 from irevnet.data.images import DataSource, Split
 from irevnet.data.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Normalisation
 from irevnet.utils import distributed
@@ -57,8 +58,8 @@ def _from_torchvision(
                 return kind(root, train=split == "train")
             except RuntimeError as error:
                 raise FileNotFoundError(
-                    f"{name} is not under {root}, or is damaged there; name its folder with --data-root, or fetch it "
-                    "with --download"
+                    f"{name} is not under {root}, or is damaged there; name the folder that holds its files, "
+                    "or set `download` to fetch them"
                 ) from error
 
         def load(split: Split) -> tuple[Tensor, list[int]]:

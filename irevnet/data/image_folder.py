@@ -4,11 +4,11 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from irevnet.data.choices import OnError
 from irevnet.data.images import LEAVE_OUT, DataSource, ImageFiles, Split
 from irevnet.data.loaders import batches
 from irevnet.data.transforms import IMAGENET_STATISTICS
@@ -16,9 +16,6 @@ from irevnet.utils import distributed
 from irevnet.utils.files import write_json
 from irevnet.utils.progress import Track
 from irevnet.utils.untrusted import brief, fits, parse_json
-
-OnError = Literal["stop", "skip"]
-"""What to do about files of a folder that cannot be read as images: stop at the first, or leave all of them out."""
 
 
 def open_folder(

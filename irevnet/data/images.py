@@ -52,7 +52,7 @@ def _file_sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-LEAVE_OUT = ", or leave all such out with --on-error skip"
+LEAVE_OUT = ", or skip all such files with `on_error`='skip'"
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):

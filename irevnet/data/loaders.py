@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from irevnet.data.choices import Augmentation
 from irevnet.data.images import LabelledImages
-from irevnet.data.transforms import Augmentation
 
 
 def batches(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as image_ops
+
+from irevnet.data.choices import Augmentation
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in units of [0, 1]."""
@@ -109,7 +111,7 @@ class InputTransform:
         return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
 
     def augmented(
-        self, image: Float[Tensor, "image_channels h w"], kind: "Augmentation", seed: Sequence[int]
+        self, image: Float[Tensor, "image_channels h w"], kind: Augmentation, seed: Sequence[int]
     ) -> Float[Tensor, "channels height width"]:
         """The network's input of a randomly changed image, drawn by that seed alone: torch's global generator is left
         as it was, so that neither the order nor the process in which images are loaded has a part in it.
@@ -130,17 +132,6 @@ IMAGENET_TRANSFORM = InputTransform(
     channels=3, image_size=(224, 224), resize=256, mean=IMAGENET_STATISTICS[0], std=IMAGENET_STATISTICS[1]
 )
 """Of the authors' ImageNet release: short side to 256, centre crop 224, ImageNet mean and standard deviation."""
-
-
-Augmentation = Literal["none", "cifar", "imagenet"]
-"""How training images are changed at random, each time they are seen.
-
-- `"none"`: not at all.
-- `"cifar"`: padded with black by an eighth of the image (4 pixels at 32 x 32), cropped to the old size, and flipped
-  left to right half the time, as in the authors' CIFAR release.
-- `"imagenet"`: section 3.2's random scaling, crop, flip and colour distortion, by the release's parameters: 8 to 100%
-  of the area at aspect 3/4 to 4/3; brightness 0.87, contrast 0.5, saturation 0.5, hue 0.2.
-"""
 
 
 @functools.cache

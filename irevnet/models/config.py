@@ -16,6 +16,14 @@ SqueezeOrder = Literal["block", "channel"]
   and of Shi et al. (2016), whom the paper cites.
 """
 
+Memory = Literal["plain", "checkpoint", "reversible"]
+"""How back-propagation gets the activations inside the blocks.
+
+- `"plain"`: all are stored.
+- `"checkpoint"`: only the stream that each bottleneck reads is stored, the rest is computed again.
+- `"reversible"`: none is stored; the streams are rebuilt by the inverse, the rest is computed again.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IRevNetConfig:

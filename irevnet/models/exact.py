@@ -66,7 +66,7 @@ class Lattice:
         if not largest < self.limit:
             raise ValueError(
                 f"{name}: values up to {largest:.3g}; on a lattice of {self.bits} bits only values below "
-                f"{self.limit:,.0f} are exact, use one of fewer bits"
+                f"{self.limit:,.0f} are exact, use fewer `bits`"
             )
         return x
 

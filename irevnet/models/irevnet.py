@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from irevnet.models.config import IRevNetConfig
+from irevnet.models.config import IRevNetConfig, Memory
 from irevnet.models.coupling import Bottleneck, Coupling
 from irevnet.models.exact import ExactBottleneck, Lattice
-from irevnet.models.memory.reversible import Memory, run_blocks
+from irevnet.models.memory.reversible import run_blocks
 from irevnet.models.squeeze import squeeze, unsqueeze
 from irevnet.utils.lookup import check_depth
 
@@ -100,7 +100,7 @@ class IRevNet(nn.Module):
     def memory(self) -> Memory:
         """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
 
-        See `irevnet.models.memory.reversible.Memory`. Gradients are the same up to rounding; memory and time differ. In
+        See `irevnet.models.config.Memory`. Gradients are the same up to rounding; memory and time differ. In
         eval mode, and without gradients, the path is always the plain one.
         """
         return self._memory

@@ -2,61 +2,103 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from irevnet.data.transforms import Augmentation
-from irevnet.models.memory.reversible import Memory
+from irevnet.data.choices import Augmentation
+from irevnet.models.config import Memory
 from irevnet.utils.lookup import find
+
+
+def _option(help: str, **rest: Any) -> dict[str, Any]:
+    """The metadata of a setting: its documentation and, where they do not follow from its name and type, the flags and
+    the metavar of its option on the command line, or what the values of a list are (`values`, `example`)."""
+    return {"help": help, **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Stochastic gradient descent with momentum on the cross-entropy.
+    """Stochastic gradient descent with momentum on the cross-entropy, for a number of epochs or of steps.
 
-    Attributes:
-        epochs: passes over the training set; or else
-        steps: the number of steps.
-        batch_size: images a step, of all processes together.
-        learning_rate: its highest value.
-        schedule: `"one-cycle"`: up from a 25th of it along a cosine over the first fifth of the steps, then down to
-            nearly 0 along a cosine. `"step"`: constant but for the decays.
-        decay_at: with `"step"`, the parts of the run after which the rate is multiplied by `decay`.
-        decay: that factor.
-        momentum: of the gradient; the paper's 0.9 (section 3.2).
-        weight_decay: L2 penalty of every parameter, those of batch normalisation included.
-        augmentation: random changes of the training images, see `irevnet.data.transforms.Augmentation`.
-        normalise: whether images are normalised by the data's mean and standard deviation, as in the authors'
-            releases; otherwise they stay in [0, 1], as in the paper. Part of the transform that a checkpoint carries.
-        memory: how back-propagation gets its activations, see `irevnet.models.memory.reversible.Memory`; other than
-            `"plain"` for an i-RevNet only.
-        check_reconstruction: with `memory="reversible"`, every how many steps to compare the input stream that
-            back-propagation rebuilt with the true one; 0 for never.
-        amp: mixed precision: convolutions in bfloat16 or float16. The streams stay in float32, so that the network is
-            inverted as exactly as ever. float16 scales the loss and leaves out steps that overflow.
-        channels_last: keep tensors in (n, h, w, c) order, which many convolutions are faster in.
-        compile: compile the network with `torch.compile`; with `memory="plain"` only.
-        sync_bn: where several GPUs share a batch, normalise by the statistics of all of it; otherwise each normalises
-            by those of its own images.
+    Raises `ValueError` for settings that cannot work.
     """
 
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    schedule: Literal["one-cycle", "step"] = "one-cycle"
-    decay_at: tuple[float, ...] = ()
-    decay: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augmentation: Augmentation = "none"
-    normalise: bool = False
-    memory: Memory = "plain"
-    check_reconstruction: int = 0
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    channels_last: bool = False
-    compile: bool = False
-    sync_bn: bool = False
+    epochs: int | None = field(default=None, metadata=_option("Number of passes over the training set."))
+    steps: int | None = field(default=None, metadata=_option("Number of steps, in place of epochs."))
+    batch_size: int = field(
+        default=128, metadata=_option("Images per step, over all processes.", flags=("-b", "--batch-size"))
+    )
+    learning_rate: float = field(default=0.1, metadata=_option("Highest learning rate.", flags=("--lr",)))
+    schedule: Literal["one-cycle", "step"] = field(
+        default="one-cycle",
+        metadata=_option(
+            "How the learning rate changes: one-cycle raises it along a cosine over the first fifth of the steps, from "
+            "a 25th of the highest, and then lowers it to nearly 0; step keeps it constant between decays."
+        ),
+    )
+    decay_at: tuple[float, ...] = field(
+        default=(),
+        metadata=_option(
+            "Fractions of the run after which the step schedule multiplies the learning rate by the decay.",
+            values="parts of the run",
+            example="0.3,0.6,0.8",
+        ),
+    )
+    decay: float = field(
+        default=0.1, metadata=_option("Factor by which the step schedule multiplies the learning rate.")
+    )
+    momentum: float = field(default=0.9, metadata=_option("Momentum of the gradient; the paper's 0.9 (section 3.2)."))
+    weight_decay: float = field(
+        default=5e-4, metadata=_option("L2 penalty on every parameter, those of batch normalisation included.")
+    )
+    augmentation: Augmentation = field(
+        default="none",
+        metadata=_option(
+            "Random changes of training images: none; shift and flip (cifar); or scale, crop, flip and colours "
+            "(imagenet)."
+        ),
+    )
+    normalise: bool = field(
+        default=False,
+        metadata=_option(
+            "Normalise images by the mean and standard deviation of the data, as the authors' releases do, or leave "
+            "them in [0, 1], as the paper does."
+        ),
+    )
+    memory: Memory = field(
+        default="plain",
+        metadata=_option(
+            "How back-propagation gets its activations: store all (plain); store those between blocks (checkpoint); or "
+            "store none and rebuild them by the inverse (reversible). Only an i-RevNet takes other than plain."
+        ),
+    )
+    check_reconstruction: int = field(
+        default=0,
+        metadata=_option(
+            "With reversible memory, compare the stream that back-propagation rebuilds with the true one every N "
+            "steps; 0 for never.",
+            metavar="N",
+        ),
+    )
+    amp: Literal["none", "bf16", "fp16"] = field(
+        default="none",
+        metadata=_option(
+            "Mixed precision: convolutions in bfloat16 or float16, streams in float32, so that the inverse stays as "
+            "exact as without. float16 scales the loss, and skips steps that overflow."
+        ),
+    )
+    channels_last: bool = field(
+        default=False, metadata=_option("Keep tensors in (n, h, w, c) order, in which many convolutions are faster.")
+    )
+    compile: bool = field(
+        default=False, metadata=_option("Compile the network with torch.compile; with plain memory only.")
+    )
+    sync_bn: bool = field(
+        default=False,
+        metadata=_option(
+            "On several GPUs, normalise by the statistics of the whole batch instead of those of each GPU's own images."
+        ),
+    )
 
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None) or (self.epochs or self.steps or 0) < 1 or self.batch_size < 2:
@@ -110,6 +152,11 @@ class TrainConfig:
         if step < top:
             return _along_cosine(peak / 25, peak, step / top)
         return _along_cosine(peak, peak / 250_000, (step - top) / (num_steps - top))
+
+
+TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n    Attributes:\n" + "".join(
+    f"        {each.name}: {each.metadata['help']}\n" for each in dataclasses.fields(TrainConfig)
+)
 
 
 def _top(num_steps: int) -> float:

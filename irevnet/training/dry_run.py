@@ -13,9 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
-from irevnet.models.config import Config, IRevNetConfig
+from irevnet.models.config import Config, IRevNetConfig, Memory
 from irevnet.models.irevnet import IRevNet
-from irevnet.models.memory.reversible import Memory
 from irevnet.models.zoo import build_network, count_multiply_adds, num_parameters
 from irevnet.training.config import TrainConfig
 from irevnet.training.trainer import Training

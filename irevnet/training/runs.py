@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 
 from irevnet.checkpoints.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
+from irevnet.data.choices import OnError
 from irevnet.data.datasets import choose_classes, load_dataset
-from irevnet.data.image_folder import OnError, read_left_out, save_left_out
+from irevnet.data.image_folder import read_left_out, save_left_out
 from irevnet.data.images import DataSource
 from irevnet.models.zoo import build_model, num_parameters, preset_config
 from irevnet.training.settings import RunSettings
@@ -142,9 +143,7 @@ def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (),
 
 def _check_unused(folder: Path) -> None:
     if (folder / "config.json").exists():
-        raise FileExistsError(
-            f"{folder} holds another run; go on with it by --resume {folder}, or name a folder that is new or empty"
-        )
+        raise FileExistsError(f"{folder} holds another run; resume that run, or name a folder that is new or empty")
     if not is_unused(folder):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
 
@@ -259,7 +258,9 @@ def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
     if path is None:
         checkpoints = sorted(root.glob("*/last.pt"), key=lambda file: file.stat().st_mtime)
         if not checkpoints:
-            raise FileNotFoundError(f"there is no run under {root}/; train one with 'irevnet train', or give --ckpt")
+            raise FileNotFoundError(
+                f"there is no run under {root}/; train a network with 'irevnet train', or give a checkpoint file"
+            )
         return checkpoints[-1]
     if path.is_dir():
         if not (path / "last.pt").is_file():

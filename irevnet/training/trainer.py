@@ -140,7 +140,7 @@ class Training:
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"a batch of {config.batch_size} images is larger than the training set, of {len(train_data)}; "  # type: ignore[arg-type]
-                "lower batch_size"
+                "lower `batch_size`"
             )
         if config.augmentation != "none" and not isinstance(train_data, LabelledImages):
             raise ValueError(

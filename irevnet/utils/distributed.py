@@ -84,8 +84,8 @@ def choose_device(name: str) -> str:
     number, count = local_rank(), torch.cuda.device_count()
     if number >= count:
         raise ValueError(
-            f"torchrun has started more processes on this machine than its {count} GPUs; lower --nproc-per-node, or "
-            "compute on the cpu"
+            f"torchrun has started more processes on this machine than its {count} GPUs; start no more than that, "
+            "or compute on the cpu"
         )
     return f"cuda:{number}"
 

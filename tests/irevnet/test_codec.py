@@ -121,7 +121,7 @@ def test_features_of_another_network_are_refused(model, bijective, tmp_path):
         bijective.blocks[0].bottleneck[0].weight[0, 0, 0, 0] += 1e-3
     for other in (bijective.exact(), bijective.exact(bits=12)):
         with pytest.raises(
-            ValueError, match=r"are of another network .* name the checkpoint that they were encoded with"
+            ValueError, match=r"are of another network .* give the checkpoint that they were encoded with"
         ):
             decode(other, TRANSFORM, file, tmp_path / "out")
     assert not (tmp_path / "out").exists()

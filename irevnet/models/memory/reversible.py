@@ -8,22 +8,15 @@ evaluated again, with gradients (`irevnet.models.memory.replay`).
 import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from irevnet.models.config import Memory
 from irevnet.models.coupling import Coupling
 from irevnet.models.memory.forward_hooks import PLAIN
 from irevnet.models.memory.replay import Replay
-
-Memory = Literal["plain", "checkpoint", "reversible"]
-"""How back-propagation gets the activations inside the blocks.
-
-- `"plain"`: all are stored.
-- `"checkpoint"`: only the stream that each bottleneck reads is stored, the rest is computed again.
-- `"reversible"`: none is stored; the streams are rebuilt by the inverse, the rest is computed again.
-"""
 
 Streams = tuple[Tensor, Tensor]
 

@@ -114,7 +114,7 @@ def test_fashion_mnist_is_read_from_its_folder(tmp_path):
 def test_absent_files_are_asked_for(tmp_path, name):
     with pytest.raises(
         FileNotFoundError,
-        match=rf"{name} is not under .*; name its folder with --data-root, or fetch it with --download",
+        match=rf"{name} is not under .*; name the folder that holds its files, or set `download`",
     ):
         load_dataset(name, root=tmp_path)
 
@@ -354,7 +354,7 @@ def test_the_first_image_that_cannot_be_read_stops_unless_they_are_left_out(spoi
     images = source.images("train", source.transform())
     for row, name in ((1, "cat/1.png"), (6, "dog/empty.png"), (7, "dog/link.jpg")):
         with pytest.raises(
-            ValueError, match=rf"train/{name} cannot be read .*; replace or remove it, or leave all such out with --on"
+            ValueError, match=rf"train/{name} cannot be read .*; replace or remove it, or skip all such"
         ):
             images[row]
 

@@ -194,7 +194,7 @@ def test_values_beyond_the_lattice_are_reported(bijective):
         exact.inverse(torch.full((1, 48, 2, 2), math.nan))
     with torch.no_grad():
         bijective.blocks[2].bottleneck[2].weight *= 1e6
-    with pytest.raises(ValueError, match=r"block 3: values up to .*; on a lattice of 20 bits .* use one of fewer bits"):
+    with pytest.raises(ValueError, match=r"block 3: values up to .*; on a lattice of 20 bits .* use fewer `bits`"):
         bijective.exact(bits=20).features(torch.rand(1, 3, 8, 8))
 
 

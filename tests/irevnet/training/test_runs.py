@@ -178,9 +178,7 @@ def test_a_checkpoint_of_something_else_is_not_gone_on_with(finished_run, tmp_pa
 
 def test_a_folder_that_holds_a_run_is_left_alone(finished_run):
     before = {path: path.read_bytes() for path in finished_run.iterdir()}
-    with pytest.raises(
-        FileExistsError, match=r"digits holds another run; go on with it by --resume .*digits, or name a"
-    ):
+    with pytest.raises(FileExistsError, match=r"digits holds another run; resume that run, or name a folder"):
         new_run(finished_run, settings())
     assert {path: path.read_bytes() for path in finished_run.iterdir()} == before
 
@@ -244,7 +242,7 @@ def test_the_newest_run_is_found(tmp_path):
 
 def test_what_cannot_be_found_is_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"there is no run under .*; train one with 'irevnet train', or give --ckpt"
+        FileNotFoundError, match=r"there is no run under .*; train a network with 'irevnet train', or give a checkpoint"
     ):
         find_checkpoint(None, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"holds no last\.pt; give a run's folder or a checkpoint file"):

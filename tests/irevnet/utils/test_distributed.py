@@ -284,7 +284,7 @@ def test_each_process_on_a_machine_has_a_gpu_of_its_own(monkeypatch):
         assert choose_device("auto") == choose_device("cuda") == f"cuda:{rank}"
         assert choose_device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="more processes on this machine than its 2 GPUs; lower --nproc-per-node"):
+    with pytest.raises(ValueError, match="more processes on this machine than its 2 GPUs; start no more than that"):
         choose_device("auto")
 
 
