@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test test-slow test-matrix lint format docs clean
+.PHONY: help setup demo reports test test-slow test-matrix lint format docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,10 @@ $(READY): pyproject.toml
 demo: $(READY)  ## Train on handwritten digits, run every study, and put what was found on one page
 	$(BIN)/irevnet train
 	$(BIN)/irevnet-analyze all
+
+reports: $(READY)  ## Build the report pages in docs/results from the results there; computes no study again
+	cd docs/results && for data in cifar10 cifar100; do $(abspath $(BIN))/irevnet-analyze report \
+	  $$data-irevnet-cifar-bijective $$data-resnet-cifar --out $$data.html || exit; done
 
 # A process with one thread for each core: several that compute with as many threads as there are cores slow each other.
 # One that dies ends the run, which then says in which test.
