@@ -74,7 +74,7 @@ GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
 """What may have to be guessed of a network that others trained."""
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint atomically: a whole file that `read_checkpoint` reads, or the earlier one.
 
     With the state of the training, from which `read_training_state` lets it go on; without it, weights alone.
@@ -83,6 +83,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, training: Mapping[str
     of another class; weights that are not finite; metrics that are no numbers; a state of other than plain values and
     tensors.
     """
+    path = Path(path)
     check_architecture(path, checkpoint.model)
     weights = checkpoint.model.state_dict()
     if broken := _first_not_finite(weights):
