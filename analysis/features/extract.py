@@ -79,12 +79,12 @@ def extract(
     Args:
         model: a network, used in eval mode on the device that it is on.
         data: the images of the split.
-        store: where the features go.
-        split: which split that is.
-        layers: of the model.
+        store: the store that the features are written to.
+        split: name of the split.
+        layers: layers of the model.
         part: (k, n) for the k-th of n nearly equal parts of the images, for processes that share the work.
-        batch_size: images a forward pass.
-        workers: processes that load images.
+        batch_size: number of images in a forward pass.
+        workers: number of processes that load images.
         track: shows progress.
 
     Raises:

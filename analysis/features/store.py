@@ -30,25 +30,24 @@ FORMAT = 2
 """Features of format 1 may be of a layer's output after a later one had changed it, or of other images."""
 
 Manifest = Mapping[str, Any]
-"""`"identity"`: what has to be the same for features to be the same; `"record"`: how they came to be."""
+"""`"identity"`: what the features depend on; `"record"`: how they were made."""
 
 
 class FeatureStore:
     """The features of one network on the splits of one data set.
 
     Attributes:
-        folder: where they are.
-        identity: what they are of.
+        folder: the folder of the store.
+        identity: what its features depend on, as plain values.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, record: Mapping[str, Any] | None = None):
         """Opens the store of a folder, or begins one there.
 
         Args:
-            folder: new, empty, or of such a store.
-            identity: what has to be the same for its features to be the same, as plain values: weights, transform,
-                classes, images.
-            record: more to be kept in the manifest of a new store, such as versions and command.
+            folder: a folder that is new, empty, or holds such a store.
+            identity: what the features depend on, as plain values: weights, transform, classes and images.
+            record: further values for the manifest of a new store, such as versions and command.
 
         Raises:
             FileExistsError: the folder holds something else.
@@ -73,7 +72,7 @@ class FeatureStore:
             key, there, here = difference
             raise ValueError(
                 f"{folder} holds features of something else: its {key} is {_brief(there)}, not {_brief(here)}; remove "
-                "it, or name another folder with --features"
+                "it, or choose another folder by `features_root`"
             )
 
     def begin(self, split: str, labels: Int[ndarray, " images"]) -> None:
@@ -118,7 +117,7 @@ class FeatureStore:
         if needed > free:
             raise OSError(
                 f"the features of {count:,} images take {_gigabytes(needed)}, {self.folder} has room for "
-                f"{_gigabytes(free)}; name a folder on a larger disk with --features, or fewer layers"
+                f"{_gigabytes(free)}; choose a folder on a larger disk by `features_root`, or fewer layers"
             )
         for layer, width in missing.items():
             _create(self._path(split, layer), (count, width), np.float32)

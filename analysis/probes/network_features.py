@@ -20,17 +20,17 @@ class NetworkFeatures:
     """The averaged features of a network on the training and the test images of a study.
 
     Attributes:
-        name: of the network.
+        name: name of the network.
         layers: names of the layers.
-        depths: the number of each among the network's blocks.
+        depths: number of each layer among the network's blocks.
         relative_depths: that number over the number of blocks.
         train: features of the training images by layer, `(train, channels)`; read a part at a time.
         test: the same of the test images.
-        train_labels: their classes.
-        test_labels: their classes.
+        train_labels: classes of the training images, `(train,)`.
+        test_labels: classes of the test images, `(test,)`.
         test_logits: the network's outputs for the test images, `(test, outputs)`.
-        columns: of the logits, which belong to the classes 0, 1, ... of the labels; `None` where the network does not
-            know these classes.
+        columns: columns of the logits that belong to the classes 0, 1, ... of the labels, `(classes,)`; `None` where
+            the network does not know these classes.
         cache: finished parts of the study of these features.
     """
 

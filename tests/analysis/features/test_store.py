@@ -149,7 +149,9 @@ def test_a_damaged_manifest_is_named(store):
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(store):
-    with pytest.raises(OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* with --features"):
+    with pytest.raises(
+        OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* by `features_root`"
+    ):
         store.writer("train", {"block-1": 10**14})
     assert [path.name for path in (store.folder / "train").iterdir()] == ["labels.npy"]
 
