@@ -469,10 +469,9 @@ def _compute(
     study: str, subjects: "Sequence[Subject]", options: "StudyOptions", **drawn: Any
 ) -> "tuple[Result, list[Path]]":
     """Runs a study, and saves its result and figures, in a folder that no other process writes to meanwhile."""
-    from figures.saving import save_figures
-
     from analysis.results.register import STUDIES, load_result
     from analysis.run_all import run_study
+    from figures import save_figures
     from irevnet.utils.progress import Interrupted, Progress
 
     folder = subjects[0].results_folder(study)
@@ -909,7 +908,7 @@ def _print_plan(rows: Sequence[dict[str, Any]], *, several: bool) -> None:
 
 def _write_report(folders: "Sequence[Path]", page: Path) -> None:
     from analysis.saved.runs import read_run
-    from figures.report import build_report
+    from figures import build_report
     from irevnet.utils.files import write_text
 
     runs = [read_run(folder) for folder in folders]

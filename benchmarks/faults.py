@@ -34,7 +34,7 @@ from recording import environment, save_results
 import analysis.features.extract
 import analysis.linalg.autosave
 import cli
-import figures.report  # noqa: F401  (here, so that what is killed need not import it)
+import figures.report.page  # noqa: F401  (here, so that what is killed need not import it)
 import irevnet.training.runs
 from irevnet import read_checkpoint
 from irevnet.utils.files import contents

@@ -59,7 +59,7 @@ from analysis.results.register import STUDIES
 from analysis.saved.reproduction import read_reproduction
 from analysis.saved.runs import read_run
 from analysis.studies.training_curves import read_histories, training_curves
-from figures.report import build_report
+from figures import build_report
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, read_checkpoint, save_checkpoint
 from irevnet.checkpoints.checkpoint import plain, read_training_state, read_weights
 from irevnet.codec import decode, encode

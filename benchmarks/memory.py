@@ -156,7 +156,7 @@ def main() -> None:
 def save(rows: list[dict], options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from figures.style import save_figure
+    from figures.saving import save_figure
 
     name = "memory" if options.device == "cpu" else "memory-cuda"
     rows.sort(key=lambda row: (METHODS.index(row["method"]), row["blocks"]))

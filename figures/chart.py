@@ -1,4 +1,4 @@
-"""Charts as data: a study says once what is drawn, for paper (`draw`) and for a page (`figures.vega`) alike."""
+"""Charts as data, for paper (`draw`) and for a page (`figures.vega`) alike."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Curve:
     """A line through points, with the band of their intervals if these are known.
 
     Attributes:
-        name: what it shows.
-        x: `(points,)`.
-        y: `(points,)`; NaN where not known.
-        look: its colour, line and marker.
+        name: name in the legend.
+        x: x of the points, `(points,)`.
+        y: y of the points, `(points,)`; NaN where not known.
+        look: colour, line and marker.
         low: lower ends of the band, `(points,)`.
-        high: upper ends, `(points,)`.
-        listed: whether the legend has it.
+        high: upper ends of the band, `(points,)`.
+        listed: whether the legend has the curve.
     """
 
     name: str
@@ -61,12 +61,18 @@ class Panel:
     """Curves over one pair of axes.
 
     Attributes:
-        title: of its legend, where panels are of different things.
-        notes: texts above it, each at an x.
+        x_label: label of the horizontal axis.
+        y_label: label of the vertical axis.
+        curves: curves to draw.
+        rules: straight lines across the panel.
+        notes: texts above the panel, each at an x.
+        title: title of the legend, where panels are of different things.
+        log_x: whether the horizontal axis is logarithmic.
+        log_y: whether the vertical axis is logarithmic.
         whole_x: whether x are whole numbers.
-        low_y: where the axis begins.
-        high_y: where it ends.
-        height: in proportion to other panels of its column.
+        low_y: lower end of the vertical axis; `None` for that of the curves.
+        high_y: upper end of the vertical axis; `None` for that of the curves.
+        height: height relative to other panels of the column.
     """
 
     x_label: str
@@ -83,7 +89,7 @@ class Panel:
     height: float = 1.0
 
     def keys(self) -> list[Key]:
-        """Its legend."""
+        """The entries of its legend."""
         entries = [(each.name, each.look) for each in self.curves if each.listed]
         entries += [(each.name, each.look) for each in self.rules if each.name]
         return [Key(name=name, look=look) for name, look in dict(entries).items()]
@@ -94,9 +100,11 @@ class Chart:
     """Panels side by side or one above the other, which then share their x.
 
     Attributes:
-        keys: a legend for all panels, in place of their own.
-        width: on paper, in inches.
-        height: on paper, in inches.
+        panels: panels of the chart.
+        stacked: whether the panels stand one above the other.
+        keys: entries of a legend for all panels, in place of their own.
+        width: width on paper, in inches.
+        height: height on paper, in inches.
     """
 
     panels: Sequence[Panel]
@@ -209,4 +217,4 @@ def _handles(keys: Sequence[Key]) -> list[Line2D]:
 
 
 GUIDE = Look(GREY, "-", "")
-"""Of rules that only guide the eye."""
+"""Look of rules that only guide the eye."""

@@ -17,16 +17,16 @@ Point = tuple[float, float]
 
 
 def plot_network(architecture: str, config: Mapping[str, Any]) -> Figure:
-    """Draws a network from the plain values that a run, or the provenance of a result, holds.
+    """Draws a network from the plain values in a run's config, or in the provenance of a result.
 
-    Of a network that is not of this toolkit, and has no stages there, the name and the number of classes.
+    Of a network from another library, whose stages are not known, it draws the name and the number of classes.
 
     Args:
         architecture: class of the network, such as `IRevNet`.
         config: fields of its config; lists stand for tuples.
 
     Raises:
-        TypeError, ValueError: it is of this toolkit, and there is no such config.
+        TypeError, ValueError: the toolkit has that architecture, and no such config of it.
     """
     with style():
         if architecture not in ARCHITECTURES or "blocks" not in config:  # torchvision has a ResNet of its own

@@ -1,15 +1,12 @@
 """One look for every figure: colour-blind safe, legible in a two-column paper, fonts embedded."""
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from irevnet.utils.files import atomic_write
 
 COLUMN = 3.3
 """Width of one column of a paper, in inches."""
@@ -49,7 +46,8 @@ _CYCLE = [
 
 
 def look(number: int, **changed: str) -> Look:
-    """Of the things compared that of this number: told apart without colour too. What is given is otherwise."""
+    """The look of the thing compared that has this number, which differs in more than colour from the others'; with the
+    attributes given changed."""
     return _CYCLE[number % len(_CYCLE)]._replace(**changed)
 
 
@@ -99,13 +97,3 @@ def strip(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes the figure as PNG and PDF, atomically, and returns both paths."""
-    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    for path in paths:
-        with atomic_write(path) as temporary, style():
-            figure.savefig(temporary)
-        figure.set_layout_engine("none")  # it is laid out, for both alike; that takes as long as drawing it
-    return paths

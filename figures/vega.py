@@ -10,13 +10,13 @@ from figures.chart import Curve, Panel
 from figures.style import INK
 
 VEGA_LITE = "6.1"
-"""Its version; in 6.4 the point nearest to the cursor is found, and its values are not."""
+"""Version of Vega-Lite; 6.4 finds the point nearest to the cursor, but not its values."""
 
 MOST_POINTS = 400
-"""Of a curve on a page: more cannot be told apart there."""
+"""Largest number of points of a curve on a page, where more cannot be seen."""
 
 SMALL = 1e-3
-"""Axes that go below are labelled by powers of ten."""
+"""Value below which an axis is labelled by powers of ten."""
 
 DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [2, 3], "none": [0, 1]}
 _SHAPES = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "x": "cross"}
@@ -106,7 +106,7 @@ def _colour(curves: Mapping[str, Curve]) -> dict[str, Any]:
 
 
 def _channel(looks: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells curves apart; the page has a legend of its own."""
+    """The look of each curve in one respect; the page has a legend of its own."""
     scale = {"domain": list(looks), "range": list(looks.values())}
     return {"field": "curve", "type": "nominal", "scale": scale, "legend": None}
 
@@ -167,7 +167,7 @@ def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator
 
 
 def _rows(key: str, curve: Curve) -> Iterator[dict[str, Any]]:
-    """A row a point: where it is, and what it says."""
+    """A row for each point: its place, and the text shown under the cursor."""
     chosen = np.unique(np.linspace(0, len(curve.x) - 1, min(len(curve.x), MOST_POINTS)).round().astype(int))
     for at in chosen.tolist():
         x, y = float(curve.x[at]), float(curve.y[at])

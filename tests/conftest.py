@@ -250,7 +250,7 @@ def _accuracies(dims: list[int], accuracy: list[float]) -> dict[str, np.ndarray]
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def probe() -> DepthProbeResult:
     """Blocks 1, 2 and 5 of 5, which see 4, 16 and 16 channels."""
     return DepthProbeResult(
@@ -351,7 +351,7 @@ def spectrum_result(geometric) -> SpectrumResult:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spectra_by_depth(geometric) -> SpectrumResult:
     """Of three blocks of one network, at one image, by the matrix."""
     return SpectrumResult.of(
@@ -365,7 +365,7 @@ def spectra_by_depth(geometric) -> SpectrumResult:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sweep() -> PCASweepResult:
     """Of 1, 10 and all 64 components."""
     fields = {**_accuracies([1, 10, 64], [0.5, 0.895, 0.9]), "layer": np.array(["block-5"] * 3)}
@@ -387,11 +387,11 @@ def _twice(result):
     return type(result)(**fields)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def probes(probe) -> DepthProbeResult:
     return _twice(probe)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sweeps(sweep) -> PCASweepResult:
     return _twice(sweep)

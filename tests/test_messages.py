@@ -532,14 +532,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "report below a file": Case(
             "irevnet-analyze report --out thesis.tex/r.html",
-            "thesis.tex is a file, and holds no report; name another place with --out",
+            "thesis.tex is a file, not a folder; choose another path",
         ),
         "report over a file": Case(
             "irevnet-analyze report runs/first --out thesis.tex",
-            "thesis.tex is there and is no report; name another file with --out",
+            "thesis.tex exists, and is no report; choose another path",
         ),
         "all over a file": Case(
-            "irevnet-analyze all --out thesis.tex", "thesis.tex is there and is no report; name another file with --out"
+            "irevnet-analyze all --out thesis.tex", "thesis.tex exists, and is no report; choose another path"
         ),
     },
     "analysis/results/base.py": {
@@ -562,7 +562,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "array": Case(
             "irevnet-analyze report studies",
-            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its largest is float64 of the "
+            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its largest is float64 of "
             "shape (3,); expected Float[ndarray, 'rows k']",
             arrays("studies/spectrum/spectrum.npz", largest=np.zeros(3)),
         ),
@@ -573,41 +573,42 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "part": Case(
             "irevnet-analyze report studies",
-            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: not each of its 2 networks has a "
-            "part of it",
+            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its network is expected to have "
+            "rows for each of its 2 networks",
             arrays("studies/spectrum/spectrum.npz", network=np.zeros(4, int)),
         ),
         "numbers": Case(
             "irevnet-analyze report studies",
-            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its image is of 1 to 2, and there "
-            "are 2 images",
+            "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its image goes from 1 to 2; "
+            "expected indices of its 2 images",
             arrays("studies/spectrum/spectrum.npz", image=np.array([1, 2, 1, 2])),
         ),
     },
     "analysis/results/interpolation.py": {
         "images": Case(
             "irevnet-analyze report studies",
-            "studies/interpolate/interpolate.npz is damaged, or not a result of interpolate: its images are of the "
-            "shape (2, 2, 3, 2, 4, 6)",
+            "studies/interpolate/interpolate.npz is damaged, or not a result of interpolate: its images are of "
+            "shape (2, 2, 3, 2, 4, 6); expected (2, lines, steps, 1 or 3, height, width)",
             arrays("studies/interpolate/interpolate.npz", images=np.zeros((2, 2, 3, 2, 4, 6), np.float32)),
         ),
     },
     "analysis/results/inversion.py": {
         "shape": Case(
             "irevnet-analyze report studies",
-            "studies/invert/invert.npz is damaged, or not a result of invert: it shows 6 images of an array of the "
-            "shape (5, 3, 4, 6)",
+            "studies/invert/invert.npz is damaged, or not a result of invert: its num_image_shown is 6, and its "
+            "originals are of shape (5, 3, 4, 6)",
             arrays("studies/invert/invert.npz", num_image_shown=np.array(6)),
         ),
         "shown": Case(
             "irevnet-analyze report studies",
-            "studies/invert/invert.npz is damaged, or not a result of invert: it shows the images [8, 11, 9] of 9",
+            "studies/invert/invert.npz is damaged, or not a result of invert: its shown has [8, 11, 9]; expected "
+            "indices of 9 images",
             arrays("studies/invert/invert.npz", shown=np.array([8, 11, 9, 7, 8])),
         ),
         "nothing": Case(
             "irevnet-analyze report studies",
-            "studies/invert/invert.npz is damaged, or not a result of invert: it has no depth, no arithmetic or no "
-            "image to measure",
+            "studies/invert/invert.npz is damaged, or not a result of invert: its depths, arithmetics or "
+            "amplifications are empty",
             arrays("studies/invert/invert.npz", arithmetics=np.array([], str), depth_errors=np.zeros((0, 2, 4))),
         ),
     },
@@ -615,14 +616,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "sizes": Case(
             "irevnet-analyze report studies",
             "studies/spectrum/spectrum.npz is damaged, or not a result of spectrum: its row 0 is no spectrum of a map "
-            "of 0 to 150",
+            "from 0 to 150 dimensions",
             arrays("studies/spectrum/spectrum.npz", num_inputs=np.zeros(4, int)),
         ),
     },
     "analysis/saved/runs.py": {
         "no folder": Case(
             "irevnet-analyze report resnet.pt",
-            "there is no folder resnet-analysis; give that of a run, or the results of a checkpoint",
+            "there is no folder resnet-analysis; expected that of a run, or of the results of a checkpoint",
         ),
         "no results": Case(
             "irevnet-analyze report empty",
@@ -634,7 +635,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no object": Case(
             "irevnet-analyze report",
-            "runs/first/config.json is of no run and no study: expected an object, found list",
+            "runs/first/config.json describes no run and no study: expected an object, found list",
             text("runs/first/config.json", "[]"),
         ),
         "nested": Case(
@@ -644,12 +645,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "kind": Case(
             "irevnet-analyze report",
-            "runs/first/config.json is of no run and no study: its classes is 3",
+            "runs/first/config.json describes no run and no study: its classes is 3",
             told("runs/first/config.json", classes=3),
         ),
         "no network": Case(
             "irevnet-analyze report studies",
-            "nothing in studies tells the architecture of its network; train it, or run the study, again",
+            "studies does not record the architecture of its network; train it, or run the study, again",
         ),
     },
     "analysis/studies/spectrum.py": {
@@ -845,7 +846,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "figures/report/sections.py": {
         "config": Case(
             "irevnet-analyze report",
-            "the config that runs/first keeps describes no IRevNet: {}",
+            "the config in runs/first describes no IRevNet: {}",
             told("runs/first/config.json", config={"squeeze": 3}),
         ),
     },
@@ -1750,7 +1751,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "folder below a file": Case("irevnet train --out thesis.tex/run", "thesis.tex/run: Not a directory"),
         "report in a folder": Case(
-            "irevnet-analyze report --out full", "full is there and is no report; name another file with --out"
+            "irevnet-analyze report --out full", "full exists, and is no report; choose another path"
         ),
         "features below a file": Case(
             "irevnet-analyze features --features thesis.tex", "thesis.tex/first/digits: Not a directory"
@@ -1768,7 +1769,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "not a list of folders": Case(
             "irevnet-analyze report thesis.tex",
-            "there is no folder thesis-analysis; give that of a run, or the results of a checkpoint",
+            "there is no folder thesis-analysis; expected that of a run, or of the results of a checkpoint",
         ),
         "full disk": Case(
             "irevnet train --out new",
@@ -1818,6 +1819,8 @@ NOT_BY_A_COMMAND: dict[str, dict[str, str]] = {
         "expected a positive number": "the grid holds no other",
         "the features are not finite": "the components are looked for first",
     },
+    "figures/__init__.py": {"has no attribute": "only Python asks for one"},
+    "figures/study_figure.py": {"no figure is known": "the commands have none but studies of the register"},
     "irevnet/__init__.py": {"has no attribute": "only Python asks for one"},
     "irevnet/checkpoints/architecture.py": {
         "of which no config": "a run trains none",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import jaxtyped
 
+from analysis.results.findings import Finding, FindingContext
 from irevnet.utils.files import as_json, is_unused, write_together
 from irevnet.utils.untrusted import open_arrays
 
@@ -21,9 +22,9 @@ class Result(ABC):
 
     STUDY: ClassVar[str]
     SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
-    """The splits of the data whose images it is of."""
+    """Splits of the data whose images it was computed from."""
     INDICES: ClassVar[Mapping[str, str]] = {}
-    """Fields of numbers, and the field whose entries they number."""
+    """Names of fields that hold indices, each with the name of the field that they index."""
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
@@ -32,6 +33,15 @@ class Result(ABC):
     @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The headline numbers, as plain values for JSON."""
+
+    def findings(self, context: FindingContext) -> list[Finding]:
+        """What the paper found, beside what this result says; nothing where the paper has no such study."""
+        return []
+
+    @property
+    def own_accuracy(self) -> float | None:
+        """Top-1 accuracy of the one network that the result is of, on the test images, where the study measures it."""
+        return None
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
         """Writes STUDY.npz, STUDY.csv and STUDY.json together; the last one marks the result as complete.
@@ -70,7 +80,7 @@ class Result(ABC):
                 for name, array in fields.items():
                     if not isinstance(array, hints[name]):
                         raise ValueError(
-                            f"its {name} is {array.dtype} of the shape {array.shape}; expected {hints[name].__name__}"
+                            f"its {name} is {array.dtype} of shape {array.shape}; expected {hints[name].__name__}"
                         )
                     if array.size and hints[name].__name__.startswith("Shaped"):
                         _check_names(name, array)
@@ -81,47 +91,48 @@ class Result(ABC):
         return result
 
     def check(self) -> None:
-        """Raises `ValueError` where numbers of things name none that there is."""
-        for name, of in self.INDICES.items():
-            indices, count = getattr(self, name), len(getattr(self, of))
+        """Raises `ValueError` where an index is out of range."""
+        for name, indexed in self.INDICES.items():
+            indices, count = getattr(self, name), len(getattr(self, indexed))
             if indices.size and not 0 <= indices.min() <= indices.max() < count:
-                raise ValueError(f"its {name} is of {indices.min()} to {indices.max()}, and there are {count} {of}")
+                found = f"{indices.min()} to {indices.max()}"
+                raise ValueError(f"its {name} goes from {found}; expected indices of its {count} {indexed}")
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Result):
-    """A result of several networks or runs, which results of one each can be joined to."""
+    """A result of one or several networks or runs; results of one each can be joined."""
 
     NAMES: ClassVar[str] = "networks"
-    """The field with their names."""
+    """Name of the field that holds the names of the networks or runs."""
     NUMBERS: ClassVar[tuple[str, ...]] = ("network",)
-    """Fields that say to which of them a row belongs."""
+    """Names of the fields that hold, for each row, the index of its network or run."""
     SHARED: ClassVar[tuple[str, ...]] = ()
-    """Fields that are the same for all of them."""
+    """Names of the fields that have to be equal for results to be joined."""
 
     def check(self) -> None:
         super().check()
-        of, count = getattr(self, self.NUMBERS[0]), len(getattr(self, self.NAMES))
-        if count == 0 or not np.array_equal(np.unique(of), np.arange(count)):
-            raise ValueError(f"not each of its {count} {self.NAMES} has a part of it")
+        indices, count = getattr(self, self.NUMBERS[0]), len(getattr(self, self.NAMES))
+        if count == 0 or not np.array_equal(np.unique(indices), np.arange(count)):
+            raise ValueError(f"its {self.NUMBERS[0]} is expected to have rows for each of its {count} {self.NAMES}")
 
     @property
     def subjects(self) -> list[str]:
-        """Their names."""
+        """Names of the networks or runs."""
         return getattr(self, self.NAMES).tolist()
 
     @classmethod
     def join(cls, results: Sequence[Any], names: Sequence[str]):
-        """One result of all that these are of, under other names.
+        """Joins results into one, of all their networks or runs under these names.
 
-        Raises `ValueError` where they differ in what has to be the same.
+        Raises `ValueError` where they differ in a field of `SHARED`.
         """
         first = results[0]
         for name in cls.SHARED:
             if not all(np.array_equal(getattr(each, name), getattr(first, name)) for each in results):
                 raise ValueError(f"results that differ in {name} cannot be joined")
-        own = [field.name for field in dataclasses.fields(cls) if field.name not in cls.SHARED]
-        joined = {name: np.concatenate([getattr(each, name) for each in results]) for name in own}
+        separate = [field.name for field in dataclasses.fields(cls) if field.name not in cls.SHARED]
+        joined = {name: np.concatenate([getattr(each, name) for each in results]) for name in separate}
         starts = np.cumsum([0, *(len(each.subjects) for each in results[:-1])])
         for name in cls.NUMBERS:
             joined[name] = np.concatenate([getattr(each, name) + start for each, start in zip(results, starts)])
@@ -130,21 +141,21 @@ class Comparison(Result):
 
 
 def _check_names(field: str, array: np.ndarray) -> None:
-    """Raises `ValueError` unless it is of text that can be written."""
+    """Raises `ValueError` unless an array holds text that can be written."""
     if array.dtype.kind != "U":
         raise ValueError(f"its {field} is {array.dtype}; expected text")
     "".join(array.ravel().tolist()).encode()
 
 
 def finite_or_none(value: float) -> float | None:
-    """For JSON, which has neither NaN nor infinity."""
+    """A number for JSON, which has neither NaN nor infinity."""
     return float(value) if np.isfinite(value) else None
 
 
 def check_folder(folder: Path, study: str) -> None:
-    """Raises `FileExistsError` unless results of that study can be written to the folder without mixing with others."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise FileExistsError(f"{place} is a file; name a folder for the results")
+    """Raises `FileExistsError` if the folder holds files, but no earlier result of that study."""
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise FileExistsError(f"{each} is a file; name a folder for the results")
     if not is_unused(folder) and not any(folder.glob(f"{study}.*")):
         raise FileExistsError(f"{folder} holds other files; name a folder that is new, empty or of an earlier {study}")

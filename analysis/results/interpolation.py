@@ -10,37 +10,38 @@ from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 from analysis.results.base import Result
+from analysis.results.findings import Finding, FindingContext, verdict
 
 PATHS = ("features", "pixels")
-"""Straight lines in these spaces are compared."""
+"""The spaces in which straight lines are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class InterpolationResult(Result):
     """Images along straight lines in feature space, and along straight lines of pixel values for comparison.
 
-    Distances are root mean squares of differences of pixel values, which go from 0 to 1. The first axis of arrays by
-    path is `PATHS`.
+    Distances are root mean squares of differences of pixel values, which go from 0 to 1. The axis `paths` has an entry
+    for each of `PATHS`.
 
     Attributes:
-        depth: of the features, `()`.
-        bijective: whether every point of a line has an image that it is the feature of, `()`.
+        depth: block index of the features, `()`.
+        bijective: whether every point of a line is the feature of an image, `()`.
         rows_of_grid: whether the lines are the rows of a grid between four images, `()`.
-        names: of the lines, `(lines,)`.
-        classes: what the network tells apart, `(classes,)`.
-        t: places on the lines, 1 at the first image of a pair and 0 at the second; on a line along a direction, 0 at
+        names: names of the lines, `(lines,)`.
+        classes: names of the network's outputs, `(classes,)`.
+        t: parameter of each step, 1 at the first image of a pair and 0 at the second; on a line along a direction 0 at
             the image, `(paths, lines, steps)`.
-        images: pixel values, which may leave [0, 1], `(paths, lines, steps, c, h, w)`.
-        top_class: the network's answer, `(paths, lines, steps)`.
-        probability: which it gives to it, `(paths, lines, steps)`.
-        travelled: distance from image to image, summed up from the first on, `(paths, lines, steps)`.
-        outside: share of pixel values below 0 or above 1, `(paths, lines, steps)`.
-        residual: ||Phi Phi^-1 phi - phi|| / ||phi||, how far from the network's range the line is,
+        images: pixel values of each step, which may leave [0, 1], `(paths, lines, steps, c, h, w)`.
+        top_class: index into `classes` of the most probable class, `(paths, lines, steps)`.
+        probability: probability that the network gives to `top_class`, `(paths, lines, steps)`.
+        travelled: sum of the distances from image to image up to each step, `(paths, lines, steps)`.
+        outside: share of the pixel values below 0 or above 1, `(paths, lines, steps)`.
+        residual: distance of the line's point phi from the network's range, ||Phi Phi^-1 phi - phi|| / ||phi||,
             `(paths, lines, steps)`.
-        middle_distance: of the image at t = 1/2 to what is truly in the middle; NaN where that is not known,
-            `(paths, lines)`.
-        middle_feature_distance: of their features, over the distance of the features of both ends; 0 where what is
-            between the two has been linearised, `(paths, lines)`.
+        middle_distance: distance of the image at t = 1/2 from the true middle, `(paths, lines)`; NaN where that is not
+            known.
+        middle_feature_distance: distance of their features, over the distance of the features of both ends,
+            `(paths, lines)`; 0 where the transformation between both ends has been linearised.
     """
 
     STUDY: ClassVar[str] = "interpolate"
@@ -65,12 +66,13 @@ class InterpolationResult(Result):
         super().check()
         paths, lines, steps, c, h, w = self.images.shape
         if paths != len(PATHS) or c not in (1, 3) or min(lines, steps, h, w) < 1:
-            raise ValueError(f"its images are of the shape {self.images.shape}")
+            expected = f"({len(PATHS)}, lines, steps, 1 or 3, height, width)"
+            raise ValueError(f"its images are of shape {self.images.shape}; expected {expected}")
 
     def changes(self, path: int, line: int) -> list[int]:
-        """The steps at which the network's answer is another than at the step before, from 1 on."""
-        answers = self.top_class[path, line]
-        return [step for step in range(1, len(answers)) if answers[step] != answers[step - 1]]
+        """The steps, from 1 on, whose top class differs from that of the step before."""
+        top = self.top_class[path, line]
+        return [step for step in range(1, len(top)) if top[step] != top[step - 1]]
 
     def table(self) -> pd.DataFrame:
         path, line, step = (axis.ravel() for axis in np.indices(self.top_class.shape))
@@ -91,6 +93,42 @@ class InterpolationResult(Result):
             "depth": int(self.depth),
             "lines": [self._summary(line) for line in range(len(self.names))],
         }
+
+    def findings(self, context: FindingContext) -> list[Finding]:
+        """What the images between two images are like (section 4.2, Fig. 5)."""
+        lines = len(self.names)
+        outside = self.outside.max(axis=2).mean(axis=1)
+        lengths = self.travelled[:, :, -1].mean(axis=1)
+        way = (
+            f"is {lengths[0] / lengths[1]:.1f} times as long" if lengths[1] > 0 else "has no length: they are the same"
+        )
+        here = (
+            f"over {lines} lines, {outside[0]:.0%} of the pixel values leave [0, 1] where that is worst (on lines of "
+            f"pixels {outside[1]:.0%}), and the way from image to image {way}"
+        )
+        findings = [
+            Finding(
+                network=context.network,
+                paper="intermediary images are noisy, and mostly remain recognizable",
+                here=here,
+                verdict="open",
+                rule="left to the eye",
+            )
+        ]
+        known = np.isfinite(self.middle_distance).all(axis=0)
+        if known.any():
+            nearer = self.middle_feature_distance[0, known] < self.middle_feature_distance[1, known]
+            findings.append(
+                Finding(
+                    network=context.network,
+                    paper="some geometric transformations seem to have been linearized",
+                    here=f"the middle of a line of {PATHS[0]} is nearer, in features, to what is truly in the middle "
+                    f"than that of a line of {PATHS[1]} in {nearer.sum()} of {len(nearer)} cases",
+                    verdict=verdict(bool(2 * nearer.sum() > len(nearer))),
+                    rule="in more than half of the cases",
+                )
+            )
+        return findings
 
     def _summary(self, line: int) -> dict[str, Any]:
         middle = {name: getattr(self, name)[:, line] for name in ("middle_distance", "middle_feature_distance")}

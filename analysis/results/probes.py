@@ -14,30 +14,33 @@ from analysis.results.base import Comparison, finite_or_none
 class ProbeResult(Comparison):
     """Test accuracies of a linear SVM and of 1-NN on features of several networks: one row for each set of features.
 
+    Accuracies are shares of 1, and intervals are 95% Wilson intervals, lower and upper end.
+
     Attributes:
-        networks: their names, `(networks,)`.
-        network_accuracy: their own top-1 on the same test images, with all classes that they know in play,
-            `(networks,)`; NaN for one that does not know these classes.
-        network_interval: its 95% Wilson interval, lower and upper end, `(networks, 2)`.
-        restricted_accuracy: the same with only the classes studied in play, `(networks,)`.
-        restricted_interval: its 95% Wilson interval, `(networks, 2)`.
-        network: to which of them a row belongs, `(rows,)`.
-        layer: name of the layer in its network, `(rows,)`.
-        dims: dimension of the features, `(rows,)`.
-        svm_accuracy: share of test images that the linear SVM classifies right, `(rows,)`.
-        svm_interval: its 95% Wilson interval, lower and upper end, `(rows, 2)`.
-        nn_accuracy: the same of the nearest neighbour, `(rows,)`.
-        nn_interval: its 95% Wilson interval, `(rows, 2)`.
-        svm_cost: the SVM's C, see `analysis.probes.svm_selection.choose_svm`, `(rows,)`.
-        svm_gap: certified bound of how far, relatively, the SVM's objective lies above its minimum, of the worst
-            class, `(rows,)`; NaN where the solver gives none.
-        at_edge: whether that C is an end of the grid and better than all else tried, `(rows,)`.
-        cost_grid: the values of C tried, in increasing order, `(costs,)`.
-        cv_accuracy: cross-validated accuracy on a small part of the training set for each of them, `(rows, costs)`.
-        held_out_accuracy: accuracy on a fifth of the training set, of SVMs fitted to the rest, `(rows, costs)`; NaN
-            for values of C that were not tried there.
-        num_train: training images, `()`.
-        num_test: test images, `()`.
+        networks: names of the networks, `(networks,)`.
+        network_accuracy: top-1 accuracy of each network itself on the test images, by its logits for all classes that
+            it knows, `(networks,)`; NaN for a network that does not know the classes studied.
+        network_interval: interval of `network_accuracy`, `(networks, 2)`.
+        restricted_accuracy: top-1 accuracy of each network itself, by its logits for the classes studied alone,
+            `(networks,)`.
+        restricted_interval: interval of `restricted_accuracy`, `(networks, 2)`.
+        network: index into `networks` of each row, `(rows,)`.
+        layer: name of the layer of each row, `(rows,)`.
+        dims: dimension of the features of each row, `(rows,)`.
+        svm_accuracy: share of the test images that the linear SVM classifies right, `(rows,)`.
+        svm_interval: interval of `svm_accuracy`, `(rows, 2)`.
+        nn_accuracy: share of the test images that the nearest neighbour classifies right, `(rows,)`.
+        nn_interval: interval of `nn_accuracy`, `(rows, 2)`.
+        svm_cost: C of the SVM, see `analysis.probes.svm_selection.choose_svm`, `(rows,)`.
+        svm_gap: upper bound on the SVM's objective above its minimum, relative to the minimum, of the class where it
+            is largest, `(rows,)`; NaN where the solver gives none.
+        at_edge: whether `svm_cost` is an end of `cost_grid` and better than all other values tried, `(rows,)`.
+        cost_grid: values of C tried, in increasing order, `(costs,)`.
+        cv_accuracy: cross-validated accuracy on a small part of the training set for each C, `(rows, costs)`.
+        held_out_accuracy: accuracy on a fifth of the training set of SVMs fitted to the rest for each C,
+            `(rows, costs)`; NaN for values of C that were not tried there.
+        num_train: number of training images, `()`.
+        num_test: number of test images, `()`.
     """
 
     SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
@@ -82,8 +85,12 @@ class ProbeResult(Comparison):
             }
         )
 
+    @property
+    def own_accuracy(self) -> float | None:
+        return finite_or_none(self.network_accuracy[0]) if len(self.networks) == 1 else None
+
     def _columns(self) -> dict[str, ndarray]:
-        """What a study adds to the table."""
+        """Columns of the table that not all probes have."""
         return {"dims": self.dims}
 
     def summary(self) -> dict[str, Any]:
@@ -111,5 +118,5 @@ class ProbeResult(Comparison):
         }
 
     def _headline(self, network: int) -> dict[str, Any]:
-        """What a study says of a network in a number or two."""
+        """Headline numbers of a network that not all probes have."""
         return {}

@@ -8,7 +8,7 @@ from numpy import ndarray
 from scipy.stats import t as students_t
 
 CONFIDENCE = 0.95
-"""Of every interval."""
+"""Confidence level of every interval."""
 
 
 def half_width(samples: Float[ndarray, "samples ..."]) -> Float[ndarray, "..."]:
@@ -26,24 +26,30 @@ def half_width(samples: Float[ndarray, "samples ..."]) -> Float[ndarray, "..."]:
 class Spectrum:
     """The singular values of one linear map A, n numbers to m: some of them one by one, the others as a density.
 
+    They are those of the matrix, decomposed (`"dense"`), or found from products with vectors alone (`"lanczos"`).
+
     Attributes:
-        num_outputs: m.
-        num_inputs: n.
-        method: `"dense"`, by the matrix, or `"lanczos"`, by products alone.
-        largest: in decreasing order, `(k,)`; all that there are, if the matrix was decomposed.
-        largest_residuals: ||A^T u - s v||: so far away, or far nearer, is a singular value, `(k,)`; NaN for a matrix.
-        smallest: in increasing order, from the inverse, `(l,)`; none without one, or for a matrix.
-        smallest_residuals: the same, of the inverse and relative to it, `(l,)`.
-        num_converged: how many of the largest have a residual within the tolerance.
-        squared_norm: ||A||_F^2, the sum of all squares.
-        squared_norm_error: half the width of its 95% interval.
-        nodes: of the density of all others: values, in decreasing order, `(nodes,)`.
-        weights: how many singular values each of them stands for, by every probe, `(probes, nodes)`.
-        log_volume: log |det A| from A and from its inverse, `(2,)`, the first too high and the second too low, but for
-            the error below; NaN without an inverse.
-        log_volume_error: half the width of their 95% interval; for a matrix, the rounding that its condition allows.
-        num_products: with A, A^T and their inverses.
-        loss_of_orthogonality: the largest entry of |V V^T - 1|, of the Lanczos vectors; 0 for a matrix.
+        num_outputs: dimension m of the outputs.
+        num_inputs: dimension n of the inputs.
+        method: `"dense"` or `"lanczos"`.
+        largest: largest singular values s, in decreasing order, `(k,)`; all of them, if the matrix was decomposed.
+        largest_residuals: ||A^T u - s v|| of each of `largest`, the distance within which a singular value lies,
+            `(k,)`; NaN if the matrix was decomposed.
+        smallest: smallest singular values, in increasing order, from products with the inverse, `(l,)`; empty without
+            an inverse, or if the matrix was decomposed.
+        smallest_residuals: residual of each of `smallest` as a singular value of the inverse, relative to that value,
+            `(l,)`.
+        num_converged: number of `largest` whose residual is within the tolerance.
+        squared_norm: ||A||_F^2, the sum of the squares of all singular values.
+        squared_norm_error: half the width of the 95% interval of `squared_norm`.
+        nodes: nodes of the density of all other singular values, in decreasing order, `(nodes,)`.
+        weights: number of singular values that each node stands for, by each probe vector, `(probes, nodes)`.
+        log_volume: log |det A| from products with A, which errs to the high side, and from products with its inverse,
+            which errs to the low side, `(2,)`; NaN without an inverse.
+        log_volume_error: half the width of the 95% interval of `log_volume`; if the matrix was decomposed, the
+            rounding error that its condition allows.
+        num_products: number of products with A, A^T and their inverses.
+        loss_of_orthogonality: largest entry of |V V^T - 1| of the Lanczos vectors V; 0 if the matrix was decomposed.
     """
 
     num_outputs: int
@@ -65,7 +71,7 @@ class Spectrum:
 
     @property
     def count(self) -> int:
-        """How many singular values there are, the smaller of m and n."""
+        """The number of singular values, the smaller of m and n."""
         return min(self.num_outputs, self.num_inputs)
 
     @property

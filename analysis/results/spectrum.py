@@ -10,49 +10,57 @@ from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from analysis.results.base import Comparison, finite_or_none
+from analysis.results.findings import Finding, FindingContext, verdict
 from analysis.results.singular_values import CONFIDENCE, Spectrum
 
 SHARES = (0.80, 0.97)
-"""Of the energy, held by the first 10^3 and 10^4 singular values in the paper."""
+"""Shares of the energy that the first 10^3 and 10^4 singular values hold in the paper."""
 
 PAPER_COUNTS = (1_000, 10_000)
 PAPER_DIVISORS = (150, 15)
-"""The paper's counts, of 150,528 singular values: as they are, and as parts of the dimension."""
+"""The paper's counts, of 150,528 singular values: as they are, and as divisors of the dimension."""
 
+NEAR = 0.05
+"""Largest difference of two shares of the energy that agree."""
 
 MOST_VALUES = 10**8
-"""Of a map; those of images of 5,773 x 5,773."""
+"""Largest number of singular values of a map: that of images of 5,773 x 5,773."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpectrumResult(Comparison):
     """Spectra of several networks, at several layers and images: one row for each.
 
-    Where rows differ in length, they are filled up with NaN.
+    A row holds the fields of a `Spectrum`, of the Jacobian A of the layer's features with respect to the network's
+    input, n numbers to m. Where rows differ in length, the shorter ones are padded with NaN.
 
     Attributes:
-        networks: their names, `(networks,)`.
+        networks: names of the networks, `(networks,)`.
         images: names of the images, `(images,)`.
-        network: to which network a row belongs, `(rows,)`.
-        layer: name of the layer in its network, `(rows,)`.
-        depth: its number among the blocks, `(rows,)`.
-        image: which image, `(rows,)`.
-        num_outputs: m, as all that follows of `Spectrum`, `(rows,)`.
-        num_inputs: n, `(rows,)`.
-        method: `(rows,)`.
-        largest: `(rows, k)`.
-        largest_residuals: `(rows, k)`.
-        smallest: `(rows, l)`.
-        smallest_residuals: `(rows, l)`.
-        num_converged: `(rows,)`.
-        squared_norm: `(rows,)`.
-        squared_norm_error: `(rows,)`.
-        nodes: `(rows, nodes)`.
-        weights: `(rows, probes, nodes)`.
-        log_volume: `(rows, 2)`.
-        log_volume_error: `(rows,)`.
-        num_products: `(rows,)`.
-        loss_of_orthogonality: `(rows,)`.
+        network: index into `networks` of each row, `(rows,)`.
+        layer: name of the layer of each row, `(rows,)`.
+        depth: block index of each row, `(rows,)`.
+        image: index into `images` of each row, `(rows,)`.
+        num_outputs: dimension m of the layer's features, `(rows,)`.
+        num_inputs: dimension n of the network's input, `(rows,)`.
+        method: `"dense"`, the matrix decomposed, or `"lanczos"`, products with vectors alone, `(rows,)`.
+        largest: largest singular values s, in decreasing order, `(rows, k)`; all of them for the method `"dense"`.
+        largest_residuals: ||A^T u - s v|| of each of `largest`, the distance within which a singular value lies,
+            `(rows, k)`; NaN for the method `"dense"`.
+        smallest: smallest singular values, in increasing order, from products with the inverse, `(rows, l)`; none
+            without an inverse.
+        smallest_residuals: residual of each of `smallest` as a singular value of the inverse, relative to that value,
+            `(rows, l)`.
+        num_converged: number of `largest` whose residual is within the tolerance, `(rows,)`.
+        squared_norm: ||A||_F^2, the sum of the squares of all singular values, `(rows,)`.
+        squared_norm_error: half the width of the 95% interval of `squared_norm`, `(rows,)`.
+        nodes: nodes of the density of all other singular values, in decreasing order, `(rows, nodes)`.
+        weights: number of singular values that each node stands for, by each probe vector, `(rows, probes, nodes)`.
+        log_volume: log |det A| from products with A, which errs to the high side, and from products with its inverse,
+            which errs to the low side, `(rows, 2)`; NaN without an inverse.
+        log_volume_error: half the width of the 95% interval of `log_volume`, `(rows,)`.
+        num_products: number of products with A, A^T and their inverses, `(rows,)`.
+        loss_of_orthogonality: largest entry of |V V^T - 1| of the Lanczos vectors V, `(rows,)`.
     """
 
     STUDY: ClassVar[str] = "spectrum"
@@ -93,7 +101,7 @@ class SpectrumResult(Comparison):
         depth: Sequence[int],
         image: Sequence[int],
     ):
-        """Spectra side by side, each with the names of what it is of."""
+        """A result of these spectra: the other arguments are its fields of those names, an entry a spectrum."""
         columns = {
             field.name: _stacked([np.asarray(getattr(each, field.name)) for each in spectra])
             for field in fields(Spectrum)
@@ -110,7 +118,7 @@ class SpectrumResult(Comparison):
 
     @classmethod
     def join(cls, results: Sequence["SpectrumResult"], names: Sequence[str]):
-        """See `Comparison.join`; rows of different lengths are filled up anew."""
+        """See `Comparison.join`; rows of different lengths are padded anew."""
         images = list(dict.fromkeys(str(image) for each in results for image in each.images))
         starts = np.cumsum([0, *(len(each.networks) for each in results[:-1])]).tolist()
         rows = [(each, start, row) for each, start in zip(results, starts) for row in range(len(each.network))]
@@ -137,10 +145,12 @@ class SpectrumResult(Comparison):
                 and (known >= 0).all()
                 and (counts <= 2 * each.count).all()
             ):
-                raise ValueError(f"its row {row} is no spectrum of a map of {each.num_inputs} to {each.num_outputs}")
+                raise ValueError(
+                    f"its row {row} is no spectrum of a map from {each.num_inputs} to {each.num_outputs} dimensions"
+                )
 
     def spectrum(self, row: int) -> Spectrum:
-        """That of a row."""
+        """The spectrum of a row."""
         columns = {field.name: getattr(self, field.name)[row] for field in fields(Spectrum)}
         for length, padded in _LENGTHS.items():
             count = int((~np.isnan(columns[length])).sum())
@@ -179,6 +189,30 @@ class SpectrumResult(Comparison):
     def summary(self) -> dict[str, Any]:
         return {"confidence": CONFIDENCE, "layers": [self._summary(rows) for rows in self.groups()]}
 
+    def findings(self, context: FindingContext) -> list[Finding]:
+        """How fast the singular values decay, at each network's last layer (section 4.1, Fig. 4)."""
+        last = {layer["network"]: layer for layer in self.summary()["layers"]}
+        findings = []
+        for name, layer in last.items():
+            energies = [layer["energy"][f"n/{divisor}"] for divisor in PAPER_DIVISORS]
+            spreads = [
+                f"E({each['d']:,}) = {each['median']:.2f}"
+                + (f" ({each['q10']:.2f} to {each['q90']:.2f})" if layer["images"] > 1 else "")
+                for each in energies
+            ]
+            near = all(abs(each["median"] - share) <= NEAR for each, share in zip(energies, SHARES))
+            count = min(layer["inputs"], layer["outputs"])
+            findings.append(
+                Finding(
+                    network=name,
+                    paper="those of the i-RevNet decay fast: E(n/150) = 0.80 and E(n/15) = 0.97 of n = 150,528",
+                    here=f"{' and '.join(spreads)} of {count:,}, the same parts, at {layer['layer']}",
+                    verdict=verdict(near, applies=name in context.invertible),
+                    rule=f"both are within {NEAR:g} of the paper's",
+                )
+            )
+        return findings
+
     def _summary(self, rows: Int[ndarray, " group_rows"]) -> dict[str, Any]:
         spectra = [self.spectrum(row) for row in rows.tolist()]
         first = spectra[0]
@@ -210,11 +244,11 @@ _LENGTHS = {
     "smallest": ("smallest", "smallest_residuals"),
     "nodes": ("nodes", "weights"),
 }
-"""Fields by whose length others were filled up."""
+"""Fields whose length gives that of others without their padding."""
 
 
 def _stacked(arrays: Sequence[ndarray]) -> ndarray:
-    """Arrays in one, filled up with NaN where they differ in size."""
+    """Arrays in one, padded with NaN where they differ in size."""
     if arrays[0].dtype.kind != "f":
         return np.stack(arrays)
     sizes = np.max([array.shape for array in arrays], axis=0).astype(int)
@@ -232,7 +266,7 @@ def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _numbers(spectrum: Spectrum, image: str) -> dict[str, Any]:
-    """Of one image, with what tells how far they are to be trusted."""
+    """The numbers of one image, with those that say how far they are to be trusted."""
     return {
         "image": image,
         "num_values": len(spectrum.largest),

@@ -1,4 +1,4 @@
-"""The commands that make a report again, kept within it."""
+"""The commands that make a report again, which the report itself holds."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ class _Step(TypedDict):
     comment: str
 
 
-class _Kept(TypedDict):
+class _Content(TypedDict):
     """The JSON in a page."""
 
     made_by: str
@@ -24,11 +24,11 @@ class _Kept(TypedDict):
 
 
 MARK = "irevnet-analyze report"
-"""What says that the JSON of a page is that of a report."""
+"""Entry that marks the JSON of a page as that of a report."""
 
 
 def reproduction(runs: Sequence[SavedRun], report: Path) -> dict[str, Any]:
-    """What a report keeps: each command, in order, and what it was run with."""
+    """The content for a report: each command, in order, with the versions and the device that it was run with."""
     steps = [step for run in runs for step in [*_training(run), *_studies(run)]]
     command = ["irevnet-analyze", "report", *(str(run.folder) for run in runs), "--out", str(report)]
     return {"made_by": MARK, "steps": [*steps, {"command": command, "comment": ""}]}
@@ -47,34 +47,34 @@ def script(content: Mapping[str, Any]) -> str:
 
 
 def check_page(path: Path) -> None:
-    """Raises `FileExistsError` unless a report can be written there, in place of an earlier one at most."""
-    for place in path.parents:
-        if place.exists() and not place.is_dir():
-            raise FileExistsError(f"{place} is a file, and holds no report; name another place with --out")
+    """Raises `FileExistsError` if a report cannot be written to that path, or would replace a file that is none."""
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file, not a folder; choose another path")
     if not path.exists():
         return
     try:
         read_reproduction(path)
     except (ValueError, OSError) as error:
-        raise FileExistsError(f"{path} is there and is no report; name another file with --out") from error
+        raise FileExistsError(f"{path} exists, and is no report; choose another path") from error
 
 
 def read_reproduction(report: Path) -> dict[str, Any]:
-    """What a report keeps.
+    """Reads the commands that a report holds, and what they were run with.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no report, or is damaged.
+        ValueError: the file is no report, or is damaged.
     """
     if not report.is_file():
         raise FileNotFoundError(f"there is no report {report}; make one with 'irevnet-analyze report'")
     text = report.read_text(encoding="utf-8", errors="replace")
-    kept = re.search(r'<script type="application/json" id="reproduction">(.*?)</script>', text, re.DOTALL)
+    found = re.search(r'<script type="application/json" id="reproduction">(.*?)</script>', text, re.DOTALL)
     try:
-        content: Any = parse_json(kept[1]) if kept else None
+        content: Any = parse_json(found[1]) if found else None
     except ValueError:
         content = None
-    if not fits(content, _Kept) or content["made_by"] != MARK:
+    if not fits(content, _Content) or content["made_by"] != MARK:
         raise ValueError(f"{report} is no report of 'irevnet-analyze report', or is damaged")
     return content
 
@@ -86,7 +86,7 @@ def _training(run: SavedRun) -> list[dict[str, Any]]:
     command = list(recorded.get("command", []))
     if not command:
         return [{"command": [], "comment": f"how {run.folder} was trained is not recorded; see its config.json"}]
-    if "--out" in command:  # wherever it was, the commands that follow look for it here
+    if "--out" in command:  # the commands that follow look for the run where it is now
         at = command.index("--out")
         del command[at : at + 2]
     command += ["--out", str(run.folder)]
@@ -96,7 +96,7 @@ def _training(run: SavedRun) -> list[dict[str, Any]]:
 def _studies(run: SavedRun) -> list[dict[str, Any]]:
     steps = []
     for name, study in run.studies.items():
-        command = [word for word in study.provenance.get("command", []) if word != "--resume"]  # nothing is left to
+        command = [word for word in study.provenance.get("command", []) if word != "--resume"]
         if not command:
             continue
         if STUDIES[name].needs == "training record":
@@ -109,7 +109,7 @@ def _studies(run: SavedRun) -> list[dict[str, Any]]:
 
 
 def versions(provenance: Mapping[str, Any]) -> list[str]:
-    """What a command was run with: packages and Python, with their versions."""
+    """Packages and Python, with the versions that a command was run with."""
     packages = [f"{name} {version}" for name, version in provenance.get("versions", {}).items()]
     return [*packages, *([f"Python {provenance['python']}"] if provenance.get("python") else [])]
 

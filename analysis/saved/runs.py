@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: what was trained, and every study of it that has been saved. Needs no torch."""
+"""Runs on the disk: what was trained, and every saved result of it. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ INVERTIBLE = "IRevNet"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedStudy:
-    """A result, where it lies, and where it comes from.
+    """A saved result of a study.
 
     Attributes:
-        folder: that holds it.
-        result: the arrays.
-        provenances: of the result, one for each network that it is of.
+        folder: folder of the result.
+        result: the result itself.
+        provenances: provenance of the result, one for each network that it is of.
     """
 
     folder: Path
@@ -29,18 +29,18 @@ class SavedStudy:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """That of the first network, to whose run the result belongs."""
+        """Provenance of the first network, in whose run the result is."""
         return self.provenances[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedRun:
-    """A run, or what was made of a checkpoint that belongs to none.
+    """A run with its saved results, or the saved results of a checkpoint that belongs to no run.
 
     Attributes:
-        folder: of the run, or of the results.
-        config: the run's `config.json`; nothing where there is no run.
-        studies: those that are there, by the name of their command.
+        folder: folder of the run, or of the results.
+        config: content of the run's `config.json`; empty if there is no run.
+        studies: saved results, by the name of the study.
     """
 
     folder: Path
@@ -49,14 +49,14 @@ class SavedRun:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the folder."""
         return self.folder.resolve().name.removesuffix("-analysis")
 
     @property
     def network(self) -> Mapping[str, Any]:
         """What identifies the network and its data: architecture, config, transform, data, classes, metrics.
 
-        As the studies found it; else as the run was begun.
+        From the provenance of the last study, in the paper's order; without any, from the run's config.
         """
         described = [each.provenance for each in self.studies.values() if "architecture" in each.provenance]
         return {**self.config, **(described[-1] if described else {})}
@@ -68,7 +68,7 @@ class SavedRun:
 
     @property
     def checkpoint(self) -> str:
-        """What `--ckpt` has to be for the same network."""
+        """The argument of `--ckpt` that opens the same network."""
         if self.config:
             return str(self.folder)
         commands = [list(study.provenance.get("command", [])) for study in self.studies.values()]
@@ -77,14 +77,16 @@ class SavedRun:
 
 
 def read_run(folder: Path) -> SavedRun:
-    """Reads what a folder holds.
+    """Reads a run's folder, or the folder of a checkpoint's results.
 
     Raises:
-        FileNotFoundError: there is no run, and no result.
+        FileNotFoundError: the folder holds no run, and no result.
         ValueError: a file is damaged.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; give that of a run, or the results of a checkpoint")
+        raise FileNotFoundError(
+            f"there is no folder {folder}; expected that of a run, or of the results of a checkpoint"
+        )
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     found = {study: read_study(folder, study) for study in STUDIES}
     studies = {study: saved for study, saved in found.items() if saved is not None}
@@ -98,24 +100,24 @@ def read_run(folder: Path) -> SavedRun:
     run = SavedRun(folder=folder, config=config, studies=studies)
     for name in ("architecture", "config", "transform", "data", "classes"):
         if name not in run.network:
-            raise ValueError(f"nothing in {folder} tells the {name} of its network; train it, or run the study, again")
+            raise ValueError(f"{folder} does not record the {name} of its network; train it, or run the study, again")
     return run
 
 
 def read_study(folder: Path, study: str) -> SavedStudy | None:
-    """Reads what the folder of a run, or of results, holds of a study; `None` if that has not been made.
+    """Reads the saved result of a study from the folder of a run, or of results; `None` if there is none.
 
     Raises `ValueError` if a file is damaged.
     """
-    place = folder / "analysis" / study if (folder / "config.json").is_file() else folder / study
-    mark = place / f"{study}.json"
-    if not mark.is_file():
+    saved = folder / "analysis" / study if (folder / "config.json").is_file() else folder / study
+    path = saved / f"{study}.json"
+    if not path.is_file():
         return None
-    provenance = _read_json(mark).get("provenance", {})
+    provenance = _read_json(path).get("provenance", {})
     networks = provenance.get("networks") or [provenance]
     for each in (provenance, *networks):
-        _check_record(mark, each)
-    return SavedStudy(folder=place, result=STUDIES[study].result.load(place), provenances=networks)
+        _check_record(path, each)
+    return SavedStudy(folder=saved, result=STUDIES[study].result.load(saved), provenances=networks)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is of no run and no study: expected an object, found {type(content).__name__}")
+        raise ValueError(f"{path} describes no run and no study: expected an object, found {type(content).__name__}")
     _check_record(path, content)
     return content
 
@@ -132,11 +134,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_record(path: Path, content: dict[str, Any]) -> None:
     for name, kind in get_type_hints(_Record).items():
         if name in content and not fits(content[name], kind):
-            raise ValueError(f"{path} is of no run and no study: its {name} is {brief(content[name])}")
+            raise ValueError(f"{path} describes no run and no study: its {name} is {brief(content[name])}")
 
 
 class _Record(TypedDict, total=False):
-    """What may be in a `config.json`, or in the provenance of a result."""
+    """Entries of a `config.json`, or of the provenance of a result, and their types."""
 
     architecture: str
     checkpoint: str | None

@@ -1,4 +1,4 @@
-"""The parts that a page is made of, each with what the template shows and files to save."""
+"""The blocks that a page is made of, each with the files that its reader can save."""
 
 import base64
 import io
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
 
-from analysis.results import PATHS, InterpolationResult, InversionResult
 from analysis.saved.runs import SavedStudy
 from figures.chart import Chart, Key
 from figures.style import style
@@ -24,7 +23,7 @@ from figures.vega import DASHES, page_ink, plain_text, vega_lite
 _NUMBER = re.compile(r"(-?\d[\d,.]*(e[-+]\d+)?( [sM]|%)?( \([^()]*\))?)|-?|not finite")
 
 PHOTOGRAPH = 96
-"""Images at least so wide are kept as JPEG on a page; smaller ones, whose pixels are seen, as PNG."""
+"""Width from which on a page has images as JPEG; of smaller ones, as PNG, the pixels are seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,8 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
+    """A table that can be sorted."""
+
     kind: ClassVar[str] = "table"
 
     caption: str
@@ -54,19 +55,23 @@ class Table:
 
     @property
     def numeric(self) -> list[int]:
-        """Columns of numbers."""
+        """Indices of the columns of numbers."""
         columns = enumerate(zip(*self.rows))
         return [at for at, column in columns if all(_NUMBER.fullmatch(cell) for cell in column)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
+    """An entry of a legend."""
+
     name: str
     swatch: Markup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Legend:
+    """A legend, above a chart or a panel."""
+
     title: str
     entries: Sequence[Entry]
 
@@ -77,6 +82,8 @@ class Legend:
 
 @dataclass(frozen=True, kw_only=True)
 class PagePanel:
+    """A panel of a chart: what it shows in words, its legend, and its specification for Vega-Lite."""
+
     label: str
     legend: Legend
     spec: dict[str, Any]
@@ -84,6 +91,8 @@ class PagePanel:
 
 @dataclass(frozen=True, kw_only=True)
 class PageChart:
+    """A chart with its values under the cursor."""
+
     kind: ClassVar[str] = "chart"
 
     caption: str
@@ -107,6 +116,8 @@ class PageChart:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
+    """A figure as it is."""
+
     kind: ClassVar[str] = "drawing"
 
     caption: str
@@ -132,6 +143,8 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
+    """An image and its reconstruction."""
+
     title: str
     error: str
     original: str
@@ -140,74 +153,49 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
+    """Images beside their reconstructions."""
+
     kind: ClassVar[str] = "gallery"
 
     caption: str
     pairs: Sequence[Pair]
 
-    @classmethod
-    def of(cls, result: InversionResult) -> "Gallery":
-        """The images that came back worst, beside their reconstructions."""
-        first = int(result.num_image_shown)
-        pairs = [
-            Pair(
-                title=f"test image {index}" if place < first else f"noise {index}",
-                error="undefined" if np.isnan(result.shown_errors[place]) else f"{result.shown_errors[place]:.1e}",
-                original=image_uri(result.originals[place]),
-                reconstruction=image_uri(result.reconstructions[place]),
-            )
-            for place, index in enumerate(result.shown.tolist())
-        ]
-        caption = "The test images and the images of noise that came back worst, and what came back."
-        return cls(caption=caption, pairs=pairs)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
+    """An image with a title."""
+
     uri: str
     title: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Path:
+class Strip:
+    """The images along one path of a line."""
+
     name: str
     frames: Sequence[Frame]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk:
+class Line:
+    """A line, by one path and another."""
+
     name: str
-    paths: Sequence[Path]
+    strips: Sequence[Strip]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walks:
-    kind: ClassVar[str] = "walks"
+class PathViewer:
+    """Lines of images, with a slider along each."""
 
-    lines: Sequence[Walk]
+    kind: ClassVar[str] = "paths"
+
+    lines: Sequence[Line]
     downloads: Sequence[Download]
 
-    @classmethod
-    def of(cls, result: InterpolationResult, downloads: Sequence[Download]) -> "Walks":
-        """Lines to walk along by a slider."""
 
-        def frame(path: int, line: int, step: int) -> Frame:
-            answer = result.classes[result.top_class[path, line, step]]
-            title = f"t = {result.t[path, line, step]:.3g}: {answer} {result.probability[path, line, step]:.0%}"
-            return Frame(uri=image_uri(result.images[path, line, step]), title=title)
-
-        steps = range(result.top_class.shape[2])
-        lines = [
-            Walk(
-                name=str(name),
-                paths=[
-                    Path(name=path, frames=[frame(number, line, step) for step in steps])
-                    for number, path in enumerate(PATHS)
-                ],
-            )
-            for line, name in enumerate(result.names)
-        ]
-        return cls(lines=lines, downloads=downloads)
+Block = Table | PageChart | Drawing | Gallery | PathViewer
 
 
 _FORMATS = {"png": "image/png", "pdf": "application/pdf"}
@@ -226,7 +214,7 @@ def figure_files(figure: Figure, name: str) -> list[Download]:
 
 
 def saved_figure(study: SavedStudy, name: str) -> list[Download]:
-    """The figure that lies beside a result, as PNG and PDF; nothing where one is missing, or older than the result."""
+    """The figure saved beside a result, as PNG and PDF; nothing if one is missing, or older than the result."""
     stem = study.folder / study.result.STUDY
     files = []
     for suffix, mime in _FORMATS.items():
@@ -238,7 +226,7 @@ def saved_figure(study: SavedStudy, name: str) -> list[Download]:
 
 
 def image_uri(pixels: ndarray) -> str:
-    """Pixel values `(c, h, w)`, cut off at black and white, as an image within the page."""
+    """Pixel values `(c, h, w)`, clipped to black and white, as an image within the page."""
     values = (255 * np.clip(np.nan_to_num(pixels), 0, 1)).round().astype(np.uint8).transpose(1, 2, 0)
     image = Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values)
     content, kind = io.BytesIO(), "jpeg" if image.width >= PHOTOGRAPH else "png"

@@ -17,10 +17,10 @@ for (const chart of document.querySelectorAll(".chart")) {
     .then(() => canvas.querySelector("svg").setAttribute("aria-hidden", "true"));
 }
 
-for (const walk of document.querySelectorAll(".walk")) {
-  const slider = walk.querySelector("input[type=range]");
-  const strips = [...walk.querySelectorAll(".strip")].map((strip) => [...strip.querySelectorAll("img")]);
-  const views = [...walk.querySelectorAll(".view")];
+for (const line of document.querySelectorAll(".line")) {
+  const slider = line.querySelector("input[type=range]");
+  const strips = [...line.querySelectorAll(".strip")].map((strip) => [...strip.querySelectorAll("img")]);
+  const views = [...line.querySelectorAll(".view")];
   const show = () => {
     const texts = views.map((view, path) => {
       const image = strips[path][slider.value];
@@ -38,7 +38,7 @@ for (const walk of document.querySelectorAll(".walk")) {
     slider.value = image.dataset.step;
     show();
   }));
-  walk.querySelector(".scrub").hidden = false;
+  line.querySelector(".scrub").hidden = false;
   show();
 }
 

@@ -6,27 +6,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.results import (
-    Comparison,
-    InterpolationResult,
-    InversionResult,
-    PCASweepResult,
-    ProbeResult,
-    Result,
-    TrainingCurvesResult,
-)
-from analysis.results.findings import Finding, find_accuracy
+from analysis.results import Comparison, Result
+from analysis.results.findings import Finding, FindingContext, find_accuracy
+from analysis.results.register import STUDIES, StudySpec
 from analysis.saved.runs import INVERTIBLE, SavedRun, SavedStudy
 from figures.network import plot_network
-from figures.report.blocks import Download, Drawing, Gallery, PageChart, Table, Walks, figure_files, saved_figure
-from figures.report.studies import COMPONENTS, DEPTH, INTERPOLATION, INVERSION, SPECTRUM, TRAINING, PageStudy
+from figures.report.blocks import Block, Drawing, PageChart, Table, figure_files, saved_figure
+from figures.study_figure import figure_of
 from figures.text_table import TextTable
 from irevnet.utils.lookup import names_apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Why a run has no result of a study, and the command that makes one."""
+    """The reason for which a run has no result of a study, and the command that makes one."""
 
     why: str
     command: str = ""
@@ -34,18 +27,22 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What stands together; several stand side by side."""
+    """Blocks one below the other; several columns stand side by side."""
 
     title: str
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A study.
+    """The networks, or a study.
 
     Attributes:
+        anchor: name of the section within links.
+        title: its heading.
         paper: what the paper did, in a sentence or two.
+        findings: statements of the paper, and what became of them here.
+        missing: runs that have no result of the study.
         groups: rows of columns.
     """
 
@@ -58,21 +55,13 @@ class Section:
 
 
 def build_sections(runs: Sequence[SavedRun]) -> list[Section]:
-    """All sections, whether their study has been run or not."""
+    """A section for the networks, and one for every study of the register, whether it has been run or not."""
     names = run_names(runs)
-    return [
-        _networks(runs, names),
-        _compared(runs, names, TRAINING),
-        _single(runs, names, INVERSION),
-        _single(runs, names, INTERPOLATION),
-        _compared(runs, names, SPECTRUM),
-        _compared(runs, names, DEPTH),
-        _compared(runs, names, COMPONENTS),
-    ]
+    return [_networks(runs, names), *(_study(runs, names, spec) for spec in STUDIES.values())]
 
 
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
-    """What each run is called on the page: by its model or, where two share it, by its folder."""
+    """The names of the runs on the page: the model's or, where two runs share it, the folder's."""
     return names_apart([str(run.config.get("model", run.name)) for run in runs], [run.name for run in runs])
 
 
@@ -126,134 +115,127 @@ def _draw_network(run: SavedRun) -> Figure:
     try:
         return plot_network(run.network["architecture"], run.network["config"])
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the config that {run.folder} keeps describes no {run.network['architecture']}: {error}"
-        ) from error
+        raise ValueError(f"the config in {run.folder} describes no {run.network['architecture']}: {error}") from error
 
 
 def _test_accuracy(run: SavedRun) -> float | None:
-    """Top-1 on the test set when the checkpoint was saved; else as a probe of all its classes measured it."""
-    kept = run.network.get("metrics", {}).get("test_top1")
-    if kept is not None:
-        return float(kept)
+    """Top-1 on the test set when the checkpoint was saved; else as a study of all its classes measured it."""
+    saved = run.network.get("metrics", {}).get("test_top1")
+    if saved is not None:
+        return float(saved)
     for study in run.studies.values():
-        if isinstance(study.result, ProbeResult) and len(study.result.networks) == 1:
-            own = float(study.result.network_accuracy[0])
-            if own == own and study.provenance.get("classes_studied") == study.provenance.get("classes"):
-                return own
+        own = study.result.own_accuracy
+        if own is not None and study.provenance.get("classes_studied") == study.provenance.get("classes"):
+            return own
     return None
 
 
-def _single(runs: Sequence[SavedRun], names: Sequence[str], shown: PageStudy) -> Section:
-    """Of a study of one network: a column each."""
-    columns, findings = [], []
+def _study(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) -> Section:
+    if spec.compares:
+        parts = _comparisons(runs, names, spec)
+        groups = [[part.column] for part in parts]
+    else:
+        parts = _side_by_side(runs, names, spec)
+        groups = [[part.column for part in parts]] if parts else []
+    return Section(
+        anchor=spec.name,
+        title=spec.title,
+        paper=spec.paper,
+        findings=[finding for part in parts for finding in part.findings],
+        missing=_missing(runs, names, spec),
+        groups=groups,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A result on the page."""
+
+    findings: Sequence[Finding]
+    column: Column
+
+
+def _side_by_side(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) -> list[_Part]:
+    """The results of a study of one network each."""
+    parts = []
     for run, name in zip(runs, names):
-        study = run.studies.get(shown.kind.STUDY)
-        if study is None:
+        if (study := run.studies.get(spec.name)) is None:
             continue
-        result: Any = study.result
-        findings += shown.find(result, name)
-        file = f"{run.name}-{result.STUDY}"
-        downloads = _files(shown, result, [study], file)
-        blocks: list[Any] = []
-        if isinstance(result, InversionResult):
-            blocks.append(Gallery.of(result))
-        if isinstance(result, InterpolationResult):
-            blocks.append(Walks.of(result, downloads))
-        if shown.chart is not None:
-            blocks.append(PageChart.of(shown.chart(result), shown.caption, downloads))
-        blocks.append(Table.of(shown.tabulate(result), f"{shown.title}: {name}", file))
-        columns.append(Column(title=name if len(runs) > 1 else "", blocks=blocks))
-    return _section(shown, findings, _missing(runs, names, shown.kind), [columns] if columns else [])
+        context = _context([name], study.provenances)
+        blocks = _blocks(spec, study.result, [study], name, f"{run.name}-{spec.name}")
+        column = Column(title=name if len(runs) > 1 else "", blocks=blocks)
+        parts.append(_Part(findings=study.result.findings(context), column=column))
+    return parts
 
 
-def _compared(runs: Sequence[SavedRun], names: Sequence[str], shown: PageStudy) -> Section:
-    """Of a study of several networks: those that looked at the same images in one figure, the others by themselves."""
-    groups, findings = [], []
-    for found, called in _alike(runs, names, shown.kind):
-        studies = [each.studies[shown.kind.STUDY] for each in found]
-        result = _join([study.result for study in studies], called, several=len(runs) > 1)
-        records = [record for study in studies for record in study.provenances]
-        findings += shown.find(result, **_context(result, records))
-        file = result.STUDY if len(found) == len(runs) > 1 else f"{found[0].name}-{result.STUDY}"
-        assert shown.chart is not None
-        blocks = [
-            PageChart.of(shown.chart(result), shown.caption, _files(shown, result, studies, file)),
-            Table.of(shown.tabulate(result), f"{shown.title}: {', '.join(result.subjects)}", file),
-        ]
-        groups.append([Column(title="", blocks=blocks)])
-    return _section(shown, findings, _missing(runs, names, shown.kind), groups)
+def _comparisons(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) -> list[_Part]:
+    """The results of a study of several networks: those of the same images joined, the others by themselves."""
+    parts = []
+    for group, group_names in _joinable(runs, names, spec):
+        studies = [run.studies[spec.name] for run in group]
+        result = _join([study.result for study in studies], group_names, several=len(runs) > 1)
+        context = _context(result.subjects, [record for study in studies for record in study.provenances])
+        file = spec.name if len(group) == len(runs) > 1 else f"{group[0].name}-{spec.name}"
+        blocks = _blocks(spec, result, studies, ", ".join(result.subjects), file)
+        parts.append(_Part(findings=result.findings(context), column=Column(title="", blocks=blocks)))
+    return parts
 
 
-def _files(shown: PageStudy, result: Any, studies: Sequence[SavedStudy], name: str) -> list[Download]:
-    """The figure of a result as it lies beside the one study that it is of; else drawn."""
-    drawn = saved_figure(studies[0], name) if len(studies) == 1 else []
-    return drawn or figure_files(shown.plot(result), name)
+def _blocks(spec: StudySpec, result: Result, studies: Sequence[SavedStudy], subject: str, file: str) -> Sequence[Block]:
+    """What a page shows of a result, whose figure it takes from beside the result if that is of one study."""
+    shown = figure_of(result)
+    drawn = saved_figure(studies[0], file) if len(studies) == 1 else []
+    downloads = drawn or figure_files(shown.plot(result), file)
+    blocks = [*shown.page_blocks(result, downloads)]
+    if shown.chart is not None:
+        blocks.append(PageChart.of(shown.chart(result), shown.caption, downloads))
+    return [*blocks, Table.of(shown.table(result), f"{spec.title}: {subject}", file)]
 
 
-def _context(result: Any, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a statement about several networks depends on beside the result."""
-    if isinstance(result, TrainingCurvesResult):
-        return {}
-    pairs = zip(result.subjects, records)
-    context: dict[str, Any] = {"irevnets": {name for name, each in pairs if each.get("architecture") == INVERTIBLE}}
-    if isinstance(result, PCASweepResult):
-        context["num_classes"] = max(1, len(records[0].get("classes_studied", ())))
-    return context
+def _context(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> FindingContext:
+    """What findings about networks of these names depend on, by the provenance of each."""
+    irevnets = [name for name, each in zip(names, records) if each.get("architecture") == INVERTIBLE]
+    num_classes = max(1, len(records[0].get("classes_studied", ())))
+    return FindingContext(network=names[0], invertible=frozenset(irevnets), num_classes=num_classes)
 
 
-def _join(results: Sequence[Any], names: Sequence[str], *, several: bool) -> Any:
+def _join(results: Sequence[Any], names: Sequence[str], *, several: bool) -> Comparison:
     """One result of all; of one run it stays as it is, with the names that it has."""
     return type(results[0]).join(results, names) if several and len(results[0].subjects) == 1 else results[0]
 
 
-def _alike(
-    runs: Sequence[SavedRun], names: Sequence[str], kind: type[Result]
+def _joinable(
+    runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec
 ) -> list[tuple[list[SavedRun], list[str]]]:
-    """Runs whose results of a study can be joined, and their names."""
+    """Groups of runs whose results of a study can be joined, with the names of the runs."""
     groups: dict[Any, tuple[list[SavedRun], list[str]]] = {}
     for run, name in zip(runs, names):
-        study = run.studies.get(kind.STUDY)
-        if study is None:
+        if (study := run.studies.get(spec.name)) is None:
             continue
         result: Any = study.result
-        assert isinstance(result, Comparison)
-        if len(result.subjects) > 1:  # a comparison that was asked for stands for itself
+        if len(result.subjects) > 1:  # a comparison that was asked for stands by itself
             key = run.folder
         else:
-            shared = [getattr(result, field).tolist() for field in kind.SHARED]  # type: ignore[attr-defined]
+            shared = [getattr(result, field).tolist() for field in result.SHARED]
             data = run.network["data"], tuple(study.provenance.get("classes_studied", run.network["classes"]))
             key = repr((data, shared))
-        found, called = groups.setdefault(key, ([], []))
-        found.append(run)
-        called.append(name)
+        group, group_names = groups.setdefault(key, ([], []))
+        group.append(run)
+        group_names.append(name)
     return list(groups.values())
 
 
-def _missing(runs: Sequence[SavedRun], names: Sequence[str], kind: type[Result]) -> list[Missing]:
+def _missing(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) -> list[Missing]:
     notes = []
     for run, name in zip(runs, names):
-        if kind.STUDY in run.studies:
+        if spec.name in run.studies:
             continue
-        if kind in (InversionResult, InterpolationResult) and not run.invertible:
+        if spec.needs == "inverse" and not run.invertible:
             notes.append(Missing(why=f"{name} has no inverse."))
-        elif kind is TrainingCurvesResult and not run.config:
+        elif spec.needs == "training record" and not run.config:
             notes.append(Missing(why=f"Of {name} there is a checkpoint, and no record of its training."))
         else:
-            where = str(run.folder) if kind is TrainingCurvesResult else f"--ckpt {run.checkpoint}"
-            command = f"irevnet-analyze {kind.STUDY} {where}"
+            network = str(run.folder) if spec.needs == "training record" else f"--ckpt {run.checkpoint}"
+            command = f"irevnet-analyze {spec.name} {network}"
             notes.append(Missing(why=f"This study of {name} has not been run.", command=command))
     return notes
-
-
-def _section(
-    shown: PageStudy, findings: Sequence[Finding], missing: Sequence[Missing], groups: Sequence[Sequence[Column]]
-) -> Section:
-    return Section(
-        anchor=shown.kind.STUDY,
-        title=shown.title,
-        paper=shown.paper,
-        findings=findings,
-        missing=missing,
-        groups=groups,
-    )

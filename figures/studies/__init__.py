@@ -1,1 +1,1 @@
-"""One module a study: its chart, its figure and its table."""
+"""One module a study, with its chart and its table in `FIGURE`; found by the register of studies."""

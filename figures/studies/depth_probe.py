@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from analysis.results import DepthProbeResult
-from figures.chart import GUIDE, Chart, Rule, draw
+from figures.chart import GUIDE, Chart, Rule
 from figures.studies.probes import (
     ACCURACY_HEADINGS,
     accuracies,
@@ -16,18 +15,19 @@ from figures.studies.probes import (
     network_notes,
     rows_by_network,
 )
+from figures.study_figure import StudyFigure
 from figures.text_table import TextTable
 
 
-def chart_depth_probe(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
+def chart(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
     """Linear SVM and 1-NN accuracy at each block, with 95% intervals, the networks' own accuracy as dotted lines, and
     below them how far apart images of one class are, beside those of different classes.
 
     Of a single network, grey lines separate the stages; above each stands the dimension that the probes see.
 
     Args:
-        result: the accuracies.
-        relative: draw against depth over the number of blocks; by default where networks differ in that number.
+        result: accuracies and distances to draw.
+        relative: whether to draw against depth over the number of blocks; by default if networks differ in that number.
     """
     if relative is None:
         last = [result.depth[rows].max() / result.relative_depth[rows].max() for _, rows in rows_by_network(result)]
@@ -45,11 +45,6 @@ def chart_depth_probe(result: DepthProbeResult, *, relative: bool | None = None)
     )
 
 
-def plot_depth_probe(result: DepthProbeResult, *, relative: bool | None = None) -> Figure:
-    """The chart on paper."""
-    return draw(chart_depth_probe(result, relative=relative))
-
-
 def _stages(x: np.ndarray, dims: np.ndarray) -> tuple[list[Rule], list[tuple[float, str]]]:
     """Lines between stages, and the channels of each."""
     starts = np.flatnonzero(np.diff(dims, prepend=0)).tolist()
@@ -58,23 +53,31 @@ def _stages(x: np.ndarray, dims: np.ndarray) -> tuple[list[Rule], list[tuple[flo
     return rules, notes
 
 
-def tabulate_depth_probe(result: DepthProbeResult) -> TextTable:
+def table(result: DepthProbeResult) -> TextTable:
     """A row a block."""
     many = len(result.networks) > 1
     named = any(layer != f"block-{depth}" for layer, depth in zip(result.layer, result.depth))
-    rows, places = [], []
+    rows, names = [], []
     for row, (number, layer, depth) in enumerate(zip(result.network, result.layer, result.depth)):
         network = [str(result.networks[number])] * many  # of one network its name says nothing
-        place = [*network, *[str(layer)] * named]
         rows.append(
             (
-                *place,
+                *network,
+                *[str(layer)] * named,
                 f"{depth}",
                 f"{result.dims[row]}",
                 *accuracy_cells(result, row),
                 "undefined" if np.isnan(result.distance_ratio[row]) else f"{result.distance_ratio[row]:.3f}",
             )
         )
-        places.append(" ".join([*network, str(layer)]))
+        names.append(" ".join([*network, str(layer)]))
     headings = (*["network"] * many, *["layer"] * named, "depth", "channels", *ACCURACY_HEADINGS, "within/between")
-    return TextTable(headings, rows, network_notes(result, places))
+    return TextTable(headings, rows, network_notes(result, names))
+
+
+FIGURE = StudyFigure(
+    table=table,
+    chart=chart,
+    caption="Test accuracy of a linear SVM and of 1-NN at each block, with 95% intervals, and the distances within "
+    "classes over those between them (Fig. 6).",
+)

@@ -1,5 +1,6 @@
 """Images along straight lines of features, and of pixels: Fig. 5 of the paper."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.results import PATHS, InterpolationResult
+from figures.report.blocks import Block, Download, Frame, Line, PathViewer, Strip, image_uri
+from figures.study_figure import StudyFigure
 from figures.style import ORANGE, PAGE, literal, new_figure, show_image, style
 from figures.text_table import TextTable, percent
 from irevnet.utils.files import atomic_write
 
 FRAME_SECONDS, FRAME_PIXELS = 0.25, 128
-"""Of the animation: how long a step is shown, and at least how wide an image is."""
+"""The time for which the animation shows a step, and the smallest width of its images."""
 
 
-def plot_interpolation(result: InterpolationResult) -> Figure:
-    """A strip for each line: the images along it, what the network answers and how surely, and below them the same for
-    the line of pixels. An answer that is another than at the step before is set in colour."""
+def drawing(result: InterpolationResult) -> Figure:
+    """A strip for each line: the images along it with the network's top class and its probability, and below them the
+    same for the line of pixels. A class that differs from that of the step before is set in colour."""
     if result.rows_of_grid:
         return _plot_grid(result)
     lines, steps = result.top_class.shape[1:]
@@ -31,10 +34,10 @@ def plot_interpolation(result: InterpolationResult) -> Figure:
                 changes = result.changes(number, line)
                 for step, axes in enumerate(grid[number]):
                     show_image(axes, result.images[number, line, step])
-                    answer = literal(_shorten(str(result.classes[result.top_class[number, line, step]])))
+                    name = literal(_shorten(str(result.classes[result.top_class[number, line, step]])))
                     probability, t = result.probability[number, line, step], result.t[number, line, step]
                     colour = ORANGE if step in changes else "black"
-                    axes.set_xlabel(f"{answer} {probability:.0%}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)
+                    axes.set_xlabel(f"{name} {probability:.0%}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)
                 grid[number, 0].set_ylabel(path)
     return figure
 
@@ -53,7 +56,7 @@ def _plot_grid(result: InterpolationResult) -> Figure:
 
 
 def save_animation(result: InterpolationResult, folder: Path) -> Path:
-    """Walks each line there and back: an animated GIF, a row a line, features on the left and pixels on the right."""
+    """Writes an animated GIF of each line forth and back: a row a line, features on the left, pixels on the right."""
     steps = result.top_class.shape[2]
     scale = max(1, -(-FRAME_PIXELS // result.images.shape[-1]))
     images = (255 * np.clip(result.images, 0, 1)).round().astype(np.uint8)
@@ -68,13 +71,13 @@ def save_animation(result: InterpolationResult, folder: Path) -> Path:
     return path
 
 
-def tabulate_interpolation(result: InterpolationResult) -> TextTable:
+def table(result: InterpolationResult) -> TextTable:
     """Two rows a line: through features, and through pixels."""
     headings = ["line", "path", "length", "outside [0, 1]"]
     off_range, known = not result.bijective, np.isfinite(result.middle_distance).any()
     headings += ["off the range"] if off_range else []
     headings += ["from the middle", "in features"] if known else []
-    headings.append("answers")
+    headings.append("top class")
     rows = []
     for line, name in enumerate(result.names):
         for number, path in enumerate(PATHS):
@@ -83,7 +86,7 @@ def tabulate_interpolation(result: InterpolationResult) -> TextTable:
             cells += [f"{result.residual[number, line].max():.1e}"] if off_range else []
             middle = result.middle_distance[number, line], result.middle_feature_distance[number, line]
             cells += [f"{value:.3f}" if np.isfinite(value) else "unknown" for value in middle] if known else []
-            rows.append([*cells, _answers(result, number, line)])
+            rows.append([*cells, _classes(result, number, line)])
     notes = ["length: root mean square differences of pixel values from image to image, summed up"]
     if known:
         lines = np.isfinite(result.middle_distance[0]).sum()
@@ -96,8 +99,8 @@ def tabulate_interpolation(result: InterpolationResult) -> TextTable:
     return TextTable(headings, rows, notes)
 
 
-def _answers(result: InterpolationResult, number: int, line: int) -> str:
-    """The network's answers, and where they change."""
+def _classes(result: InterpolationResult, number: int, line: int) -> str:
+    """The network's top classes, and where they change."""
     text = str(result.classes[result.top_class[number, line, 0]])
     for step in result.changes(number, line):
         text += f", {result.classes[result.top_class[number, line, step]]} from t = {result.t[number, line, step]:.3g}"
@@ -106,3 +109,33 @@ def _answers(result: InterpolationResult, number: int, line: int) -> str:
 
 def _shorten(name: str) -> str:
     return name if len(name) <= 10 else f"{name[:9]}…"
+
+
+def page_blocks(result: InterpolationResult, downloads: Sequence[Download]) -> list[Block]:
+    """The lines, with a slider along each."""
+
+    def frame(path: int, line: int, step: int) -> Frame:
+        name = result.classes[result.top_class[path, line, step]]
+        title = f"t = {result.t[path, line, step]:.3g}: {name} {result.probability[path, line, step]:.0%}"
+        return Frame(uri=image_uri(result.images[path, line, step]), title=title)
+
+    steps = range(result.top_class.shape[2])
+    lines = [
+        Line(
+            name=str(name),
+            strips=[
+                Strip(name=path, frames=[frame(number, line, step) for step in steps])
+                for number, path in enumerate(PATHS)
+            ],
+        )
+        for line, name in enumerate(result.names)
+    ]
+    return [PathViewer(lines=lines, downloads=downloads)]
+
+
+FIGURE = StudyFigure(
+    table=table,
+    drawing=drawing,
+    page_blocks=page_blocks,
+    save_more=lambda result, folder: [save_animation(result, folder)],
+)

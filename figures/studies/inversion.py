@@ -1,5 +1,6 @@
 """Originals beside their reconstructions, and what the inverse magnifies, at each depth (section 4.2)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,25 +8,27 @@ from matplotlib.figure import Figure, SubFigure
 
 from analysis.results import InversionResult
 from figures.chart import GUIDE, Chart, Curve, Panel, Rule, draw_panels
+from figures.report.blocks import Block, Download, Gallery, Pair, image_uri
+from figures.study_figure import StudyFigure
 from figures.style import PAGE, look, new_figure, show_image, strip, style
 from figures.text_table import TextTable
 
 
-def plot_inversion(result: InversionResult) -> Figure:
+def drawing(result: InversionResult) -> Figure:
     """The images that came back worst, their reconstructions, and their differences, magnified to be seen at all; below
     them the chart."""
-    chart = chart_inversion(result)
+    panels = chart(result)
     with style():
         pictures = 3 * (PAGE - 1) / len(result.originals) + 0.5
-        figure = new_figure(PAGE, pictures + chart.height)
-        heights = (pictures, chart.height)
+        figure = new_figure(PAGE, pictures + panels.height)
+        heights = (pictures, panels.height)
         above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
         _draw_pictures(above, result)
-        draw_panels(below, chart)
+        draw_panels(below, panels)
     return figure
 
 
-def chart_inversion(result: InversionResult) -> Chart:
+def chart(result: InversionResult) -> Chart:
     """The error from each depth in each arithmetic, and how much the inverse magnifies changes of the features."""
     return Chart(panels=[_errors(result), _amplification(result)], height=2.4)
 
@@ -97,7 +100,7 @@ def _power_of_ten(value: float) -> str:
     return f"${mantissa}\\times10^{{{int(exponent)}}}$"
 
 
-def tabulate_inversion(result: InversionResult) -> TextTable:
+def table(result: InversionResult) -> TextTable:
     """A row for the test images, and one for the noise; then what is found at the last of the depths."""
     summary = result.summary()
     keys = ("mean", "median", "q99", "max")
@@ -108,9 +111,7 @@ def tabulate_inversion(result: InversionResult) -> TextTable:
     deepest = summary["by_depth"][-1]
     sample = np.count_nonzero(~np.isnan(result.depth_errors[0, 0]))
     errors = ", ".join(f"{name} {_scientific(error)}" for name, error in deepest["mean_error"].items())
-    notes = [
-        f"in {summary['arithmetic']}, from block {summary['depth']}",
-    ]
+    notes = [f"in {summary['arithmetic']}, from block {summary['depth']}"]
     if sample > 0:
         notes.append(f"mean over {sample} test images, from block {deepest['depth']}: {errors}")
     if deepest["amplification_random"] is not None:
@@ -126,3 +127,29 @@ def tabulate_inversion(result: InversionResult) -> TextTable:
 
 def _scientific(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.2e}"
+
+
+def page_blocks(result: InversionResult, downloads: Sequence[Download]) -> list[Block]:
+    """The images that came back worst, beside their reconstructions."""
+    num_images = int(result.num_image_shown)
+    pairs = [
+        Pair(
+            title=f"test image {index}" if row < num_images else f"noise {index}",
+            error="undefined" if np.isnan(result.shown_errors[row]) else f"{result.shown_errors[row]:.1e}",
+            original=image_uri(result.originals[row]),
+            reconstruction=image_uri(result.reconstructions[row]),
+        )
+        for row, index in enumerate(result.shown.tolist())
+    ]
+    caption = "The test images and the images of noise that came back worst, and what came back."
+    return [Gallery(caption=caption, pairs=pairs)]
+
+
+FIGURE = StudyFigure(
+    table=table,
+    chart=chart,
+    drawing=drawing,
+    caption="Mean error from each depth in each arithmetic, and how many times larger, relatively, a small change of "
+    "the features comes back.",
+    page_blocks=page_blocks,
+)

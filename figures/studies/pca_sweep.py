@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from analysis.results import PCASweepResult
-from figures.chart import Chart, Rule, draw
+from figures.chart import Chart, Rule
 from figures.studies.probes import (
     ACCURACY_HEADINGS,
     accuracies,
@@ -15,11 +13,12 @@ from figures.studies.probes import (
     network_notes,
     rows_by_network,
 )
+from figures.study_figure import StudyFigure
 from figures.style import look
 from figures.text_table import TextTable, percent
 
 
-def chart_pca_sweep(result: PCASweepResult) -> Chart:
+def chart(result: PCASweepResult) -> Chart:
     """Linear SVM and 1-NN accuracy on the first d principal components, with 95% intervals, and below them the share
     of the variance that these hold. A thin line marks the SVM's knee: from there on it is within one point."""
     knees = []
@@ -36,24 +35,27 @@ def chart_pca_sweep(result: PCASweepResult) -> Chart:
     )
 
 
-def plot_pca_sweep(result: PCASweepResult) -> Figure:
-    """The chart on paper."""
-    return draw(chart_pca_sweep(result))
-
-
-def tabulate_pca_sweep(result: PCASweepResult) -> TextTable:
+def table(result: PCASweepResult) -> TextTable:
     """A row for each d of each network, and where accuracy begins to fall."""
     many = len(result.networks) > 1
-    rows, places, notes = [], [], []
+    rows, names, notes = [], [], []
     for number, of_network in rows_by_network(result):
         name = str(result.networks[number])
         for row in of_network.tolist():
             explained = percent(float(result.explained[row]))
             rows.append((*[name] * many, f"{result.dims[row]}", explained, *accuracy_cells(result, row)))
-            places.append(" ".join([*[name] * many, f"d = {result.dims[row]}"]))
+            names.append(" ".join([*[name] * many, f"d = {result.dims[row]}"]))
         notes.append(
             f"{name}, {result.layer[of_network[0]]}: within one point of all {result.dims[of_network[-1]]} components "
             f"from {result.knee(number, 'svm')} on (linear SVM), {result.knee(number, 'nn')} on (1-NN)"
         )
     headings = (*["network"] * many, "components", "variance", *ACCURACY_HEADINGS)
-    return TextTable(headings, rows, [*notes, *network_notes(result, places)])
+    return TextTable(headings, rows, [*notes, *network_notes(result, names)])
+
+
+FIGURE = StudyFigure(
+    table=table,
+    chart=chart,
+    caption="Test accuracy of a linear SVM and of 1-NN on the first d principal components, and the share of the "
+    "variance that these hold (Fig. 7).",
+)

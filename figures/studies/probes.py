@@ -77,8 +77,8 @@ def accuracy_cells(result: ProbeResult, row: int) -> tuple[str, str, str]:
 ACCURACY_HEADINGS = ("linear SVM (95% interval)", "1-NN (95% interval)", "C")
 
 
-def network_notes(result: ProbeResult, places: Sequence[str]) -> list[str]:
-    """The networks' own accuracies, and where C was chosen at an end of its grid; `places` are what rows are called."""
+def network_notes(result: ProbeResult, row_names: Sequence[str]) -> list[str]:
+    """The networks' own accuracies, and the rows whose C was chosen at an end of its grid."""
     notes = []
     for number, name in enumerate(result.networks):
         own, restricted = result.network_accuracy[number], result.restricted_accuracy[number]
@@ -90,7 +90,7 @@ def network_notes(result: ProbeResult, places: Sequence[str]) -> list[str]:
             notes.append(f"{name} itself: unknown, as its outputs are not known to be these classes")
     if result.at_edge.any():
         grid = result.cost_grid
-        where = ", ".join(places[row] for row in np.flatnonzero(result.at_edge).tolist())
+        where = ", ".join(row_names[row] for row in np.flatnonzero(result.at_edge).tolist())
         notes.append(
             f"C was chosen at the edge of its grid ({grid[0]:g} to {grid[-1]:g}) at {where}: "
             "a wider grid may do better there"

@@ -6,12 +6,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from numpy import ndarray
 
 from analysis.results import Spectrum, SpectrumResult
 from analysis.results.spectrum import PAPER_COUNTS, SHARES
-from figures.chart import Chart, Curve, Panel, draw
+from figures.chart import Chart, Curve, Panel
+from figures.study_figure import StudyFigure
 from figures.style import INK, Look, literal, look
 from figures.text_table import TextTable
 
@@ -22,7 +22,7 @@ PAPER = {count / 150_528: share for count, share in zip(PAPER_COUNTS, SHARES)}
 """Shares of the energy that the paper says certain shares of the singular values hold."""
 
 
-def chart_spectrum(result: SpectrumResult) -> Chart:
+def chart(result: SpectrumResult) -> Chart:
     """Sorted singular values over the largest, against their rank over their number, and the energy E(d) of the d
     largest: medians over the images, with the range of all of them and of their intervals. Crosses are the paper's.
 
@@ -61,11 +61,6 @@ def chart_spectrum(result: SpectrumResult) -> Chart:
         title = literal(result.networks[number]) if len(by_network) > 1 else ""
         panels += [_by_depth(spectra, depths, title), _dims(spectra, depths)]
     return Chart(panels=panels, height=2.6 * len(by_network))
-
-
-def plot_spectrum(result: SpectrumResult) -> Figure:
-    """The chart on paper."""
-    return draw(chart_spectrum(result))
 
 
 def _curves(spectra: Sequence[Spectrum], ranks: ndarray) -> ndarray:
@@ -112,12 +107,12 @@ def _by_depth(spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int], titl
     colours = matplotlib.colormaps["viridis_r"](np.linspace(0, 1, len(depths)))
     listed = set(np.linspace(0, len(depths) - 1, min(len(depths), 6)).round().astype(int).tolist())
     curves = []
-    for place, (depth, images) in enumerate(zip(depths, spectra)):
+    for number, (depth, images) in enumerate(zip(depths, spectra)):
         count = images[0].count
         ranks = np.linspace(1, count, 500)
         values = np.median(_curves(images, ranks), axis=0)
-        drawn = Look(to_hex(colours[place]), "-", "")
-        curves.append(Curve(name=f"block {depth}", x=ranks / count, y=values, look=drawn, listed=place in listed))
+        drawn = Look(to_hex(colours[number]), "-", "")
+        curves.append(Curve(name=f"block {depth}", x=ranks / count, y=values, look=drawn, listed=number in listed))
     label = "rank / number of singular values"
     return Panel(x_label=label, y_label="singular value", curves=curves, log_y=True, title=title)
 
@@ -140,7 +135,7 @@ def _dims(spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int]) -> Panel
     return Panel(x_label="depth (block)", y_label=label, curves=curves, whole_x=True, low_y=0.0)
 
 
-def tabulate_spectrum(result: SpectrumResult) -> TextTable:
+def table(result: SpectrumResult) -> TextTable:
     """A row for each network and layer: medians over the images and, of several, the 10% and 90% quantiles."""
     layers = result.summary()["layers"]
     counts = {name: f"E({name})" for layer in layers for name in layer["energy"]}
@@ -181,7 +176,7 @@ _KEYS = ("median", "q10", "q90")
 
 
 def _notes(network: str, layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How far the numbers of a network are to be trusted."""
+    """How the numbers of a network were found, and how exact they are."""
     found = [image for layer in layers for image in layer["each"]]
     notes = []
     if any(layer["method"] == "dense" for layer in layers):
@@ -206,3 +201,11 @@ def _notes(network: str, layers: Sequence[Mapping[str, Any]]) -> list[str]:
     elif sampled:
         notes.append(f"{network}: has no inverse; its smallest singular values are not known")
     return notes
+
+
+FIGURE = StudyFigure(
+    table=table,
+    chart=chart,
+    caption="Singular values, sorted, and the energy that the largest hold: medians over the images, with the range of "
+    "all of them and of their 95% intervals (Fig. 4).",
+)

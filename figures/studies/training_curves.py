@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from analysis.results import TrainingCurvesResult
-from figures.chart import Chart, Curve, Key, Panel, draw
+from figures.chart import Chart, Curve, Key, Panel
+from figures.study_figure import StudyFigure
 from figures.style import literal, look
 from figures.text_table import TextTable
 
 
-def chart_training_curves(result: TrainingCurvesResult) -> Chart:
+def chart(result: TrainingCurvesResult) -> Chart:
     """Left the training loss of each run (moving average, log scale), right its test accuracy after each epoch."""
     axis: dict[str, Any] = {"x_label": "iterations", "whole_x": True}
     losses, tested = [], []
@@ -29,12 +28,7 @@ def chart_training_curves(result: TrainingCurvesResult) -> Chart:
     )
 
 
-def plot_training_curves(result: TrainingCurvesResult) -> Figure:
-    """The chart on paper."""
-    return draw(chart_training_curves(result))
-
-
-def tabulate_training_curves(result: TrainingCurvesResult) -> TextTable:
+def table(result: TrainingCurvesResult) -> TextTable:
     """A row a run: its loss at each quarter, and its last test accuracy."""
     rows = [
         (
@@ -47,3 +41,10 @@ def tabulate_training_curves(result: TrainingCurvesResult) -> TextTable:
     ]
     headings = ("training loss of", "iterations", "at 25%", "at 50%", "at 75%", "at the end", "test accuracy")
     return TextTable(headings, rows)
+
+
+FIGURE = StudyFigure(
+    table=table,
+    chart=chart,
+    caption="Training loss, a moving average, and test accuracy after each epoch (Fig. 3).",
+)

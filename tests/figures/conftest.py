@@ -1,15 +1,20 @@
-"""A report of two runs side by side, drawn once: that takes longer than all that is checked of it."""
+"""A report of two runs side by side, made once: that takes longer than all that is checked of it."""
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from analysis.results import InterpolationResult, TrainingCurvesResult
+from analysis.results import TrainingCurvesResult
 from analysis.saved.runs import read_run
-from figures.report import build_report
+from figures import build_report
 
 EVIL = "<img src=x onerror=alert(1)>"
 """What a stranger may call a class."""
@@ -43,8 +48,6 @@ NETWORKS = {
     },
 }
 
-_PAGES: dict[str, str] = {}
-
 
 def _record(name: str, study: str) -> dict:
     return {
@@ -64,9 +67,25 @@ def _record(name: str, study: str) -> dict:
     }
 
 
-@pytest.fixture
-def two_runs(tmp_path, probe, sweep, inversion, interpolation, spectrum_result) -> list[Path]:
-    """An i-RevNet with every study, and a ResNet with all that can be had of it but one."""
+@pytest.fixture(scope="session")
+def training_curves() -> TrainingCurvesResult:
+    """One run that has ended an epoch, and one that has not."""
+    return TrainingCurvesResult(
+        names=np.array(["irevnet-b", "resnet-50"]),
+        curve_run=np.array([0, 0, 0, 1, 1]),
+        iteration=np.array([3, 4, 5, 3, 4]),
+        loss=np.array([2.0, 1.0, 0.5, 2.0, 1.5]),
+        epoch_run=np.array([0]),
+        epoch_iteration=np.array([4]),
+        test_accuracy=np.array([0.25]),
+        window=np.array(3),
+    )
+
+
+@pytest.fixture(scope="session")
+def reported(made_once, probe, sweep, inversion, interpolation, spectrum_result) -> Path:
+    """A folder with two runs, `irevnet` and `resnet`, and their `report.html`: an i-RevNet with every study, and a
+    ResNet with all that it can have but one."""
     curves = TrainingCurvesResult(
         names=np.array(["one"]),
         curve_run=np.zeros(600, dtype=int),
@@ -87,23 +106,59 @@ def two_runs(tmp_path, probe, sweep, inversion, interpolation, spectrum_result) 
         image=[0, 1],
     )
     evil = dataclasses.replace(interpolation, classes=np.array(["cat", "dog", EVIL]))
-    assert isinstance(evil, InterpolationResult)
     results = {"irevnet": [curves, inversion, evil, one_network, probe, sweep], "resnet": [curves, one_network, probe]}
-    folders = []
-    for name, saved in results.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        config = {**_record(name, "train"), "model": f"{name}-small", "provenance": {"command": ["irevnet", "train"]}}
-        (folder / "config.json").write_text(json.dumps(config))
-        for result in saved:
-            result.save(folder / "analysis" / result.STUDY, _record(name, result.STUDY))
-        folders.append(folder)
-    return folders
+
+    def fill(folder: Path) -> None:
+        for name, saved in results.items():
+            run = folder / name
+            run.mkdir()
+            config = {
+                **_record(name, "train"),
+                "model": f"{name}-small",
+                "provenance": {"command": ["irevnet", "train"]},
+            }
+            (run / "config.json").write_text(json.dumps(config))
+            for result in saved:
+                result.save(run / "analysis" / result.STUDY, _record(name, result.STUDY))
+        page = folder / "report.html"
+        with _blank_files(lay_out=False):
+            page.write_text(build_report([read_run(folder / name) for name in results], page), encoding="utf-8")
+
+    return made_once("reported", fill)
+
+
+@contextmanager
+def _blank_files(*, lay_out: bool) -> Iterator[None]:
+    """Saves figures as blank PNG and PDF of their size, as to draw those takes longest; as SVG, for a page, in full."""
+    savefig = Figure.savefig
+
+    def save(figure: Figure, file: Any, *, format: str | None = None, **options: Any) -> None:
+        format = format or Path(file).suffix[1:]
+        if lay_out and format == "png":
+            figure.draw_without_rendering()
+        drawn = figure if format == "svg" else Figure(figsize=tuple(figure.get_size_inches()))
+        savefig(drawn, file, format=format, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture
-def two_runs_page(two_runs) -> str:
-    """The page of both."""
-    if "both" not in _PAGES:
-        _PAGES["both"] = build_report([read_run(folder) for folder in two_runs], two_runs[0] / "report.html")
-    return _PAGES["both"]
+def plain_pages(monkeypatch) -> Iterator[None]:
+    """Pages are made without Vega, and with blank PNG and PDF of figures that are laid out all the same."""
+    monkeypatch.setattr("figures.report.page._script", lambda: "")
+    with _blank_files(lay_out=True):
+        yield
+
+
+@pytest.fixture
+def two_runs(reported, tmp_path) -> list[Path]:
+    """Both runs, to be changed."""
+    return [shutil.copytree(reported / name, tmp_path / name) for name in NETWORKS]
+
+
+@pytest.fixture(scope="session")
+def page_text(reported) -> str:
+    """The HTML of the report."""
+    return (reported / "report.html").read_text(encoding="utf-8")

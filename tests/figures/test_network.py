@@ -69,7 +69,7 @@ def squeezed_blocks(name: str) -> list[int]:
     return [int(text[14:-2]) for text in starting(name, r"$\mathcal{S}_{") if text[14:-2].isdigit()]
 
 
-def test_the_figure_of_irevnet_b_has_the_numbers_of_the_paper():
+def test_irevnet_b_has_the_numbers_of_the_paper():
     name = "irevnet-b"
     assert sizes(name) == ["3x224x224", "6x112x112", "24x56x56", "96x28x28", "384x14x14", "1536x7x7", "3072x7x7"]
     assert [text for text in texts(name) if text.endswith(" blocks")] == [f"{n} blocks" for n in (6, 16, 72, 6)]
@@ -82,7 +82,7 @@ def test_the_figure_of_irevnet_b_has_the_numbers_of_the_paper():
     assert "BN\nReLU\nmean\nlinear" in texts(name)
 
 
-def test_the_figure_of_irevnet_a_says_that_zeros_make_it_injective():
+def test_irevnet_a_is_injective_by_added_zeros():
     name = "irevnet-a"
     streams = ["96x56x56", "96x56x56", "384x28x28", "1536x14x14", "6144x7x7"]
     assert sizes(name) == ["3x224x224", *streams, "12288x7x7"]
@@ -91,7 +91,7 @@ def test_the_figure_of_irevnet_a_says_that_zeros_make_it_injective():
     assert starting(name, "bijective", "injective") == ["injective: 150,528 numbers in, 602,112 out"]
 
 
-def test_the_figures_of_the_networks_for_small_images_have_their_numbers():
+def test_networks_for_small_images_have_their_numbers():
     assert sizes("irevnet-cifar-bijective") == [
         *("3x32x32", "6x16x16", "6x16x16", "24x8x8", "96x4x4"),  # 6 * 16 * 16 = 96 * 4 * 4 = 3072 / 2
         "192x4x4",
@@ -108,7 +108,7 @@ def test_the_figures_of_the_networks_for_small_images_have_their_numbers():
     assert starting("odd", "1 block", "squeeze by 7", "pad") == ["pad zeros", "squeeze by 7", "1 block"]
 
 
-def test_the_figures_of_the_papers_baselines_claim_no_inverse():
+def test_baselines_have_no_inverse():
     assert sizes("resnet-50") == ["3x224x224", "64x56x56", "256x56x56", "512x28x28", "1024x14x14", "2048x7x7"]
     assert starting("resnet-50", "not ") == ["not invertible by construction: 150,528 numbers in, 100,352 out"]
     assert starting("resnet-50", "stride") == ["stride 2"] * 3
@@ -119,7 +119,7 @@ def test_the_figures_of_the_papers_baselines_claim_no_inverse():
     assert r"$y = P x + F \tilde{x}$,   $\tilde{y} = \tilde{P} \tilde{x} + G y$" in texts("revnet-56")
 
 
-def test_of_a_network_without_stages_the_name_and_the_classes_are_drawn():
+def test_a_network_without_stages_is_drawn_by_name():
     assert texts("torchvision") == ["vit_b_16", "1,000 classes"]
     config = {"name": "resnet18", "weights": "IMAGENET1K_V1", "num_classes": 10}
     (axes,) = plot_network("ResNet", config).axes  # the name of torchvision's class, and of the toolkit's

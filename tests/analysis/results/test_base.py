@@ -16,7 +16,7 @@ def result(probe) -> DepthProbeResult:
     return probe
 
 
-def test_what_is_saved_comes_back(tmp_path, result):
+def test_a_saved_result_is_loaded_as_it_was(tmp_path, result):
     files = result.save(tmp_path / "out", {"command": ["irevnet-analyze"]})
     assert [path.name for path in files] == ["depth-probe.npz", "depth-probe.csv", "depth-probe.json"]
     again = DepthProbeResult.load(tmp_path / "out")
@@ -39,12 +39,19 @@ def test_a_later_result_replaces_an_earlier_one(tmp_path, result):
     assert DepthProbeResult.load(tmp_path).svm_cost.tolist() == [5.0, 5.0, 5.0]
 
 
-def test_other_files_are_not_mixed_with(tmp_path, result):
+def test_results_are_not_saved_among_other_files(tmp_path, result):
     (tmp_path / "thesis.tex").write_text("years of work")
     for folder, message in ((tmp_path, "holds other files"), (tmp_path / "thesis.tex", "is a file")):
         with pytest.raises(FileExistsError, match=message):
             result.save(folder, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_only_a_single_network_has_an_accuracy_of_its_own(probe, probes, inversion):
+    assert probe.own_accuracy == 0.77
+    assert dataclasses.replace(probe, network_accuracy=np.array([np.nan])).own_accuracy is None
+    assert probes.own_accuracy is None
+    assert inversion.own_accuracy is None
 
 
 def test_an_unfinished_result_does_not_load(tmp_path, result):
@@ -56,7 +63,7 @@ def test_an_unfinished_result_does_not_load(tmp_path, result):
         DepthProbeResult.load(tmp_path)
 
 
-def test_a_result_that_cannot_be_written_leaves_the_earlier_one(tmp_path, result, monkeypatch):
+def test_a_failed_save_keeps_the_earlier_result(tmp_path, result, monkeypatch):
     before = {path.name: path.read_bytes() for path in result.save(tmp_path, {})}
 
     def fail(*args, **options):
@@ -69,7 +76,7 @@ def test_a_result_that_cannot_be_written_leaves_the_earlier_one(tmp_path, result
     DepthProbeResult.load(tmp_path)
 
 
-def test_a_result_that_was_cut_off_while_being_replaced_is_not_taken_for_complete(tmp_path, result, monkeypatch):
+def test_an_interrupted_save_leaves_no_complete_result(tmp_path, result, monkeypatch):
     result.save(tmp_path, {})
     rename = os.replace
 
@@ -85,7 +92,7 @@ def test_a_result_that_was_cut_off_while_being_replaced_is_not_taken_for_complet
         DepthProbeResult.load(tmp_path)
 
 
-def test_a_damaged_result_is_named(tmp_path, result):
+def test_a_damaged_result_is_refused(tmp_path, result):
     arrays = result.save(tmp_path, {})[0]
     arrays.write_bytes(arrays.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"depth-probe\.npz is damaged, or not a result of depth-probe"):
@@ -102,7 +109,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path, result):
         DepthProbeResult.load(tmp_path)
 
 
-def test_the_inversion_table_has_a_row_a_number(inversion):
+def test_the_inversion_table_has_a_row_for_each_number(inversion):
     table = inversion.table()
     counts = table.groupby(["set", "quantity"]).size().to_dict()
     assert counts == {
@@ -117,7 +124,7 @@ def test_the_inversion_table_has_a_row_a_number(inversion):
     assert row["value"].tolist() == [4e-7, np.inf, 0.0, 7.0, 70.0]
 
 
-def test_the_inversion_summary_has_statistics_and_no_number_that_json_lacks(inversion):
+def test_the_inversion_summary_is_valid_json(inversion):
     summary = inversion.summary()
     json.dumps(summary, allow_nan=False)
     assert summary["images"].pop("mean") == pytest.approx(1.375e-7)
@@ -132,7 +139,7 @@ def test_the_inversion_summary_has_statistics_and_no_number_that_json_lacks(inve
     }
 
 
-def test_a_network_that_does_not_know_the_classes_has_no_accuracy(probes):
+def test_a_network_of_other_classes_has_no_accuracy(probes):
     own, other = probes.summary()["networks"]
     assert (own["accuracy"], other["accuracy"], other["restricted_accuracy"]) == (0.77, None, None)
     assert [row["depth"] for row in other["rows"]] == [1, 2, 5]
@@ -144,7 +151,7 @@ def test_the_knees_of_a_sweep_are_in_its_summary(sweeps):
         assert [row["explained_variance"] for row in network["rows"]] == [0.3, 0.8, 1.0]
 
 
-def test_spectra_of_different_lengths_come_back_one_by_one(tmp_path, geometric):
+def test_spectra_of_different_lengths_are_saved(tmp_path, geometric):
     spectra = [geometric(), geometric(0.01, "dense"), geometric(inverse=False)]
     rows = {"network": [0, 0, 0], "layer": ["block-1"] * 3, "depth": [1] * 3, "image": [0, 1, 2]}
     SpectrumResult.of(spectra, networks=["one"], images=["a", "b", "c"], **rows).save(tmp_path, {})
@@ -174,42 +181,54 @@ def damaged(folder, result, **changes) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"svm_cost": np.zeros(4)}, r"its svm_cost is float64 of the shape \(4,\); expected Float\[ndarray, 'rows'\]"),
-        ({"svm_cost": np.array(["a", "b", "c"])}, "its svm_cost is <U1 of the shape"),
-        ({"num_test": np.array([20])}, "its num_test is int64 of the shape"),
+        ({"svm_cost": np.zeros(4)}, r"its svm_cost is float64 of shape \(4,\); expected Float\[ndarray, 'rows'\]"),
+        ({"svm_cost": np.array(["a", "b", "c"])}, "its svm_cost is <U1 of shape"),
+        ({"num_test": np.array([20])}, "its num_test is int64 of shape"),
         ({"layer": np.zeros(3)}, "its layer is float64; expected text"),
         ({"layer": np.array(["\ud800"] * 3)}, ".*surrogates not allowed"),
-        ({"network": np.array([0, 0, 1])}, "not each of its 1 networks has a part of it"),
-        ({"network": np.array([-1, -1, -1])}, "not each of its 1 networks has a part of it"),
+        ({"network": np.array([0, 0, 1])}, "its network is expected to have rows for each of its 1 networks"),
+        ({"network": np.array([-1, -1, -1])}, "its network is expected to have rows for each of its 1"),
     ],
 )
-def test_arrays_that_are_not_those_of_a_study_are_refused(tmp_path, result, changes, message):
+def test_arrays_of_wrong_type_or_shape_are_refused(tmp_path, result, changes, message):
     damaged(tmp_path, result, **changes)
     with pytest.raises(ValueError, match=rf"depth-probe\.npz is damaged, or not a result of depth-probe: {message}"):
         DepthProbeResult.load(tmp_path)
 
 
-def test_numbers_of_things_that_are_not_there_are_refused(tmp_path, interpolation, inversion, spectrum_result):
+def test_indices_out_of_range_are_refused(tmp_path, interpolation, inversion, spectrum_result):
     wrong = [
         (
             interpolation,
             {"top_class": interpolation.top_class + 1},
-            "its top_class is of 1 to 3, and there are 3 classes",
+            "its top_class goes from 1 to 3; expected indices of its 3 classes",
         ),
-        (interpolation, {"images": interpolation.images[:, :, :, :2]}, "its images are of the shape"),
-        (inversion, {"shown": inversion.shown + 7}, r"it shows the images \[8, 11, 9\] of 9"),
-        (inversion, {"num_image_shown": np.array(6)}, "it shows 6 images of an array of the shape"),
-        (inversion, {"arithmetics": np.array([], dtype=str), "depth_errors": np.zeros((0, 2, 4))}, "it has no depth"),
-        (spectrum_result, {"image": spectrum_result.image + 1}, "its image is of 1 to 2, and there are 2 images"),
+        (
+            interpolation,
+            {"images": interpolation.images[:, :, :, :2]},
+            r"its images are of shape .*; expected \(2, lines, steps, 1 or 3, height, width\)",
+        ),
+        (inversion, {"shown": inversion.shown + 7}, r"its shown has \[8, 11, 9\]; expected indices of 9 images"),
+        (inversion, {"num_image_shown": np.array(6)}, "its num_image_shown is 6, and its originals are of shape"),
+        (
+            inversion,
+            {"arithmetics": np.array([], dtype=str), "depth_errors": np.zeros((0, 2, 4))},
+            "its depths, arithmetics or amplifications are empty",
+        ),
+        (
+            spectrum_result,
+            {"image": spectrum_result.image + 1},
+            "its image goes from 1 to 2; expected indices of its 2 images",
+        ),
         (
             spectrum_result,
             {"weights": spectrum_result.weights * 1e15},
-            "its row 0 is no spectrum of a map of 150 to 150",
+            "its row 0 is no spectrum of a map from 150 to 150 dimensions",
         ),
         (
             spectrum_result,
             {"num_inputs": spectrum_result.num_inputs * 0},
-            "its row 0 is no spectrum of a map of 0 to 150",
+            "its row 0 is no spectrum of a map from 0 to 150 dimensions",
         ),
     ]
     for number, (made, changes, message) in enumerate(wrong):
@@ -218,7 +237,9 @@ def test_numbers_of_things_that_are_not_there_are_refused(tmp_path, interpolatio
             type(made).load(tmp_path / str(number))
 
 
-def test_every_result_comes_back(tmp_path, interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes):
+def test_every_kind_of_result_is_loaded_as_it_was(
+    tmp_path, interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes
+):
     for number, made in enumerate((interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes)):
         made.save(tmp_path / str(number), {})
         assert type(made).load(tmp_path / str(number)).summary() == made.summary()

@@ -61,7 +61,7 @@ def test_a_run_without_its_command_says_so(run, network):
 def test_other_pages_are_no_report(tmp_path, content):
     with pytest.raises(ValueError, match=r"page\.html is no report of 'irevnet-analyze report', or is damaged"):
         read_reproduction(page(tmp_path, content))
-    with pytest.raises(FileExistsError, match=r"page\.html is there and is no report; name another file with --out"):
+    with pytest.raises(FileExistsError, match=r"page\.html exists, and is no report; choose another path"):
         check_page(tmp_path / "page.html")
 
 

@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 
 from analysis.results import SpectrumResult, TrainingCurvesResult
-from analysis.results.findings import (
-    caveats,
-    find_accuracy,
-    find_components,
-    find_depth,
-    find_interpolation,
-    find_inversion,
-    find_spectrum,
-    find_training,
-)
+from analysis.results.findings import FindingContext, caveats, find_accuracy
 
-BOTH = {"irevnet-b", "resnet-50"}
+BOTH = FindingContext(network="net", invertible=frozenset({"net", "irevnet-b", "resnet-50"}), num_classes=4)
+NONE = FindingContext(network="net", num_classes=4)  # of which no network is an i-RevNet
 
 
 def curves(*ends: float) -> TrainingCurvesResult:
@@ -33,7 +25,7 @@ def curves(*ends: float) -> TrainingCurvesResult:
     )
 
 
-def test_an_irevnet_classifies_as_well_as_the_best_other_network_within_two_points():
+def test_accuracy_agrees_within_two_points_of_the_best_other():
     (near,) = find_accuracy({"a": 0.80}, {"b": 0.819, "c": 0.5})
     assert near.here == "top-1 error 20.0%, that of b 18.1%: 1.9 points"
     assert near.verdict == "agrees"
@@ -44,45 +36,45 @@ def test_an_irevnet_classifies_as_well_as_the_best_other_network_within_two_poin
     assert find_accuracy({}, {"b": 0.9}) == []
 
 
-def test_losses_decrease_alike_if_they_are_within_a_tenth_at_every_quarter():
-    (alike,) = find_training(curves(1.0, 1.05))
+def test_losses_are_alike_within_a_tenth_at_every_quarter():
+    (alike,) = curves(1.0, 1.05).findings(NONE)
     assert alike.verdict == "agrees"
     assert alike.here == "at the quarters of the run its loss is 0.99, 0.98, 0.97, 0.95 times that of run-1"
     for ends in ((1.0, 0.85), (0.85, 1.0)):
-        assert [finding.verdict for finding in find_training(curves(*ends))] == ["differs"]
-    assert [finding.verdict for finding in find_training(curves(1.0))] == ["open"]
-    assert len(find_training(curves(1.0, 1.0, 1.0))) == 2  # the first with each of the others
+        assert [finding.verdict for finding in curves(*ends).findings(NONE)] == ["differs"]
+    assert [finding.verdict for finding in curves(1.0).findings(NONE)] == ["open"]
+    assert len(curves(1.0, 1.0, 1.0).findings(NONE)) == 2  # the first with each of the others
 
 
-def test_reconstructions_agree_if_neither_error_is_above_the_papers(inversion):
-    (small,) = find_inversion(inversion, "net")
+def test_inversion_agrees_if_no_error_is_above_the_papers(inversion):
+    (small,) = inversion.findings(BOTH)
     assert small.here == "1.4e-07 on 8 test images and 2.0e-07 on 9 of uniform noise, in float32"
     assert small.verdict == "agrees"
     for name, error in (("image_errors", 3.1e-6), ("noise_errors", 5.1e-6), ("noise_errors", np.inf)):
         worse = dataclasses.replace(inversion, **{name: np.full(9, error)})
-        assert find_inversion(worse, "net")[0].verdict == "differs"
+        assert worse.findings(BOTH)[0].verdict == "differs"
     just = dataclasses.replace(inversion, image_errors=np.full(9, 2.9e-6), noise_errors=np.full(9, 4.9e-6))
-    assert find_inversion(just, "net")[0].verdict == "agrees"
+    assert just.findings(BOTH)[0].verdict == "agrees"
 
 
-def test_paths_are_measured_and_left_to_the_eye_but_where_the_middle_is_known(interpolation):
-    seen, middle = find_interpolation(interpolation, "net")
+def test_paths_are_judged_only_where_the_middle_is_known(interpolation):
+    seen, middle = interpolation.findings(BOTH)
     assert seen.verdict == "open"
     assert "50% of the pixel values leave [0, 1]" in seen.here
     worst = np.zeros((2, 2, 3))
     worst[0, :, 1] = [0.8, 0.4]  # in the middle of the lines of features
-    far = find_interpolation(dataclasses.replace(interpolation, outside=worst), "net")[0]
+    far = dataclasses.replace(interpolation, outside=worst).findings(BOTH)[0]
     assert "60% of the pixel values leave [0, 1] where that is worst (on lines of pixels 0%)" in far.here
     assert "1.0 times as long" in seen.here
     assert middle.here.endswith("in 0 of 1 cases")  # 0.4 through features, 0.3 through pixels
     assert middle.verdict == "differs"
     nearer = dataclasses.replace(interpolation, middle_feature_distance=np.array([[0.2, np.nan], [0.3, np.nan]]))
-    assert find_interpolation(nearer, "net")[1].verdict == "agrees"
+    assert nearer.findings(BOTH)[1].verdict == "agrees"
     unknown = dataclasses.replace(interpolation, middle_distance=np.full((2, 2), np.nan))
-    assert len(find_interpolation(unknown, "net")) == 1
+    assert len(unknown.findings(BOTH)) == 1
 
 
-def test_a_spectrum_decays_as_the_papers_if_both_shares_are_near(geometric):
+def test_a_spectrum_agrees_if_both_shares_are_near(geometric):
     def result(ratio: float) -> SpectrumResult:
         """150 values of which each is so many times the one before, all known."""
         values = ratio ** np.arange(150.0)
@@ -94,18 +86,18 @@ def test_a_spectrum_decays_as_the_papers_if_both_shares_are_near(geometric):
         )
 
     # E(1) = 1 - r^2 and E(10) = 1 - r^20, but for r^300
-    (near,) = find_spectrum(result(0.2**0.5), {"net"})
+    (near,) = result(0.2**0.5).findings(BOTH)
     assert near.here == "E(1) = 0.80 and E(10) = 1.00 of 150, the same parts, at block-9"
     assert near.verdict == "agrees"
-    assert find_spectrum(result(0.9), {"net"})[0].verdict == "differs"
-    assert find_spectrum(result(0.2**0.5), set())[0].verdict == "open"  # it is no i-RevNet
+    assert result(0.9).findings(BOTH)[0].verdict == "differs"
+    assert result(0.2**0.5).findings(NONE)[0].verdict == "open"  # it is no i-RevNet
     fast = result(0.001)  # E(1) = 1
-    assert find_spectrum(fast, {"net"})[0].verdict == "differs"
+    assert fast.findings(BOTH)[0].verdict == "differs"
 
 
-def test_of_several_layers_the_last_one_counts(spectra_by_depth, spectrum_result):
-    assert [finding.here[-10:] for finding in find_spectrum(spectra_by_depth, BOTH)] == ["at block-5"]
-    spread = find_spectrum(spectrum_result, BOTH)
+def test_the_last_of_several_layers_counts(spectra_by_depth, spectrum_result):
+    assert [finding.here[-10:] for finding in spectra_by_depth.findings(BOTH)] == ["at block-5"]
+    spread = spectrum_result.findings(BOTH)
     assert [finding.network for finding in spread] == ["irevnet-b", "resnet-50"]
     shares = [1 - 10 ** (power / 149 * 2) for power in (-2, -3)]  # of one value of 150, nearly
     assert f"E(1) = {np.mean(shares):.2f} (" in spread[0].here
@@ -130,46 +122,46 @@ def deep(probe, svm: list[float], nearest: list[float], **changed):
     return dataclasses.replace(probe, **{**fields, **changed})
 
 
-def test_probes_of_every_block(probe):
+def test_probes_of_every_block_agree(probe):
     svm = [0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.765]
-    found = find_depth(deep(probe, svm, [value - 0.05 for value in svm]), BOTH)
+    found = deep(probe, svm, [value - 0.05 for value in svm]).findings(BOTH)
     rises, better, jump, own = found
     assert rises.here.endswith("over 7 layers: Spearman 1.00 (linear SVM), 1.00 (1-NN)")
     assert better.here == "it is better at 7 of 7 layers, at the last one by 5.0 points"
     assert jump.here.startswith("the last three blocks add 26.5 points to the linear SVM, the three before them 20.0")
     assert own.here == "it has 76.5% (up to 77.5%), the network 77.0%"
     assert {finding.verdict for finding in found} == {"agrees"}
-    of_a_resnet = find_depth(deep(probe, svm, [value - 0.05 for value in svm]), set())
+    of_a_resnet = deep(probe, svm, [value - 0.05 for value in svm]).findings(NONE)
     assert [finding.verdict for finding in of_a_resnet] == ["agrees", "agrees", "open", "open"]
 
 
-def test_probes_that_say_otherwise(probe):
+def test_probes_that_fall_differ(probe):
     svm = [0.5, 0.6, 0.4, 0.7, 0.3, 0.72, 0.75]
-    verdicts = [each.verdict for each in find_depth(deep(probe, svm, [value + 0.01 for value in svm]), BOTH)]
+    verdicts = [each.verdict for each in deep(probe, svm, [value + 0.01 for value in svm]).findings(BOTH)]
     assert verdicts == ["differs", "differs", "differs", "differs"]
     falls = deep(probe, [0.3, 0.4, 0.5], [0.5, 0.4, 0.3])
-    assert find_depth(falls, BOTH)[0].verdict == "differs"  # 1-NN has to rise, too
+    assert falls.findings(BOTH)[0].verdict == "differs"  # 1-NN has to rise, too
 
 
-def test_what_a_probe_does_not_tell_is_not_said(probe):
+def test_probes_of_few_blocks_say_less(probe):
     apart = deep(probe, [0.1 * each for each in range(1, 8)], [0.0] * 7, depth=np.array([1, 2, 3, 4, 5, 6, 9]))
     unknown = dataclasses.replace(apart, network_accuracy=np.array([np.nan]))
-    assert [each.paper.split()[0] for each in find_depth(unknown, BOTH)] == ["linear", "the"]
-    assert len(find_depth(deep(probe, [0.5, 0.6], [0.4, 0.5]), BOTH)) == 2
+    assert [each.paper.split()[0] for each in unknown.findings(BOTH)] == ["linear", "the"]
+    assert len(deep(probe, [0.5, 0.6], [0.4, 0.5]).findings(BOTH)) == 2
 
 
 @pytest.mark.parametrize(("dims", "verdict"), [([2, 20, 64], "agrees"), ([5, 20, 64], "differs")])
-def test_few_components_suffice_if_they_are_a_fifteenth(sweep, dims, verdict):
+def test_a_fifteenth_of_the_components_agrees(sweep, dims, verdict):
     fields = {"svm_accuracy": np.array([0.895, 0.9, 0.9]), "nn_accuracy": np.array([0.5, 0.7, 0.9])}
     result = dataclasses.replace(sweep, dims=np.array(dims), **fields)
-    (finding,) = find_components(result, BOTH, 4)
+    (finding,) = result.findings(BOTH)
     assert finding.verdict == verdict
     assert finding.here.startswith(f"the linear SVM is within one point of all 64 components from d = {dims[0]} on")
     assert finding.here.endswith(f"1-NN from 64: 1 in {64 / dims[0]:.1f}, and {dims[0] / 4:.1f} a class")
-    assert find_components(result, set(), 4)[0].verdict == "open"
+    assert result.findings(NONE)[0].verdict == "open"
 
 
-def test_other_data_than_the_papers_are_named():
+def test_data_other_than_imagenet_are_a_caveat():
     imagenet = {"data": "imagenet", "classes": ["c"] * 1000, "transform": {"image_size": [224, 224]}}
     cifar = {"data": "cifar10", "classes": ["c"] * 10, "transform": {"image_size": [32, 32]}}
     assert caveats([imagenet]) == []

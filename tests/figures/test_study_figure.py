@@ -1,0 +1,73 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+import figures
+from analysis.results import DepthProbeResult
+from analysis.results.register import STUDIES
+from figures import plot, table
+from figures.chart import Chart
+from figures.study_figure import StudyFigure, figure_of
+from figures.text_table import TextTable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unknown(DepthProbeResult):
+    """A result of a study that is not in the register."""
+
+    STUDY = "unknown"
+
+
+@pytest.fixture
+def results(training_curves, inversion, interpolation, spectrum_result, probe, sweep) -> dict:
+    """A result of every study."""
+    made = (training_curves, inversion, interpolation, spectrum_result, probe, sweep)
+    return {result.STUDY: result for result in made}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_result_has_a_table_and_a_figure(results, study):
+    result = results[study]
+    shown = figure_of(result)
+    assert isinstance(shown, StudyFigure)
+    assert isinstance(table(result), TextTable)
+    assert len({len(table(result).headings), *map(len, table(result).rows)}) == 1
+    assert plot(result).axes
+    if shown.chart is not None:
+        assert isinstance(shown.chart(result), Chart)
+        assert shown.caption.endswith(".")
+
+
+def test_options_of_a_figure_are_passed_on(probe):
+    assert plot(probe, relative=True).axes[1].get_xlabel() == "depth (block over number of blocks)"
+
+
+def test_a_result_of_an_unknown_study_has_no_figure(probe):
+    fields = {field.name: getattr(probe, field.name) for field in dataclasses.fields(probe)}
+    with pytest.raises(ValueError, match="no figure is known for results of 'unknown'; expected one of training-curve"):
+        plot(Unknown(**fields))
+
+
+def test_names_of_the_package_are_imported_when_first_used():
+    assert dir(figures) == figures.__all__
+    for name in figures.__all__:
+        assert getattr(figures, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'figures' has no attribute 'plots'"):
+        _ = figures.plots
+
+
+def test_results_are_read_and_drawn_without_torch():
+    code = """
+import importlib, pkgutil, sys
+import figures
+assert 'matplotlib' not in sys.modules
+import analysis.results, analysis.saved
+for package in (analysis.results, analysis.saved, figures):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+        importlib.import_module(module.name)
+assert 'figures.report.page' in sys.modules and 'analysis.results.register' in sys.modules
+assert 'torch' not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
