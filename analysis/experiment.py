@@ -3,10 +3,9 @@
 import hashlib
 import os
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,17 +49,22 @@ class Subject(ABC):
         """Writes what belongs beside the results in a folder; by default nothing."""
 
 
-def save_result(subjects: Sequence[Subject], result: Result) -> list[Path]:
+def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: float | None = None) -> list[Path]:
     """Saves a result with its provenance into the folder of its first subject, and returns the files.
 
     Args:
         subjects: what the result is of, all of one class.
         result: the result.
+        wall_seconds: how long the study took, for the provenance.
 
     Raises `FileExistsError` if the folder holds anything but an earlier result of that study.
     """
     folder = subjects[0].results_folder(result.STUDY)
-    files = result.save(folder, type(subjects[0]).record(subjects, result))
+    record = type(subjects[0]).record(subjects, result)
+    if wall_seconds is not None:
+        for each in record.get("networks", [record]):
+            each["wall_seconds"] = round(wall_seconds, 3)
+    files = result.save(folder, record)
     subjects[0].save_beside(folder)
     return files
 
@@ -82,7 +86,6 @@ class Experiment(Subject):
         batch_size: number of images in a forward pass.
         workers: number of processes that load images.
         progress: how the work shows its progress and is asked to stop.
-        started: time at which the experiment was opened, in seconds of `time.perf_counter`.
     """
 
     name: str
@@ -97,7 +100,6 @@ class Experiment(Subject):
     batch_size: int = 256
     workers: int = 0
     progress: Progress = Progress()
-    started: float = field(default_factory=time.perf_counter)
 
     @property
     def model_name(self) -> str:
@@ -252,7 +254,6 @@ class Experiment(Subject):
             "batch_size": self.batch_size,
             "device": self.device,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "wall_seconds": round(time.perf_counter() - self.started, 3),
         }
 
     def save_beside(self, folder: Path) -> None:

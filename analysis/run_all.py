@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,8 +61,9 @@ def plan_studies(experiment: Experiment, *, words: Mapping[str, Sequence[str]], 
 
 def run_study(spec: StudySpec, subjects: Sequence[Subject], options: StudyOptions) -> tuple[Result, list[Path]]:
     """Runs a study and saves its result; returns the result and its files."""
+    started = time.perf_counter()
     result = study_function(spec)(subjects, options)
-    return result, save_result(subjects, result)
+    return result, save_result(subjects, result, wall_seconds=time.perf_counter() - started)
 
 
 def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_seed: int) -> Task:

@@ -45,7 +45,8 @@ def test_a_run_is_opened_with_its_own_data(run):
 
 
 def test_results_are_saved_into_the_run_with_their_provenance(run, result):
-    files = save_result([open_experiment(run, seed=5, command=["irevnet-analyze", "invert"])], result)
+    experiment = open_experiment(run, seed=5, command=["irevnet-analyze", "invert"])
+    files = save_result([experiment], result, wall_seconds=1.23456)
     assert files[0] == run / "analysis" / "invert" / "invert.npz"
     record = json.loads(files[2].read_text())["provenance"]
     assert record["seed"] == 5
@@ -55,7 +56,7 @@ def test_results_are_saved_into_the_run_with_their_provenance(run, result):
     assert record["classes"] == list("0123456789")
     assert len(record["checkpoint_sha256"]) == len(record["weights_sha256"]) == 64
     assert (run / "analysis" / "invert" / "classes.txt").read_text() == "".join(f"{digit}\n" for digit in range(10))
-    assert record["wall_seconds"] >= 0
+    assert record["wall_seconds"] == 1.235
 
 
 def test_results_go_where_they_are_sent(run, result, tmp_path):
