@@ -20,6 +20,17 @@ MAX_RECONSTRUCTION_ERROR = 1e-3
 """Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
 of a float32, and less than that of a bfloat16."""
 
+
+def reconstruction_problem(error: float) -> str | None:
+    """What is wrong if reversible back-propagation rebuilt its input with that relative error; `None` if nothing is."""
+    if error <= MAX_RECONSTRUCTION_ERROR:
+        return None
+    return (
+        f"reversible back-propagation rebuilt its input with a relative error of {error:.1e}, above "
+        f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; set `memory` to 'plain' or 'checkpoint'"
+    )
+
+
 Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
 
@@ -211,17 +222,13 @@ class IRevNet(nn.Module):
             self._check_reconstruction()
 
     def _check_reconstruction(self) -> None:
-        """Warns, once, where back-propagation rebuilt something else than it had been given."""
+        """Warns, once, if the gradients of the last reversible back-propagation are wrong."""
         error = self.reconstruction_error
-        known = type(error) is Tensor  # and no fake one, which has a shape alone
-        if known and not self._warned and not error <= MAX_RECONSTRUCTION_ERROR:
+        if self._warned or type(error) is not Tensor:  # none yet, or a fake tensor, which has a shape alone
+            return
+        if problem := reconstruction_problem(error.item()):
             self._warned = True
-            warnings.warn(
-                f"reversible back-propagation rebuilt its input with a relative error of {error.item():.1e}, above "
-                f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; set model.memory to 'plain' or 'checkpoint'",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
     def _encode(self, images: Tensor, depths: Sequence[int]) -> list[Tensor]:
         """Phi of each depth."""

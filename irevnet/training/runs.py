@@ -11,6 +11,7 @@ Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accura
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from irevnet.training.settings import RunSettings
 from irevnet.training.trainer import EpochMetrics, Training
 from irevnet.utils import distributed
 from irevnet.utils.files import atomic_write, is_unused, write_json, write_text
-from irevnet.utils.progress import Track, no_progress
+from irevnet.utils.progress import Interrupted, Track, never, no_progress
 from irevnet.utils.provenance import provenance
 
 SAVE_EVERY = 600.0
@@ -52,18 +53,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.training.step == self.training.num_steps
+        return self.training.finished
 
-    def epochs(
-        self, *, max_steps: int | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[EpochMetrics]:
-        """Trains; the metrics of an epoch each time that they are asked for.
+    def epochs(self, *, max_steps: int | None = None, stop: Callable[[], bool] = never) -> Iterator[EpochMetrics]:
+        """Trains, and yields the metrics of each epoch.
 
-        The folder is brought up to date after each epoch, every `SAVE_EVERY` seconds, and at the end.
+        The folder is brought up to date after each epoch, every `SAVE_EVERY` seconds, and at the end. A run that is
+        stopped during the evaluation after an epoch begins with that evaluation when it is resumed.
 
         Args:
-            max_steps: do no more than so many steps now.
-            stop: asked after every step whether to end now.
+            max_steps: most steps to take in this call.
+            stop: whether to stop, asked after each step and before each batch of an evaluation.
 
         Raises:
             FloatingPointError: see `irevnet.training.trainer.Training.steps`; `last.pt` stays as it was last saved, and
@@ -71,11 +71,13 @@ class Run:
         """
         training = self.training
         first, saved = training.step, time.monotonic()
-        steps = training.steps()
+        steps = training.steps(stop=stop)
         while not self.finished:
             try:
-                metrics = next(steps)
-                end = distributed.any_of(stop()) or training.step - first == max_steps
+                metrics, interrupted = None, True
+                with suppress(Interrupted):
+                    metrics, interrupted = next(steps), False
+                end = interrupted or distributed.any_of(stop()) or training.step - first == max_steps
                 if metrics or end or distributed.any_of(time.monotonic() - saved > SAVE_EVERY):
                     self._save()
                     saved = time.monotonic()

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches, training_batches
-from irevnet.models.irevnet import MAX_RECONSTRUCTION_ERROR, IRevNet
+from irevnet.models.irevnet import IRevNet, reconstruction_problem
 from irevnet.training.config import TrainConfig
 from irevnet.utils import distributed
 from irevnet.utils.modules import as_input, device_of, in_eval_mode
-from irevnet.utils.progress import Track, no_progress
+from irevnet.utils.progress import Interrupted, Track, never, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +61,31 @@ def evaluate(
     batch_size: int = 256,
     workers: int = 0,
     track: Track = no_progress,
+    stop: Callable[[], bool] = never,
 ) -> Evaluation:
     """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on.
 
     Processes of a group (`irevnet.utils.distributed`) share the images; each gets the result of all of them.
 
-    Raises `FloatingPointError` for logits that are not finite.
+    Args:
+        model: network that maps images `(n, c, h, w)` to logits `(n, classes)`.
+        data: images and labels to evaluate on.
+        batch_size: images in a forward pass.
+        workers: number of processes that load images.
+        track: wrapper of the loop over batches, to show its progress.
+        stop: whether to stop, asked before each batch; in a group, one process that stops stops all.
+
+    Raises:
+        FloatingPointError: logits that are not finite.
+        Interrupted: `stop` returned true.
     """
     loss, top1, top5, count = 0.0, 0, 0, 0
     loader = batches(data, batch_size, part=distributed.part(), workers=workers)
+    shared = math.ceil(len(data) // distributed.size() / batch_size)  # type: ignore[arg-type]  # batches of every process
     with in_eval_mode(model):
-        for images, labels in track(loader, "evaluating"):
+        for number, (images, labels) in enumerate(track(loader, "evaluating")):
+            if number < shared and distributed.any_of(stop()):
+                raise Interrupted("the evaluation was stopped")
             logits = model(as_input(images, model))
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
             labels = labels.to(logits.device)
@@ -177,15 +191,33 @@ class Training:
         self._correct = 0
         self._seconds = 0.0
 
-    def steps(self) -> Iterator[EpochMetrics | None]:
-        """Does a step each time that it is asked for one; the last of an epoch returns the epoch's metrics.
+    @property
+    def finished(self) -> bool:
+        """Whether all steps and the evaluation after the last one are done."""
+        return self.step == self.num_steps and not self._evaluation_due
+
+    @property
+    def _evaluation_due(self) -> bool:
+        """Whether the last step ended an epoch that has not been evaluated yet."""
+        ended = self.step > 0 and (self.step == self.num_steps or self.step % self.steps_per_epoch == 0)
+        return ended and (not self.history or self.history[-1].step < self.step)
+
+    def steps(self, *, stop: Callable[[], bool] = never) -> Iterator[EpochMetrics | None]:
+        """Takes one step per item; the item for the last step of an epoch is the epoch's metrics, the others `None`.
+
+        Args:
+            stop: whether to stop, asked before each batch of the evaluation after an epoch.
 
         Raises:
             FloatingPointError: the loss is no longer finite; the message has the step and the learning rate.
                 Also if a rebuilt stream is no longer the true one, see `TrainConfig.check_reconstruction`.
+            Interrupted: `stop` returned true. Another call of `steps` begins with that evaluation.
         """
         num_epochs = -(-self.num_steps // self.steps_per_epoch)
-        while self.step < self.num_steps:
+        while not self.finished:
+            if self._evaluation_due:
+                yield self._end_epoch(stop)
+                continue
             epoch, done = divmod(self.step, self.steps_per_epoch)
             loader = training_batches(
                 self.train_data,
@@ -203,7 +235,6 @@ class Training:
                 self._do_step(images, labels.to(self.device))
                 self._seconds = time.perf_counter() - started
                 if self.step == last:
-                    yield self._end_epoch(epoch + 1)
                     break
                 yield None
 
@@ -238,11 +269,14 @@ class Training:
         with torch.autocast(self.device.type, dtype=dtype, enabled=self.config.amp != "none"):
             return self._forward(images)
 
-    def _end_epoch(self, epoch: int) -> EpochMetrics:
+    def _end_epoch(self, stop: Callable[[], bool]) -> EpochMetrics:
         started = time.perf_counter()
+        epoch = math.ceil(self.step / self.steps_per_epoch)
         steps = self.step - (epoch - 1) * self.steps_per_epoch
         distributed.copy_from_first(self.model.buffers())
-        test = evaluate(self.model, self.test_data, batch_size=4 * self.config.batch_size, workers=self._workers)
+        test = evaluate(
+            self.model, self.test_data, batch_size=4 * self.config.batch_size, workers=self._workers, stop=stop
+        )
         metrics = EpochMetrics(
             epoch=epoch,
             step=self.step,
@@ -351,9 +385,5 @@ def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Modu
 def _check_reconstruction(model: nn.Module, step: int) -> None:
     assert isinstance(model, IRevNet)
     assert model.reconstruction_error is not None
-    error = distributed.highest(model.reconstruction_error.item())
-    if not error <= MAX_RECONSTRUCTION_ERROR:
-        raise FloatingPointError(
-            f"at step {step} back-propagation rebuilt its input with a relative error of {error:.1e}, above "
-            f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; train with memory='plain' or 'checkpoint'"
-        )
+    if problem := reconstruction_problem(distributed.highest(model.reconstruction_error.item())):
+        raise FloatingPointError(f"at step {step} {problem}")

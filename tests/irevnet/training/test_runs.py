@@ -134,6 +134,26 @@ def test_a_run_is_asked_after_every_step_whether_to_stop(tmp_path):
     assert not (run.folder / "best.pt").exists()
 
 
+def test_a_run_stopped_in_an_evaluation_is_resumed_with_it(tmp_path):
+    torch.manual_seed(0)
+    whole = new_run(tmp_path / "whole", settings())
+    list(whole.epochs())
+    torch.manual_seed(0)
+    run = new_run(tmp_path / "parts", settings())
+    assert list(run.epochs(stop=lambda: run.training.step == 3)) == []  # 3 steps are the epoch
+    assert not run.finished
+    assert read_checkpoint(run.folder / "last.pt").metrics == {"step": 3}
+    assert not (run.folder / "best.pt").exists()
+    resumed = resume_run(run.folder, read_settings(run.folder))
+    (metrics,) = resumed.epochs()
+    assert resumed.finished
+    (expected,) = whole.training.history
+    assert {**vars(metrics), "seconds": 0.0} == {**vars(expected), "seconds": 0.0}
+    assert read_checkpoint(run.folder / "best.pt").metrics["epoch"] == 1
+    ours, theirs = (weights(tmp_path / name) for name in ("parts", "whole"))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     run = new_run(tmp_path / "run", settings(training={"epochs": 2}))
     list(run.epochs(max_steps=2))

@@ -11,6 +11,7 @@ from irevnet import IRevNet
 from irevnet.data.datasets import load_dataset
 from irevnet.training.config import TrainConfig
 from irevnet.training.trainer import EpochMetrics, Training, evaluate
+from irevnet.utils.progress import Interrupted
 
 
 class Fixed(nn.Module):
@@ -54,6 +55,15 @@ def test_evaluation_uses_eval_mode_and_leaves_the_mode_as_it_was(training):
     evaluate(model, TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 2, 0])))
     assert seen == [False]
     assert model.training == training
+
+
+def test_evaluation_stops_before_a_batch():
+    data = TensorDataset(torch.arange(50.0)[:, None], torch.zeros(50).long())
+    model, answers = Fixed(torch.randn(50, 8)), iter((False, False, True))
+    with pytest.raises(Interrupted, match="the evaluation was stopped"):
+        evaluate(model, data, batch_size=7, stop=lambda: next(answers))
+    assert next(answers, None) is None
+    assert model.training
 
 
 def test_top_5_of_three_classes_is_everything():
@@ -174,6 +184,27 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(digits_net, stops):
     assert kept == [{**vars(metrics), "seconds": 0.0} for metrics in whole.history]
 
 
+@pytest.mark.parametrize("stop", [3, 9])
+def test_a_run_stopped_in_an_evaluation_goes_on_with_it(digits_net, stop):
+    first, state_of_generator = copy.deepcopy(digits_net), torch.get_rng_state()
+    whole = digits_training(digits_net)
+    epochs(whole)
+    torch.set_rng_state(state_of_generator)
+    training = digits_training(first)
+    with pytest.raises(Interrupted):
+        list(training.steps(stop=lambda: training.step == stop))
+    assert (training.step, len(training.history), training.finished) == (stop, stop // 3 - 1, False)
+    resumed = digits_training(copy.deepcopy(first))
+    resumed.restore(training.state())
+    assert next(resumed.steps()).step == stop
+    epochs(resumed)
+    assert resumed.finished
+    assert resumed.losses == whole.losses
+    assert [{**vars(each), "seconds": 0.0} for each in resumed.history] == [
+        {**vars(each), "seconds": 0.0} for each in whole.history
+    ]
+
+
 def test_a_state_of_something_else_is_refused(blobs):
     training = Training(nn.Linear(3, 2), blobs, blobs, config())
     with pytest.raises(
@@ -217,7 +248,9 @@ def test_gradients_from_a_wrong_reconstruction_stop_training(bijective_config):
         model.blocks[3].bottleneck[-1].weight *= 1e6
     with (
         pytest.warns(RuntimeWarning, match="its gradients are wrong"),
-        pytest.raises(FloatingPointError, match=r"at step 1 back-propagation rebuilt its input with a relative error"),
+        pytest.raises(
+            FloatingPointError, match=r"at step 1 reversible back-propagation rebuilt its input with a relative error"
+        ),
     ):
         epochs(Training(model, data, data, settings))
 

@@ -183,8 +183,9 @@ def test_what_goes_wrong_in_one_process_stops_all(found):
         assert errors["refused"] == "ValueError: process 0 refuses"
         assert errors["not finite"].startswith("FloatingPointError: the loss is nan at step 1")
         assert errors["drifted"].startswith(
-            "FloatingPointError: at step 8 back-propagation rebuilt its input with a relative error of inf"
+            "FloatingPointError: at step 8 reversible back-propagation rebuilt its input with a relative error of inf"
         )
+        assert errors["stopped"] == "Interrupted: the evaluation was stopped"
         for kind, count in (("odd batch", 7), ("small batch", 2)):
             assert errors[kind] == (
                 f"ValueError: a batch of {count} images cannot be shared by 2 processes; choose a multiple of 2 that "

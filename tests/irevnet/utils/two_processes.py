@@ -23,6 +23,7 @@ from irevnet.data.datasets import load_dataset
 from irevnet.training.config import TrainConfig
 from irevnet.training.trainer import Training, _check_reconstruction, evaluate
 from irevnet.utils import distributed
+from irevnet.utils.progress import Interrupted
 
 MEMORIES = ("plain", "checkpoint", "reversible")
 CONFIG = IRevNetConfig(input_shape=(3, 8, 8), num_classes=5, blocks=(2, 2), strides=(1, 2))
@@ -127,7 +128,7 @@ def left_out(folder: Path) -> dict[str, Any]:
 def error_of(work: Any) -> str:
     try:
         work()
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, Interrupted) as error:
         return f"{type(error).__name__}: {error}"
     return "none"
 
@@ -146,10 +147,17 @@ def of_errors() -> dict[str, str]:
         model.reconstruction_error = torch.tensor(1e-9 if distributed.rank() else float("nan"))
         _check_reconstruction(model, 8)
 
+    answers = iter((False, True))
+
+    def halt() -> None:
+        stop = (lambda: next(answers)) if distributed.rank() else (lambda: False)
+        evaluate(network(), some(images(), 13), batch_size=3, stop=stop)  # batches of 3, 3 and 3, 3, 1
+
     return {
         "refused": error_of(lambda: distributed.from_first(refuse)),
         "not finite": error_of(diverge),
         "drifted": error_of(drift),
+        "stopped": error_of(halt),
         "odd batch": error_of(lambda: training(linear(), batch_size=7)),
         "small batch": error_of(lambda: training(linear(), batch_size=2)),
     }
