@@ -33,6 +33,7 @@ ON_ALL_CORES := --numprocesses auto --maxprocesses 8 --dist worksteal --max-work
 test: $(READY)  ## Run the tests (or TESTS="files and options") on all cores, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(ON_ALL_CORES) --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --fail-under=95
+	$(BIN)/python tests/raises.py
 
 test-slow: $(READY)  ## Run the tests that take minutes, without type checks, which torch.compile cannot trace
 	JAXTYPING_DISABLE=1 $(BIN)/pytest -m slow --override-ini faulthandler_timeout=3600

@@ -31,7 +31,7 @@ from analysis.results import (
 )
 from irevnet import IRevNet, IRevNetConfig, list_models
 from irevnet.models.zoo import ModelInfo
-from irevnet.training.config import RECIPES
+from irevnet.training.config import recipe
 from irevnet.training.runs import new_run
 from irevnet.training.settings import RunSettings
 
@@ -43,11 +43,14 @@ hypothesis.settings.register_profile("tests", deadline=None)  # what an example 
 hypothesis.settings.load_profile("tests")
 
 
+TRACED = ("test_cli.py", "test_messages.py", "test_options.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the tests that run whole commands those of test_cli.py are traced for coverage: to trace the same lines in the
-    others as well takes half as long again as to run them."""
+    """Of the tests that run whole commands those which go furthest, and those of errors, are traced for coverage: to
+    trace the same lines in the others as well takes half as long again as to run them."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name != "test_cli.py":
+        if item.path.parent == Path(__file__).parent and item.path.name not in TRACED:
             item.add_marker("no_cover")
 
 
@@ -179,15 +182,15 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
 @pytest.fixture(scope="session")
 def finished_run(made_once) -> Path:
-    """The folder of a run on the digits with every default."""
+    """The folder of a run of five epochs on the digits, with every other default: 110 steps."""
     return made_once("digits", _train)
 
 
 def _train(folder: Path) -> None:
     torch.manual_seed(0)
-    settings = RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
-    with without_checks_of_types():  # 36,000 times an image is loaded
-        assert len(list(new_run(folder, settings).epochs())) == 20
+    settings = RunSettings(model="irevnet-small", data="digits", training=recipe("digits", epochs=5))
+    with without_checks_of_types():  # 9,000 times an image is loaded
+        assert len(list(new_run(folder, settings).epochs())) == 5
 
 
 @contextmanager

@@ -660,7 +660,7 @@ def test_a_subset_of_classes_is_trained_kept_and_studied():
 def test_training_curves_are_drawn_of_the_newest_run_or_of_several(run):
     one = analyze("training-curves", "--window", "22")
     assert one.exit_code == 0, one.output
-    assert re.search(r"irevnet-small +440 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} +0\.\d{4} +9\d\.\d\d%", one.stdout)
+    assert re.search(r"irevnet-small +110 +\d\.\d{4} +\d\.\d{4} +\d\.\d{4} +0\.\d{4} +9\d\.\d\d%", one.stdout)
     assert (run / "analysis/training-curves/training-curves.png").stat().st_size > 0
     shutil.copytree(run, "runs/second")
     both = analyze("training-curves", "runs/first", "runs/second", "--out", "curves", "--json")

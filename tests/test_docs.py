@@ -2,7 +2,9 @@
 text, and in that of the source, lead somewhere.
 
 Commands are run as they stand, in a folder where small stand-ins lie under the names that they use: runs of thin
-networks, few images. Numbers that only make them long are lowered (`SHORT`), or given (`ADDED`).
+networks, few images. Numbers that only make them long are lowered (`SHORT`), or given (`ADDED`). Those that have no
+option and no kind of file which an earlier one of the same name has not are run by `make test-slow`, and so are all
+but one of those that run every study.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -101,8 +104,16 @@ class Shown:
     @property
     def kind(self) -> tuple[str, ...]:
         """The command up to its paths, of which is said what they are: files of a kind, or runs of an architecture."""
-        paths = {*self.values("--ckpt", "--out", "-o", "--resume"), *self.arguments} - {*self.words[:2]}
-        return tuple(_kind_of(Path(word)) if word in paths else word for word in self.words)
+        return tuple(_kind_of(Path(word)) if word in self._paths else word for word in self.words)
+
+    @property
+    def traits(self) -> set[str]:
+        """Its options and kinds of files."""
+        return {_kind_of(Path(word)) for word in self._paths} | {word for word in self.words if word[0] == "-"} | {""}
+
+    @property
+    def _paths(self) -> set[str]:
+        return {*self.values("--ckpt", "--out", "-o", "--resume"), *self.arguments} - {*self.words[:2]}
 
 
 def _fences(page: Path, language: str) -> list[tuple[int, str]]:
@@ -144,6 +155,20 @@ def _model_of(path: Path) -> str:
 
 
 COMMANDS = _commands()
+
+
+def _repeating() -> Iterator[Shown]:
+    """Commands that show little that an earlier one of the same name does not show."""
+    seen: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        traits = seen.setdefault(command.words[1], set())
+        every_study = command.words[1] == "all" and "--dry-run" not in command.words
+        if command.traits <= traits or (every_study and traits):
+            yield command
+        traits |= command.traits
+
+
+SLOW = list(_repeating())
 
 LARGE = {name for name, (config, _) in presets._PRESETS.items() if config.input_shape[1] > 32}
 """Networks for ImageNet."""
@@ -322,14 +347,24 @@ def _interrupt(words: list[str]) -> None:
     assert "stopped; go on with the same command and --resume" in result.output
 
 
-def test_the_pages_show_every_command():
+def test_pages_show_every_command():
     shown = {command.words[:2] for command in COMMANDS}
     assert {(name, command) for name, group in GROUPS.items() for command in group.commands} <= shown
 
 
+def test_slow_commands_take_their_options():
+    for command in SLOW:
+        group, name, *words = command.words
+        GROUPS[group].commands[name].make_context(name, words)
+
+
 @pytest.mark.usefixtures("small_world")
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {' '.join(command.words[:2])}")
-def test_a_command_of_the_pages_runs(command, workplace, monkeypatch):
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else []) for each in COMMANDS],
+    ids=lambda command: f"{command.place} {' '.join(command.words[:2])}",
+)
+def test_command_of_pages_runs(command, workplace, monkeypatch):
     folder = workplace / command.folder
     folder.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(folder)
@@ -346,7 +381,7 @@ def test_a_command_of_the_pages_runs(command, workplace, monkeypatch):
     [page for page in PAGES if _fences(page, "python")],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, unchecked_types):
+def test_python_of_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, unchecked_types):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for start, block in _fences(page, "python"):
@@ -404,12 +439,12 @@ def _is_there(name: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_dotted_names_in_the_text_are_there(path):
-    assert not [name for name in _dotted_names(path.read_text(encoding="utf-8")) if not _is_there(name)]
+def test_dotted_names_in_text_are_there():
+    texts = {path: path.read_text(encoding="utf-8") for path in (*PAGES, *SOURCES)}
+    assert not [(path, name) for path, text in texts.items() for name in _dotted_names(text) if not _is_there(name)]
 
 
-def test_a_dotted_name_that_is_not_there_is_found():
+def test_missing_dotted_name_is_found():
     text = "`irevnet.training.fit`, `irevnet.TrainConfig.epochs`, `irevnet.list_models()`, `irevnet train`, `cli.py`"
     names = _dotted_names(text + ", `analysis.gone`, `analysis.results <- figures`, `irevnet.TrainConfig.gone`")
     missing = {"irevnet.training.fit", "analysis.gone", "irevnet.TrainConfig.gone"}
@@ -417,7 +452,8 @@ def test_a_dotted_name_that_is_not_there_is_found():
     assert {name for name in names if not _is_there(name)} == missing
 
 
-def test_the_api_reference_is_written_without_a_warning(tmp_path):
+@pytest.mark.slow
+def test_api_reference_is_written_without_warning(tmp_path):
     tools = [f"BIN={Path(sys.executable).parent}", f"API={tmp_path}"]
     make = ["make", "-C", ROOT, "--old-file=.venv/ready", "docs", *tools]
     done = subprocess.run(make, capture_output=True, text=True)

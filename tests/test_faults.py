@@ -1,5 +1,6 @@
 """What a full disk, a second process and a killed one do to work that takes long: nothing is lost."""
 
+import contextlib
 import errno
 import os
 import re
@@ -66,14 +67,29 @@ WORK: dict[str, tuple[str, ...]] = {
 """Commands that write, each in a way of its own; the other studies save as these do."""
 
 
-@pytest.fixture
-def prepared(run) -> Path:
+@pytest.fixture(scope="session")
+def workplace(made_once, finished_run) -> Path:
     """A folder in which all of these have something to work on, and `begun` has been stopped."""
-    assert command("train", "--epochs", "1", "--max-steps", "1", "--out", "begun").exit_code == 0
-    make_images()
-    assert command("encode", "image.png", "-o", "phi.npz").exit_code == 0
-    os.utime(run / "last.pt")  # the newest again
-    return run
+
+    def make(folder: Path) -> None:
+        with contextlib.chdir(folder):
+            shutil.copytree(finished_run, Path("runs") / "first")
+            assert command("train", "--epochs", "1", "--max-steps", "1", "--out", "begun").exit_code == 0
+            make_images()
+            assert command("encode", "image.png", "-o", "phi.npz").exit_code == 0
+
+    return made_once("faults", make)
+
+
+@pytest.fixture
+def prepared(workplace) -> None:
+    """This folder is one of these."""
+    copy(workplace, Path())
+
+
+def copy(workplace: Path, place: Path) -> None:
+    shutil.copytree(workplace, place, dirs_exist_ok=True)
+    os.utime(place / "runs/first/last.pt")  # the newest
 
 
 @contextmanager
@@ -110,35 +126,29 @@ def assert_nothing_lost(result: Result, before: dict[Path, bytes], message: str)
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_a_disk_that_is_full_at_any_file_is_said_in_one_line_and_nothing_is_lost(prepared, name):
-    """The flush of every file and folder that a command writes fails in turn."""
-    words = WORK[name]
-    place = Path.cwd()
-    shutil.copytree(place, place.parent / f"{place.name}-kept")
-    step, outcome = 0, None
-    try:
-        while True:
-            os.chdir(place.parent)
-            shutil.rmtree(place)
-            shutil.copytree(place.parent / f"{place.name}-kept", place)
-            os.chdir(place)
-            os.utime(Path("runs/first/last.pt"))
-            files._swept.clear()
-            before = snapshot()
-            with failing(step, "fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) as calls:
-                outcome = command(*words)
-            if step >= len(calls):
-                break
-            assert_nothing_lost(outcome, before, os.strerror(errno.ENOSPC))
-            step += 1
-    finally:
-        shutil.rmtree(place.parent / f"{place.name}-kept")
-    assert outcome.exit_code == 0, outcome.output
-    assert step >= 2
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["three", "every"])
+def test_full_disk_is_answered_in_one_line_and_loses_nothing(workplace, tmp_path, name, every):
+    """The flush of the first, a middle and the last file or folder that a command writes fails, or of each in turn."""
+
+    def attempt(step: int) -> tuple[Result, int, dict[Path, bytes]]:
+        place = tmp_path / str(step)
+        copy(workplace, place)
+        os.chdir(place)
+        files._swept.clear()
+        before = snapshot()
+        with failing(step, "fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) as calls:
+            return command(*WORK[name]), len(calls), before
+
+    result, count, _ = attempt(-1)
+    assert result.exit_code == 0, result.output
+    assert count >= 2
+    for step in range(count) if every else {0, count // 2, count - 1}:
+        result, _, before = attempt(step)
+        assert_nothing_lost(result, before, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("name", ["train", "features", "training-curves", "decode"])
-def test_a_folder_that_may_not_be_written_to_is_said_in_one_line(prepared, name):
+def test_folder_that_may_not_be_written_to_is_named(prepared, name):
     before = snapshot()
     real = os.open
 
@@ -155,9 +165,16 @@ def test_a_folder_that_may_not_be_written_to_is_said_in_one_line(prepared, name)
     assert snapshot() == before
 
 
-@pytest.mark.parametrize("limit", [300, 3_000, 30_000, 100_000])
-@pytest.mark.parametrize("name", ["train", "features", "interpolate", "report"])
-def test_a_file_that_may_not_grow_is_named(prepared, name, limit):
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        *(("interpolate", limit) for limit in (300, 30_000, 100_000)),
+        ("train", 3000),
+        ("features", 3000),
+        ("report", 3000),
+    ],
+)
+def test_file_that_may_not_grow_is_named(prepared, name, limit):
     """The system's own limit, which each writer reports in its way."""
     before = snapshot()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -171,7 +188,7 @@ def test_a_file_that_may_not_grow_is_named(prepared, name, limit):
     assert result.exit_code or limit >= 30_000
 
 
-def test_a_second_process_is_refused_and_that_of_a_dead_one_goes_on(tmp_path):
+def test_second_process_waits_for_first_to_end(tmp_path):
     words = ["train", "--epochs", "2000", "--batch-size", "400", "--out", "run"]
     program = [sys.executable, "-c", "import cli; cli.main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -198,7 +215,7 @@ def test_a_second_process_is_refused_and_that_of_a_dead_one_goes_on(tmp_path):
     assert not Path("run/.lock").exists()
 
 
-def test_a_study_that_is_being_made_is_not_made_twice(run):
+def test_study_being_made_is_not_made_twice(run):
     with exclusive(run / "analysis" / "invert"):
         other = os.fork()
         if other == 0:
@@ -206,7 +223,8 @@ def test_a_study_that_is_being_made_is_not_made_twice(run):
         assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 2
 
 
-def test_killed_again_and_again_work_ends_as_if_never_interrupted():
+@pytest.mark.slow
+def test_work_killed_repeatedly_ends_as_if_never_interrupted():
     """A few of what `benchmarks/faults.py` does; it exits with 1 if a file does not load, or is another."""
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "faults.py", "--kills", "5"],

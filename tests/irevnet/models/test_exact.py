@@ -162,6 +162,7 @@ def errors(model: IRevNet, images: torch.Tensor) -> float:
     return (torch.linalg.vector_norm(again - images) / torch.linalg.vector_norm(images)).item()
 
 
+@pytest.mark.slow
 def test_the_papers_network_at_its_size_is_exact_and_nearly_so_in_float32(photographs):
     model = paper_network(photographs, averaged=False)
     noise = torch.rand(2, 3, 224, 224)
@@ -178,6 +179,7 @@ def test_the_papers_network_at_its_size_is_exact_and_nearly_so_in_float32(photog
     assert torch.equal(exact.inverse(phi[:1]), images[:1])
 
 
+@pytest.mark.slow
 def test_a_network_that_float32_cannot_invert_is_exact_too(photographs):
     """With fresh weights and the true statistics of its features, (b) magnifies errors a hundred thousand times."""
     model = paper_network(photographs, averaged=True)

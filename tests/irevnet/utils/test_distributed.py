@@ -239,6 +239,7 @@ def test_a_command_for_one_process_is_refused(found):
         assert code == 2
 
 
+@pytest.mark.slow
 def test_torchrun_that_is_told_to_stop_leaves_a_run_to_go_on_with(tmp_path):
     """As a user starts it, on images changed at random: what is gone on with is what was never stopped."""
     program = Path(sys.executable).with_name("irevnet")
