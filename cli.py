@@ -681,10 +681,10 @@ def depth_probe(
     from analysis.studies.depth_probe import DepthProbeOptions
 
     experiments = _open_all(**options)
-    for each in experiments:
-        _say_unknown(each)
     asked = DepthProbeOptions(depths=depths, layers=layers, solver=solver)
     _run("depth-probe", experiments, asked, as_json=as_json, relative=relative)
+    for each in experiments:
+        _say_unknown(each)
 
 
 @analyze.command("pca")
@@ -710,10 +710,10 @@ def pca(
     from analysis.studies.pca_sweep import PCASweepOptions
 
     experiments = _open_all(**options)
-    for each in experiments:
-        _say_unknown(each)
     asked = PCASweepOptions(dims=dims, depth=depth, layer=layer, solver=solver)
     _run("pca", experiments, asked, as_json=as_json)
+    for each in experiments:
+        _say_unknown(each)
 
 
 @analyze.command()

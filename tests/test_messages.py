@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
 import urllib.error
 from collections.abc import Callable
@@ -29,7 +28,6 @@ from PIL import Image
 from torchvision.models import _api
 
 import cli
-from analysis.linalg.lanczos import GolubKahan
 from irevnet import Checkpoint, build_model, read_checkpoint, save_checkpoint
 from irevnet.data.transforms import InputTransform
 from irevnet.training import trainer as train
@@ -171,11 +169,6 @@ def after(*steps: Prepare) -> Prepare:
     return lambda patch: [step(patch) for step in steps]
 
 
-def interrupted(_: pytest.MonkeyPatch) -> None:
-    """Begins a spectrum in the folder halted, and stops it on the way."""
-    shutil.copytree("stopped", "halted")
-
-
 def run(command: str, *, code: int) -> Any:
     group, *arguments = shlex.split(command)
     result = CliRunner().invoke(GROUPS[group], arguments)
@@ -194,7 +187,6 @@ def refused(*_: Any, **__: Any) -> Any:
 ELSEWHERE = "elsewhere"
 """For what the system says, or another process."""
 
-HALTED = "--out halted --method lanczos --num-images 1 --num-values 3 --block-width 2"
 LEFT_BY_A_RUN = ("new/classes.txt", "new/config.json")
 STORE = "runs/first/features/*"
 
@@ -243,11 +235,11 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "analysis/features/extract.py": {
         "both": Case(
             "irevnet-analyze features --depths 1 --layers head",
-            "depths and layers by name were both given; give one of them",
+            "--depths and --layers were both given; give one of them",
         ),
         "depths": Case(
             "irevnet-analyze depth-probe --depths 3,13",
-            "the depths asked for go from 3 to 13; this network has blocks 1 to 12",
+            "depth 13 does not exist; this network has depths 1 to 12",
         ),
         "not finite": Case(
             "irevnet-analyze depth-probe --ckpt huge.pt --depths 12",
@@ -320,24 +312,11 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "irevnet-analyze report", "runs/first/config.json is damaged: {}", text("runs/first/config.json", "{")
         ),
     },
-    "analysis/studies/spectrum.py": {
-        "unfinished work": Case(
-            f"irevnet-analyze spectrum {HALTED}",
-            "halted/spectrum.state keeps the work of an interrupted call; go on with --resume, or remove it to "
-            "begin anew",
-            interrupted,
-        ),
-        "damaged": Case(
-            f"irevnet-analyze spectrum --resume {HALTED}",
-            "halted/spectrum.state/settings.json is damaged: {}; remove halted/spectrum.state to begin anew",
-            after(interrupted, text("halted/spectrum.state/settings.json", "{")),
-        ),
-    },
     "analysis/features/store.py": {
         "full disk": Case(
             "irevnet-analyze features",
             "OSError: the features of 1,437 images take 0.0 GB, runs/first/features/digits has room for 0.0 "
-            "GB; name a folder on a larger disk with --features, or fewer layers (--debug shows where)",
+            "GB; choose a folder on a larger disk by --features, or fewer layers (--debug shows where)",
             patched(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0)),
             1,
             (STORE,),
@@ -346,20 +325,21 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "analysis/experiment.py": {
         "few names": Case(
             "irevnet evaluate --class-names names.txt",
-            "--class-names lists 2 names, but first has 10 outputs; list one for each",
+            "--class-names has 2 names, but first has 10 outputs; give one for each",
         ),
         "compared": Case(
             "irevnet-analyze depth-probe --ckpt runs/first --ckpt runs/few",
-            "few looks at 3 classes of digits, first at 10 of digits; name the same for all with --data and --classes",
+            "few is studied on 3 classes of digits, first on 10 of digits; choose the same for all by --data and "
+            "--classes",
         ),
         "one class": Case(
             "irevnet-analyze depth-probe --data single",
-            "single has one class, 'a'; the probes tell two or more apart",
+            "single has one class, 'a'; the probes need at least two",
         ),
         "few images": Case(
             "irevnet-analyze pca --data scarce",
-            "'a' of scarce has 2 of the 3 training images that cross-validation needs of each class; add some, or "
-            "choose other classes with --classes",
+            "class 'a' of scarce has 2 training images, but cross-validation needs 3 of each class; add some, or "
+            "choose other classes by --classes",
         ),
     },
     "analysis/studies/training_curves.py": {
@@ -374,9 +354,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "irevnet-analyze interpolate grey.png grey.png --pairs x.csv",
             "--pairs was given with images or a direction; give one of them",
         ),
-        "one place": Case(
-            "irevnet-analyze interpolate --t 1", "1 place on a path was given; give two or more, such as 1,0.5,0"
-        ),
+        "one place": Case("irevnet-analyze interpolate --t 1", "--t has 1 position; give two or more, such as 1,0.5,0"),
         "three images": Case(
             "irevnet-analyze interpolate grey.png grey.png grey.png",
             "3 images were given; give two for a path or four for a grid",
@@ -385,12 +363,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "cli.py": {
         "other classes": Case(
             "irevnet evaluate --ckpt resnet.pt",
-            "resnet.pt tells 3 classes apart, digits has 10, and they are not the same; evaluate it on its own classes",
+            "resnet.pt has 3 classes, digits has 10, and they are not the same; evaluate it on its own classes",
         ),
         "no class names": Case(
             "irevnet evaluate --ckpt odd.pt",
-            "odd.pt does not say what its 10 outputs are; list the class names in the order of the outputs in a file, "
-            "and give it by --class-names",
+            "odd.pt does not name its 10 outputs; list the class names in the order of the outputs in a file, and "
+            "give it by --class-names",
             odd(classes=[]),
         ),
         "resumed elsewhere": Case(
@@ -537,9 +515,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "data": Case("irevnet train --data digit", "there is no data set or folder 'digit'; did you mean digits?"),
     },
     "irevnet/models/irevnet.py": {
-        "depth": Case(
-            "irevnet-analyze invert --depth 13", "depth 13 does not exist; this network has depths 0 (its input) to 12"
-        ),
+        "depth": Case("irevnet-analyze invert --depth 13", "depth 13 does not exist; this network has depths 0 to 12"),
     },
     "irevnet/training/config.py": {
         "epochs": Case(
@@ -735,21 +711,6 @@ def _save_obstacles(first: Path) -> None:
     transform = InputTransform(channels=1, image_size=(8, 8))
     other = Checkpoint(model=model, transform=transform, data="digits", classes=("a", "b", "c"), metrics={})
     save_checkpoint(Path("resnet.pt"), other)
-    _stop_a_spectrum()
-    shutil.move("halted", "stopped")
-
-
-def _stop_a_spectrum() -> None:
-    extend, steps = GolubKahan.extend, iter(range(4))
-
-    def interrupt(process: GolubKahan) -> None:
-        extend(process)
-        if next(steps, None) is None:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GolubKahan, "extend", interrupt)
-        run(f"irevnet-analyze spectrum {HALTED}", code=1)
 
 
 def _image_folder(folder: Path, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:

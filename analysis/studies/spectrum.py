@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -190,26 +191,34 @@ def _find(
     def compute() -> dict[str, Any]:
         progress.report(described)
         _begin(lanczos, settings)
-        # Random numbers of its own, so that those of spectra in the cache need not be drawn again.
-        seed = np.random.SeedSequence([identity["seed"], number]).generate_state(1, np.uint64)[0]
-        forward, inverse = job.jacobian(options)
-        found = singular_values(
-            forward,
-            inverse,
-            generator=torch.Generator().manual_seed(int(seed)),
-            num_values=options.num_values,
-            method=options.method,
-            width=options.width,
-            tolerance=options.tolerance,
-            autosave=Autosave(lanczos, stop=progress.stop),
-            report=lambda line: progress.report(f"{described}, {line}"),
-        )
+        try:
+            found = _compute(job, number, options, lanczos, described, identity["seed"])
+        finally:
+            _remove_unless_begun(lanczos)
         return _plain(found)
 
     kept = Cache(folder).get(f"spectrum-{number}", compute, _Kept, **settings)
     shutil.rmtree(lanczos, ignore_errors=True)
     Autosave(stop=progress.stop).step_done()  # what comes next, such as drawing the result, may take long as well
     return Spectrum(**{name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()})  # pyright: ignore[reportArgumentType]
+
+
+def _compute(job: _Job, number: int, options: SpectrumOptions, lanczos: Path, described: str, seed: int) -> Spectrum:
+    # Random numbers of its own, so that those of spectra in the cache need not be drawn again.
+    own = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
+    forward, inverse = job.jacobian(options)
+    progress = job.experiment.progress
+    return singular_values(
+        forward,
+        inverse,
+        generator=torch.Generator().manual_seed(int(own)),
+        num_values=options.num_values,
+        method=options.method,
+        width=options.width,
+        tolerance=options.tolerance,
+        autosave=Autosave(lanczos, stop=progress.stop),
+        report=lambda line: progress.report(f"{described}, {line}"),
+    )
 
 
 def _begin(lanczos: Path, settings: dict[str, Any]) -> None:
@@ -223,6 +232,14 @@ def _begin(lanczos: Path, settings: dict[str, Any]) -> None:
         shutil.rmtree(lanczos, ignore_errors=True)
         lanczos.mkdir(parents=True)
         write_json(path, settings)
+
+
+def _remove_unless_begun(lanczos: Path) -> None:
+    """Removes the folder of a spectrum if there are no Lanczos vectors in it, as where input was wrong."""
+    if lanczos.is_dir() and all(path.name == "settings.json" for path in lanczos.iterdir()):
+        shutil.rmtree(lanczos)
+        with suppress(OSError):  # there are other spectra
+            lanczos.parent.rmdir()
 
 
 class _Kept(TypedDict):
