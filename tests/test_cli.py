@@ -216,8 +216,8 @@ def test_weights_in_the_released_layout_are_taken_wherever_a_checkpoint_is(train
     assert refused.stderr.splitlines() == [
         "released.pth does not say how it takes its images; guessed: images of 32 x 32 (--image-size), mean 0.4914, "
         "0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.201 (--mean, --std)",
-        "Error: released.pth.tar does not say what its 7 outputs are; list the class names in the order of the outputs "
-        "in a file, and give it by --class-names",
+        "Error: released.pth.tar does not name its 7 outputs; list the class names in the order of the outputs in a "
+        "file, and give it by --class-names",
     ]
     Path("names.txt").write_text("".join(f"{name}\n" for name in "9876543"))
     told = "--image-size", "32", "--mean", "0", "--std", "1", "--class-names", "names.txt"
@@ -319,7 +319,7 @@ def test_the_jacobians_singular_values_are_found_at_test_images_files_and_depths
     assert all(Path(file).is_file() for file in files)
     assert sorted(path.name for path in (run / "analysis/spectrum").iterdir()) == [
         "classes.txt",
-        *(f"spectrum.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png")),
+        *(f"spectrum.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png", "state")),
     ]
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("ramp.png")
     options = ("--method", "lanczos", "--num-values", "3", "--block-width", "4", "--precision", "float64", "--json")
@@ -465,7 +465,7 @@ def test_a_disk_that_refuses_is_named(run, monkeypatch):
         raise PermissionError(13, "Permission denied", "runs/x")
 
     monkeypatch.setattr(checkpoint, "read_checkpoint", fail)
-    monkeypatch.setattr("analysis.experiment.read_checkpoint", fail)
+    monkeypatch.setattr("analysis.opening.read_checkpoint", fail)
     result = main("evaluate")
     assert (result.exit_code, result.stderr) == (2, "Error: runs/x: Permission denied\n")
 
@@ -503,7 +503,7 @@ for group, *arguments in {calls!r}:
 def test_every_option_is_explained(group, name):
     command = group.commands[name]
     assert command.help
-    assert all(option.help for option in command.params if isinstance(option, click.Option))
+    assert all(option.help or option.hidden for option in command.params if isinstance(option, click.Option))
 
 
 def test_the_recipes_are_what_help_says():

@@ -50,9 +50,19 @@ def run(small_run) -> Path:
 def light(monkeypatch) -> list[str]:
     """Studies that do nothing; the names of those that were run."""
     called: list[str] = []
-    for name in STUDIES:
-        monkeypatch.setattr(cli.analyze.commands[name], "callback", lambda name=name, **options: called.append(name))
+    monkeypatch.setattr(cli, "_compute", lambda study, subjects, options: called.append(study))
     return called
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, called: list[str], **errors: Exception) -> None:
+    """Has some studies end with an error, and the others do nothing."""
+
+    def compute(study: str, subjects: object, options: object) -> None:
+        if study in errors:
+            raise errors[study]
+        called.append(study)
+
+    monkeypatch.setattr(cli, "_compute", compute)
 
 
 def analyze(*arguments: str) -> Result:
@@ -122,14 +132,8 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
 
 
 def test_a_study_that_fails_is_named_and_the_others_are_run(run, light, monkeypatch):
-    def fail(**options):
-        raise RuntimeError("the tea is cold")
-
-    def refuse(**options):
-        raise ValueError("such a cup is none; give another")
-
-    monkeypatch.setattr(cli.analyze.commands["invert"], "callback", fail)
-    monkeypatch.setattr(cli.analyze.commands["spectrum"], "callback", refuse)
+    cold, wrong = RuntimeError("the tea is cold"), ValueError("such a cup is none; give another")
+    raising(monkeypatch, light, invert=cold, spectrum=wrong)
     done = analyze("all")
     assert done.exit_code == 1
     assert light == ["training-curves", "interpolate", "depth-probe", "pca"]
@@ -143,22 +147,10 @@ def test_a_study_that_fails_is_named_and_the_others_are_run(run, light, monkeypa
 
 
 def test_stopped_study_stops_all(run, light, monkeypatch):
-    def stop(**options):
-        raise click.exceptions.Exit(1)
-
-    monkeypatch.setattr(cli.analyze.commands["interpolate"], "callback", stop)
+    raising(monkeypatch, light, interpolate=click.exceptions.Exit(1))
     assert analyze("all").exit_code == 1
     assert light == ["training-curves", "invert"]
     assert not Path("runs/first/report.html").exists()
-
-
-def test_stopped_spectrum_is_gone_on_with(run):
-    work = run / "analysis" / "spectrum" / "spectrum.state"
-    work.mkdir(parents=True)
-    (work / "settings.json").write_text("{}")
-    assert "--resume" not in analyze("all", "--dry-run").stdout  # it had done nothing yet
-    (work / "lanczos-0.npz").write_bytes(b"")
-    assert "irevnet-analyze spectrum --ckpt runs/first --resume" in analyze("all", "--dry-run").stdout
 
 
 def test_dry_run_runs_nothing(run, light):

@@ -65,6 +65,7 @@ def norms(monkeypatch) -> NormsResult:
     spec = StudySpec(
         result=NormsResult,
         module="norms",
+        function="norms",
         title="Norms of the features",
         section="section 9",
         paper="Section 9 measures norms.",
