@@ -88,7 +88,7 @@ def works(run: Path) -> list[Work]:
         Work("training", [*train, "--out", "OUT"], ["train", "--resume", "OUT"], begun),
         Work("features", features, features, begun),
         Work("probes", probe, probe, begun),
-        Work("spectrum", spectrum, [*spectrum, "--resume"], kept),
+        Work("spectrum", spectrum, spectrum, kept),
         Work("report", report, report, begun),
     ]
 

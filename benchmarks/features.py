@@ -24,7 +24,8 @@ import torch
 from recording import environment, save_results
 from torch import nn
 
-from analysis.features.extract import extract, network_layers
+from analysis.features.extract import extract
+from analysis.features.layers import network_layers
 from analysis.features.store import FeatureStore
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches

@@ -58,7 +58,7 @@ from analysis.probes.network_features import SVMRow
 from analysis.results.register import STUDIES
 from analysis.saved.reproduction import read_reproduction
 from analysis.saved.runs import read_run
-from analysis.studies.training_curves import read_histories, training_curves
+from analysis.studies.training_curves import TrainingCurvesOptions, open_runs, training_curves
 from figures import build_report
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, read_checkpoint, save_checkpoint
 from irevnet.checkpoints.checkpoint import plain, read_training_state, read_weights
@@ -296,7 +296,11 @@ TARGETS = {
     "manifest": Target(0.02, make_store, read_store, whole(change_json), "manifest.json"),
     "pairs": Target(0.04, make_pairs, lambda at: read_pairs(at / "x.csv", TRANSFORM), change_text, "*.csv"),
     "training curves": Target(
-        0.06, make_curves, lambda at: training_curves(read_histories([at]), window=5), change_text, "*.csv"
+        0.06,
+        make_curves,
+        lambda at: training_curves(open_runs([at]), TrainingCurvesOptions(window=5)),
+        change_text,
+        "*.csv",
     ),
     "class names": Target(
         0.02,

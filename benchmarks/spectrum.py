@@ -33,7 +33,7 @@ from analysis.jacobian import differentiate, linearise
 from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.largest_values import largest_singular_values
 from analysis.linalg.linear_operator import LinearOperator
-from analysis.linalg.singular_values import spectrum
+from analysis.linalg.singular_values import singular_values
 from irevnet import IRevNet, read_checkpoint
 
 
@@ -86,11 +86,11 @@ def by_scipy(operator: LinearOperator, k: int, solver: str, tolerance: float, dt
 
         return apply
 
-    operator = SciPyOperator(
+    theirs = SciPyOperator(
         operator.shape, matvec=product(operator.matvec), rmatvec=product(operator.rmatvec), dtype=dtype
     )
     rng = np.random.default_rng(0)
-    values = svds(operator, k, solver=solver, tol=tolerance, return_singular_vectors=False, random_state=rng)
+    values = svds(theirs, k, solver=solver, tol=tolerance, return_singular_vectors=False, random_state=rng)
     return Found(np.sort(values)[::-1], counted)
 
 
@@ -199,7 +199,7 @@ def whole_spectrum(forward: LinearOperator, inverse: LinearOperator, truth: ndar
     rows = []
     for seed in range(10):
         start = time.perf_counter()
-        found = spectrum(
+        found = singular_values(
             forward, inverse, generator=torch.Generator().manual_seed(seed), num_values=k, method="lanczos"
         )
         elapsed = time.perf_counter() - start
@@ -234,7 +234,7 @@ def paper(device: str, k: int) -> None:
     def report(line: str) -> None:
         print(f"{time.perf_counter() - start:.0f} s: {line}", file=sys.stderr)
 
-    found = spectrum(
+    found = singular_values(
         jacobian.forward,
         jacobian.inverse,
         generator=torch.Generator().manual_seed(0),

@@ -7,7 +7,6 @@ option and no kind of file which an earlier one of the same name has not are run
 but one of those that run every study.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -339,14 +338,6 @@ def _shortened(words: tuple[str, ...]) -> list[str]:
     return [command, *rest]
 
 
-def _interrupt(words: list[str]) -> None:
-    """Leaves behind what can be gone on with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "stop_on_signals", lambda: contextlib.nullcontext(lambda: True))
-        result = _run("irevnet-analyze", *words)
-    assert "stopped; go on with the same command and --resume" in result.output
-
-
 def test_pages_show_every_command():
     shown = {command.words[:2] for command in COMMANDS}
     assert {(name, command) for name, group in GROUPS.items() for command in group.commands} <= shown
@@ -370,8 +361,6 @@ def test_command_of_pages_runs(command, workplace, monkeypatch):
     monkeypatch.chdir(folder)
     _prepare(command, workplace)
     words = _shortened(command.words)
-    if command.words[1] == "spectrum" and "--resume" in words:
-        _interrupt([word for word in words if word != "--resume"])
     result = _run(command.words[0], *words)
     assert result.exit_code == 0, f"{' '.join(command.words)}\n{result.output}"
 

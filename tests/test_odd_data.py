@@ -221,7 +221,7 @@ def test_a_class_with_too_few_images_is_named(model):
     folder({"a": (9, 3), "b": (1, 1), "c": (2, 1)}, noise)
     for study in (PROBE, ("pca",)):
         assert (
-            "'b' of data has 1 of the 3 training images that cross-validation needs of each class; add some, or choose"
+            "class 'b' of data has 1 training images, but cross-validation needs 3 of each class; add some, or choose"
         ) in refused(*study)
     assert not Path("net-analysis").exists()  # before any work
     expected = "a has 9 training images, c 2; a direction between them needs at least 3 of each"
@@ -230,7 +230,7 @@ def test_a_class_with_too_few_images_is_named(model):
 
 def test_more_classes_than_images_of_any(model):
     folder({f"{n:02}": (1, 1) for n in range(12)}, noise)
-    assert "'00' of data has 1 of the 3 training images that cross-validation needs" in refused(*PROBE)
+    assert "class '00' of data has 1 training images, but cross-validation needs 3" in refused(*PROBE)
     analyze("invert", "--num-noise", "1", "--num-images", "1", "--depths", "12")
     assert np.load("net-analysis/invert/invert.npz")["image_errors"].shape == (12,)
 
@@ -238,7 +238,7 @@ def test_more_classes_than_images_of_any(model):
 def test_a_single_class(model):
     folder({"a": (6, 4)}, noise)
     for study in (PROBE, ("pca",)):
-        assert "data has one class, 'a'; the probes tell two or more apart" in refused(*study)
+        assert "data has one class, 'a'; the probes need at least two" in refused(*study)
     expected = "all test images are of one class, and a path leads from one to another; name image files"
     assert expected in refused("interpolate")
     assert "'svm:a-b' does not name two classes; there are a" in refused("interpolate", "--direction", "svm:a-b")

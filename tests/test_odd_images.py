@@ -72,7 +72,7 @@ def test_without_the_option_the_first_image_that_cannot_be_read_stops_and_is_nam
 def test_a_run_and_its_studies_leave_the_same_images_out(spoilt):
     trained = main(*TRAIN, "--data", str(spoilt), "--on-error", "skip", "--out", "runs/first")
     done(trained)
-    assert trained.stderr.startswith("3 images are left out, the first of them train/a/3.png, which cannot be read")
+    assert trained.stderr.startswith("3 images are skipped, the first of them train/a/3.png, which cannot be read")
     run = Path("runs/first")
     left_out = json.loads((run / "left-out.json").read_text())
     assert sorted(left_out) == sorted(BAD)
@@ -91,7 +91,7 @@ def test_a_run_and_its_studies_leave_the_same_images_out(spoilt):
     for study, options in quick.items():
         result = analyze(study, *options)
         done(result)
-        assert "3 images are left out, the first of them train/a/3.png" in result.stderr
+        assert "3 images are skipped, the first of them train/a/3.png" in result.stderr
         if study != "features":
             folder = run / "analysis" / study
             assert json.loads((folder / "left-out.json").read_text()) == left_out
@@ -149,7 +149,7 @@ def test_images_that_are_broken_later_are_left_out_of_a_study_where_that_is_aske
     assert "photos/val/b/1.png cannot be read as an image" in stopped.stderr
     for dry in (["--dry-run"], []):
         planned = main(*TRAIN, "--data", str(photos), "--on-error", "skip", *dry)
-        assert "1 image is left out, the first of them val/b/1.png" in planned.stderr
+        assert "1 image is skipped, the first of them val/b/1.png" in planned.stderr
     done(analyze("depth-probe", "--ckpt", "runs/all", "--depths", "11", "--on-error", "skip"))
     folder = Path("runs/all/analysis/depth-probe")
     assert list(json.loads((folder / "left-out.json").read_text())) == ["val/b/1.png"]

@@ -23,8 +23,7 @@ from analysis.features.layers import Layer
 from analysis.jacobian import differentiate, layer_function, linearise
 from analysis.linalg.autosave import Autosave
 from analysis.linalg.linear_operator import LinearOperator
-from analysis.linalg.singular_values import choose_method
-from analysis.linalg.singular_values import spectrum as singular_values
+from analysis.linalg.singular_values import choose_method, singular_values
 from analysis.paths.endpoints import draw_images, read_files
 from analysis.results import Spectrum, SpectrumResult
 from irevnet.checkpoints.checkpoint import weights_sha256

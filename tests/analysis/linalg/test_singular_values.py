@@ -13,7 +13,7 @@ from analysis.linalg.autosave import Autosave
 from analysis.linalg.lanczos import Basis, GolubKahan
 from analysis.linalg.linear_operator import aslinearoperator
 from analysis.linalg.quadrature import lanczos_quadrature
-from analysis.linalg.singular_values import choose_method, spectrum
+from analysis.linalg.singular_values import choose_method, singular_values
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.utils.progress import Interrupted
@@ -29,7 +29,7 @@ def matrix_with(values, generator, m=None) -> torch.Tensor:
 def both_ends(matrix: torch.Tensor, **options) -> Spectrum:
     """By products with a square matrix and with its inverse."""
     options = {"generator": torch.Generator().manual_seed(0), "method": "lanczos", **options}
-    return spectrum(
+    return singular_values(
         aslinearoperator(matrix), aslinearoperator(torch.linalg.inv(matrix.double()).to(matrix.dtype)), **options
     )
 
@@ -63,7 +63,7 @@ def test_of_a_network_the_ends_of_the_spectrum_are_those_of_the_dense_jacobian(
     network, image, truth, dtype, tolerance, width
 ):
     jacobian = linearise(copy.deepcopy(network).to(dtype), image.to(dtype))
-    found = spectrum(
+    found = singular_values(
         jacobian.forward,
         jacobian.inverse,
         generator=torch.Generator().manual_seed(0),
@@ -85,8 +85,8 @@ def test_of_a_network_the_ends_of_the_spectrum_are_those_of_the_dense_jacobian(
 def test_by_the_matrix_and_by_products_until_nothing_is_left(network, image, truth):
     jacobian = linearise(network, image)
     common = {"generator": torch.Generator().manual_seed(0)}
-    dense = spectrum(jacobian.forward, jacobian.inverse, **common)
-    products = spectrum(jacobian.forward, jacobian.inverse, method="lanczos", num_values=768, **common)
+    dense = singular_values(jacobian.forward, jacobian.inverse, **common)
+    products = singular_values(jacobian.forward, jacobian.inverse, method="lanczos", num_values=768, **common)
     assert (dense.method, products.method) == ("dense", "lanczos")
     for found in (dense, products):
         np.testing.assert_allclose(found.largest, truth, rtol=1e-9)
@@ -128,7 +128,7 @@ def test_the_energy_lies_within_its_interval_as_often_as_it_says(generator):
 
 
 def test_the_energy_error_is_of_the_energy_beyond_the_lanczos_vectors(network, image, truth):
-    found = spectrum(
+    found = singular_values(
         linearise(network, image).forward, generator=torch.Generator().manual_seed(1), num_values=51, method="lanczos"
     )
     energy, low, high = found.energy(np.arange(1, 52)).T
@@ -141,7 +141,7 @@ def test_the_energy_error_is_of_the_energy_beyond_the_lanczos_vectors(network, i
 
 def test_beyond_the_values_that_are_known_the_density_goes_on(network, image, truth):
     jacobian = linearise(network, image)
-    found = spectrum(
+    found = singular_values(
         jacobian.forward,
         jacobian.inverse,
         generator=torch.Generator().manual_seed(2),
@@ -173,7 +173,7 @@ def test_beyond_them_intervals_hold_what_is_true_as_well(network, image, truth, 
     expected = _energy(truth)[dims - 1]
     hits = 0
     for seed in range(4):
-        found = spectrum(
+        found = singular_values(
             jacobian.forward,
             jacobian.inverse if inverse else None,
             generator=torch.Generator().manual_seed(seed),
@@ -190,7 +190,7 @@ def test_beyond_them_intervals_hold_what_is_true_as_well(network, image, truth, 
 
 def test_the_density_counts_all_values_that_are_not_known(network, image):
     jacobian = linearise(network, image)
-    found = spectrum(
+    found = singular_values(
         jacobian.forward, jacobian.inverse, generator=torch.Generator().manual_seed(2), num_values=20, method="lanczos"
     )
     np.testing.assert_allclose(found.weights.sum(axis=1), 768 - 20 - 16, rtol=1e-6)
@@ -225,7 +225,9 @@ def test_sums_of_logarithms_are_bracketed_for_the_same_random_vectors(steps, gen
 
 def test_the_volume_of_a_network_is_one_within_its_error(network, image):
     jacobian = linearise(network, image)
-    found = spectrum(jacobian.forward, jacobian.inverse, generator=torch.Generator().manual_seed(2), method="lanczos")
+    found = singular_values(
+        jacobian.forward, jacobian.inverse, generator=torch.Generator().manual_seed(2), method="lanczos"
+    )
     high, low = found.log_volume
     assert low <= high < low + 0.5
     assert low - found.log_volume_error < 0 < high + found.log_volume_error
@@ -264,7 +266,7 @@ def test_of_an_isometry_nothing_is_contracted():
 def test_rectangular_maps_have_no_inverse_and_no_volume(shape, method, generator):
     matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
     truth = torch.linalg.svdvals(matrix).numpy()
-    found = spectrum(aslinearoperator(matrix), generator=generator, num_values=6, method=method)
+    found = singular_values(aslinearoperator(matrix), generator=generator, num_values=6, method=method)
     np.testing.assert_allclose(found.largest[:6], truth[:6], rtol=1e-6)
     assert (found.count, found.num_outputs, found.num_inputs) == (60, *shape)
     assert np.isnan(found.log_volume).all()
@@ -278,13 +280,13 @@ def test_rectangular_maps_have_no_inverse_and_no_volume(shape, method, generator
 
 
 def test_a_singular_map_has_an_infinite_condition(generator):
-    found = spectrum(aslinearoperator(matrix_with([3.0, 1.0, 0.0], generator)), generator=generator)
+    found = singular_values(aslinearoperator(matrix_with([3.0, 1.0, 0.0], generator)), generator=generator)
     assert found.condition == math.inf
 
 
 def test_an_injective_network_is_taller_than_wide(injective, generator):
     x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
-    found = spectrum(linearise(injective, x).forward, generator=generator, method="lanczos", num_values=10)
+    found = singular_values(linearise(injective, x).forward, generator=generator, method="lanczos", num_values=10)
     jacobian = torch.func.jacrev(lambda image: injective.features(image[None])[0])(x).reshape(-1, 192)
     np.testing.assert_allclose(found.largest, torch.linalg.svdvals(jacobian)[:10].detach(), rtol=1e-6)
 
@@ -293,7 +295,7 @@ def test_an_interrupted_search_goes_on_to_the_same_result(network, image, tmp_pa
     jacobian = linearise(network, image)
 
     def run(autosave: Autosave | None) -> Spectrum:
-        return spectrum(
+        return singular_values(
             jacobian.forward,
             jacobian.inverse,
             generator=torch.Generator().manual_seed(4),
@@ -317,7 +319,7 @@ def test_an_interrupted_search_goes_on_to_the_same_result(network, image, tmp_pa
 def test_dense_spectrum_stops_between_products(generator):
     operator, asked = aslinearoperator(torch.randn(200, 150, generator=generator)), iter([False, True])
     with pytest.raises(Interrupted, match="stopped"):
-        spectrum(operator, generator=generator, method="dense", autosave=Autosave(stop=lambda: next(asked)))
+        singular_values(operator, generator=generator, method="dense", autosave=Autosave(stop=lambda: next(asked)))
     assert next(asked, None) is None
 
 
@@ -336,24 +338,24 @@ def test_what_was_killed_has_been_saved_from_time_to_time(network, image, tmp_pa
     options = {"num_values": 20, "method": "lanczos"}
     forward = linearise(network, image).forward
     with pytest.raises(Killed):
-        spectrum(
+        singular_values(
             forward,
             generator=torch.Generator().manual_seed(4),
             autosave=Autosave(tmp_path, stop=kill, seconds=0.0),
             **options,
         )
     lines = []
-    found = spectrum(
+    found = singular_values(
         forward, generator=torch.Generator().manual_seed(4), autosave=Autosave(tmp_path), report=lines.append, **options
     )
     assert "96 vectors" in lines[0]
-    expected = spectrum(forward, generator=torch.Generator().manual_seed(4), **options)
+    expected = singular_values(forward, generator=torch.Generator().manual_seed(4), **options)
     np.testing.assert_allclose(found.largest, expected.largest, rtol=1e-10)
 
 
 def test_it_says_how_far_it_is(network, image):
     lines = []
-    spectrum(
+    singular_values(
         linearise(network, image).forward,
         generator=torch.Generator(),
         num_values=20,
@@ -368,20 +370,20 @@ def test_it_says_how_far_it_is(network, image):
 def test_what_does_not_fit_is_refused(generator):
     operator = aslinearoperator(torch.eye(5))
     with pytest.raises(ValueError, match="6 singular values were asked for; a Jacobian of 5 x 5 has 1 to 5"):
-        spectrum(operator, generator=generator, num_values=6)
+        singular_values(operator, generator=generator, num_values=6)
     with pytest.raises(ValueError, match="method is 'svd'; expected one of"):
-        spectrum(operator, generator=generator, method="svd")
+        singular_values(operator, generator=generator, method="svd")
     with pytest.raises(
         ValueError, match=r"width=0, num_probes=64, density_probes=16, tolerance=0\.001; expected at least 1"
     ):
-        spectrum(operator, generator=generator, width=0)
+        singular_values(operator, generator=generator, width=0)
 
 
 def test_a_product_that_is_not_finite_stops_it(generator):
     matrix = torch.eye(50)
     matrix[3, 3] = torch.nan
     with pytest.raises(ValueError, match="a product A v is not finite"):
-        spectrum(aslinearoperator(matrix), generator=generator, method="lanczos")
+        singular_values(aslinearoperator(matrix), generator=generator, method="lanczos")
 
 
 def test_small_problems_are_decomposed():
