@@ -88,7 +88,8 @@ def singular_values(
 
     >>> from analysis.linalg.linear_operator import aslinearoperator
     >>> matrix = torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64))
-    >>> found = singular_values(aslinearoperator(matrix), aslinearoperator(matrix.inverse()), generator=torch.Generator())
+    >>> operator, inverse = aslinearoperator(matrix), aslinearoperator(matrix.inverse())
+    >>> found = singular_values(operator, inverse, generator=torch.Generator())
     >>> found.largest.round(6).tolist(), round(found.condition, 6), found.energy(np.array([1]))[0].round(4).tolist()
     ([4.0, 3.0, 2.0, 1.0], 4.0, [0.5333, 0.5333, 0.5333])
     """
