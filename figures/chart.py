@@ -202,7 +202,7 @@ def _add_legend(axes: Axes, panel: Panel) -> None:
 
 
 def _columns(keys: Sequence[Key]) -> int:
-    """As many as fit into the width of a column of a paper: some 56 letters, of which a line and a gap take five."""
+    """Number of columns that fit into a column of a paper: some 56 letters, of which a line and a gap take five."""
     lengths = [len(key.name) + 5 for key in keys]
     return len(keys) if sum(lengths) <= 56 else max(1, min(4, 56 // max(lengths)))
 

@@ -70,7 +70,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def style(**more: Any) -> AbstractContextManager[None]:
-    """The look, while a figure is drawn; with whatever more is to be set, `_` for the `.` of its name."""
+    """A context in which figures have this look; `more` are further settings of matplotlib, with `_` for `.`."""
     changed: dict[Any, Any] = {name.replace("_", "."): value for name, value in more.items()}
     return matplotlib.rc_context(_STYLE | changed)
 
@@ -81,7 +81,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def show_image(axes: Axes, pixels: np.ndarray) -> None:
-    """Draws pixel values `(c, h, w)`, cut off at black and white, without ticks and frame."""
+    """Draws pixel values `(c, h, w)`, clipped to [0, 1], without ticks and frame."""
     image = np.clip(np.nan_to_num(pixels.transpose(1, 2, 0)), 0, 1)
     axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
     strip(axes)

@@ -38,7 +38,7 @@ _CONFIG = {
 
 
 def vega_lite(panel: Panel) -> dict[str, Any]:
-    """The panel as a specification of Vega-Lite, as wide as its place on the page, in the page's own ink."""
+    """The panel as a specification of Vega-Lite, as wide as its column, in the page's own ink."""
     curves = {f"{number}": curve for number, curve in enumerate(panel.curves) if np.isfinite(curve.y).any()}
     tiny_x, tiny_y = (any(np.nanmin(getattr(each, axis)) < SMALL for each in curves.values()) for axis in "xy")
     x = _axis("x", panel.x_label, log=panel.log_x, small=tiny_x, whole=panel.whole_x)
@@ -147,7 +147,7 @@ def _axis(
 
 def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for rule in panel.rules:
-        place = {"x": x} if rule.x is not None else {"y": y}
+        encoding = {"x": x} if rule.x is not None else {"y": y}
         yield {
             "data": {"values": [{"x": rule.x} if rule.x is not None else {"y": rule.y}]},
             "mark": {
@@ -156,7 +156,7 @@ def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator
                 "strokeDash": DASHES[rule.look.line],
                 "strokeWidth": 2 if rule.name else 1,
             },
-            "encoding": place,
+            "encoding": encoding,
         }
     if panel.notes:
         yield {
@@ -167,7 +167,7 @@ def _rules(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> Iterator
 
 
 def _rows(key: str, curve: Curve) -> Iterator[dict[str, Any]]:
-    """A row for each point: its place, and the text shown under the cursor."""
+    """A row for each point: its x and y, and the text shown under the cursor."""
     chosen = np.unique(np.linspace(0, len(curve.x) - 1, min(len(curve.x), MOST_POINTS)).round().astype(int))
     for at in chosen.tolist():
         x, y = float(curve.x[at]), float(curve.y[at])

@@ -24,7 +24,7 @@ def chart_probes(result: ProbeResult, above: Panel, below: Panel) -> Chart:
 
 def accuracies(result: ProbeResult, x: ndarray, **options: Any) -> Panel:
     """Accuracy of the SVM (solid) and of 1-NN (dashed) against x in percent, with their 95% intervals, and that of the
-    network itself (dotted). Colours tell networks apart or, where there is but one, the probes."""
+    network itself (dotted). Each network or, of a single one, each probe has a colour."""
     many = len(result.networks) > 1
     curves, rules = [], list(options.pop("rules", ()))
     for number, rows in rows_by_network(result):

@@ -16,10 +16,10 @@ from figures.style import INK, Look, literal, look
 from figures.text_table import TextTable
 
 FLOOR = 1e-8
-"""Smaller values, relative to the largest, are not drawn: of a map that has no inverse they are rounding."""
+"""Smallest value drawn, relative to the largest: below, those of a map without an inverse are rounding errors."""
 
 PAPER = {count / 150_528: share for count, share in zip(PAPER_COUNTS, SHARES)}
-"""Shares of the energy that the paper says certain shares of the singular values hold."""
+"""Shares of the energy that shares of the singular values hold in the paper, by the latter."""
 
 
 def chart(result: SpectrumResult) -> Chart:

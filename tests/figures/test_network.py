@@ -25,7 +25,7 @@ OTHERS = {  # than the presets
     "six stages": IRevNetConfig(
         input_shape=(3, 224, 224), num_classes=21841, blocks=(100,) * 6, strides=(2, 2, 2, 2, 1, 1)
     ),
-    "odd": IRevNetConfig(
+    "one block": IRevNetConfig(
         input_shape=(1, 28, 28), num_classes=2, blocks=(1,), strides=(7,), initial_squeeze=1, channels=3, dropout=0.1
     ),
     "plain split": IRevNetConfig(input_shape=(2, 8, 8), num_classes=2, blocks=(2,), strides=(1,), initial_squeeze=1),
@@ -105,7 +105,7 @@ def test_networks_for_small_images_have_their_numbers():
     assert any(", dropout 0.1 after the second" in text for text in texts("irevnet-cifar"))
     assert not any("dropout" in text for text in texts("irevnet-small"))
     assert starting("irevnet-small", "bijective: ") == ["bijective: 64 numbers in, 64 out"]
-    assert starting("odd", "1 block", "squeeze by 7", "pad") == ["pad zeros", "squeeze by 7", "1 block"]
+    assert starting("one block", "1 block", "squeeze by 7", "pad") == ["pad zeros", "squeeze by 7", "1 block"]
 
 
 def test_baselines_have_no_inverse():
@@ -175,7 +175,7 @@ def test_only_a_network_of_many_stages_is_wider_than_the_page():
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_the_stages_of_any_irevnet_are_those_of_its_features(data, architectures):
+def test_stages_of_any_irevnet_are_those_of_its_features(data, architectures):
     fields, _ = data.draw(architectures)
     config = IRevNetConfig(**fields)
     model = IRevNet(config).eval()
@@ -203,7 +203,7 @@ def test_the_stages_of_any_irevnet_are_those_of_its_features(data, architectures
     ],
     ids=["revnet", "resnet", "resnet of basic blocks"],
 )
-def test_the_stages_of_residual_networks_are_those_of_their_features(model):
+def test_stages_of_residual_networks_are_those_of_features(model):
     shapes = []
     for module in (model.stem, *model.blocks):
         module.register_forward_hook(lambda module, inputs, output: shapes.append(output))

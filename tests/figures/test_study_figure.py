@@ -69,5 +69,6 @@ for package in (analysis.results, analysis.saved, figures):
         importlib.import_module(module.name)
 assert 'figures.report.page' in sys.modules and 'analysis.results.register' in sys.modules
 assert 'torch' not in sys.modules
+assert {name.split('.')[1] for name in sys.modules if name.startswith('analysis.')} == {'results', 'saved'}
 """
     subprocess.run([sys.executable, "-c", code], check=True)

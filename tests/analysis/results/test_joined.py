@@ -37,7 +37,7 @@ def test_spectra_of_other_lengths_are_joined(spectrum_result, spectra_by_depth):
     assert joined.images.tolist() == ["cat", "dog"]
     assert joined.network.tolist() == [0, 0, 0, 1, 1, 2, 2]
     assert joined.image.tolist() == [0, 0, 0, 0, 1, 0, 1]
-    for row, (result, place) in enumerate(
+    for row, (result, index) in enumerate(
         [
             (spectra_by_depth, 0),
             (spectra_by_depth, 1),
@@ -46,7 +46,7 @@ def test_spectra_of_other_lengths_are_joined(spectrum_result, spectra_by_depth):
             (spectrum_result, 1),
         ]
     ):
-        one, same = joined.spectrum(row), result.spectrum(place)
+        one, same = joined.spectrum(row), result.spectrum(index)
         for field in dataclasses.fields(one):
             if np.size(getattr(same, field.name)):  # of nothing there may be more probes
                 np.testing.assert_array_equal(getattr(one, field.name), getattr(same, field.name))

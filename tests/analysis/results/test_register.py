@@ -1,7 +1,7 @@
+import importlib
 import inspect
 import re
 from dataclasses import fields
-from importlib.util import find_spec
 from typing import get_type_hints
 
 import numpy as np
@@ -15,9 +15,10 @@ def test_studies_are_in_the_order_of_the_paper():
 
 
 @pytest.mark.parametrize("spec", STUDIES.values(), ids=STUDIES)
-def test_a_study_has_a_module_and_a_figure(spec):
-    for package in ("analysis.studies", "figures.studies"):
-        assert find_spec(f"{package}.{spec.module}") is not None
+def test_a_study_has_a_function_and_a_figure(spec):
+    study = importlib.import_module(f"analysis.studies.{spec.module}")
+    assert get_type_hints(getattr(study, spec.function))["return"] is spec.result
+    assert hasattr(importlib.import_module(f"figures.studies.{spec.module}"), "FIGURE")
 
 
 def documented(kind: type) -> dict[str, str]:

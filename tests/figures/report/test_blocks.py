@@ -30,10 +30,10 @@ def test_columns_of_numbers_are_told_from_text():
     assert Table.of(TextTable("abcdefg", rows), "caption", "name").numeric == [1, 2, 3, 4]
 
 
-def test_small_images_are_kept_to_the_pixel_and_photographs_small():
+def test_small_images_are_png_and_photographs_jpeg():
     pixels = np.random.default_rng(0).integers(0, 256, size=(3, 5, 7))
-    kept = Image.open(io.BytesIO(base64.b64decode(image_uri(pixels / 255).split(",")[1])))
-    np.testing.assert_array_equal(np.asarray(kept).transpose(2, 0, 1), pixels)
+    coloured = Image.open(io.BytesIO(base64.b64decode(image_uri(pixels / 255).split(",")[1])))
+    np.testing.assert_array_equal(np.asarray(coloured).transpose(2, 0, 1), pixels)
     grey = Image.open(io.BytesIO(base64.b64decode(image_uri(pixels[:1] / 255).split(",")[1])))
     np.testing.assert_array_equal(np.asarray(grey), pixels[0])
     assert image_uri(np.full((3, 200, 200), np.nan)).startswith("data:image/jpeg")

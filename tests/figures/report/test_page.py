@@ -121,8 +121,8 @@ def test_figures_and_tables_can_be_saved(elements):
 
 
 def test_the_page_holds_the_commands_that_make_it_again(page_text):
-    (kept,) = re.findall(r'<script type="application/json" id="reproduction">(.*?)</script>', page_text, re.DOTALL)
-    lines = script(json.loads(kept)).splitlines()
+    (content,) = re.findall(r'<script type="application/json" id="reproduction">(.*?)</script>', page_text, re.DOTALL)
+    lines = script(json.loads(content)).splitlines()
     assert re.fullmatch(r"irevnet train --out \S+/irevnet", lines[0])
     assert "irevnet-analyze depth-probe --ckpt resnet" in lines
     assert re.fullmatch(r"irevnet-analyze report \S+/irevnet \S+/resnet --out \S+/report.html", lines[-1])

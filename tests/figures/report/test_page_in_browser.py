@@ -130,7 +130,7 @@ def test_tables_are_sorted_by_number_and_by_name(page):
 @pytest.mark.parametrize("width", [360, 1440])
 def test_nothing_overflows(page, width):
     page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_function(  # each chart is drawn anew, as wide as its place
+    page.wait_for_function(  # each chart is drawn anew, as wide as it can be
         """[...document.querySelectorAll(".canvas")].every((each) =>
         each.querySelector("svg").getBoundingClientRect().right <= each.getBoundingClientRect().right + 1)"""
     )
