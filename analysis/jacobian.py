@@ -1,10 +1,10 @@
-"""The Jacobian of a network's features at an image, and of its inverse, in products with vectors (section 4.1).
+"""The Jacobian of a network's features at an image, and of its inverse, as products with vectors (section 4.1).
 
-Any differentiable map has it by automatic differentiation, J v in forward mode and J^T u in reverse mode
-(`differentiate`). An i-RevNet in eval mode is piecewise affine (`linearise`): at an image F_j is a chain of
-convolutions, between which values are scaled by batch normalisation and switched on or off by ReLU. With these gains
-kept, F_j' and its transpose are that chain forwards and backwards, and the products are made of them (equation 1; S is
-orthogonal):
+For any differentiable function they are computed by automatic differentiation, J v in forward mode and J^T u in reverse
+mode (`differentiate`). An i-RevNet in eval mode is piecewise affine (`linearise`): at an image F_j is a chain of
+convolutions, between which values are scaled by batch normalisation and set to zero or not by ReLU. With these gains
+stored, the derivative F_j' is that chain, and its transpose the chain backwards, and products are computed with them
+(equation 1; S is orthogonal):
 
     J:     (x, x~) -> (S x~, S x + F' x~)            J^T:   (y, y~) -> (S^T y~, S^T y + F'^T y~)
     J^-1:  (y, y~) -> (S^T (y~ - F' S^T y), S^T y)   J^-T:  (x, x~) -> (S (x~ - F'^T S x), S x)
@@ -37,9 +37,9 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
     """The Jacobian of any differentiable function of torch at a point, by `torch.func`.
 
     Args:
-        function: of one tensor, to one tensor, of any shapes; without side effects.
-        point: where.
-        width: vectors that are multiplied at once.
+        function: function of one tensor, which returns one tensor, of any shapes and without side effects.
+        point: point at which to differentiate.
+        width: number of vectors multiplied at once.
 
     Raises:
         ValueError: the output does not depend on the point differentiably.
@@ -59,7 +59,7 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
             return jvp(function, (point,), (vector.reshape(point.shape),))[1].flatten()
 
         with warnings.catch_warnings(), _plain_attention():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, when it loads its forward-mode rules
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, as it loads its forward-mode rules
             return vmap(one, chunk_size=width)(vectors)
 
     def rmatvec(vectors: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Attention by operations that have derivatives in forward mode as well, which the fused ones have not."""
+    """Attention by operations with derivatives in forward mode, which the fused ones do not have."""
     earlier = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -82,12 +82,12 @@ def _plain_attention() -> Iterator[None]:
 
 
 def layer_function(model: nn.Module, module: nn.Module) -> Function:
-    """What a module of a network puts out for one image `(c, h, w)`, as it puts it out; streams are put side by side.
+    """The function from one image `(c, h, w)` to the output of a module of the network, with streams concatenated.
 
-    Which dimension of the output is that of the images is found by showing the network two and three of them.
+    The dimension of the images in the output is found by passing two and three images through the network.
 
-    The function raises `ValueError` if the network does not pass through the module, or passes it more than once, or
-    that puts out no tensors, or has no dimension of images.
+    The function raises `ValueError` if the module is not called or is called more than once, or if its output is not of
+    tensors with a dimension of images.
     """
     layers = {"the layer": module}
     dimensions: list[int] = []
@@ -101,7 +101,7 @@ def layer_function(model: nn.Module, module: nn.Module) -> Function:
         outputs: list[Tensor] = []
 
         def keep(_: nn.Module, inputs: tuple, output: Any) -> None:
-            # Copies, since a later layer may change the output in place.
+            # Copies, as a later layer may change the output in place.
             outputs[:] = [stream.clone() for stream in streams_of(output, "the layer")]
 
         handle = module.register_forward_hook(keep)
@@ -119,9 +119,9 @@ class NetworkJacobian:
     """The Jacobian J of an i-RevNet's features at an image.
 
     Attributes:
-        forward: J, of `(c h w) x (c h w)` if the network is bijective, taller if it is injective.
-        inverse: the Jacobian of the inverse network at these features: J^-1 if the network is bijective; if it is
-            injective, a left inverse of J, though not the one of Moore and Penrose.
+        forward: linear operator J, `(c h w, c h w)` if the network is bijective, with more rows if it is injective.
+        inverse: Jacobian of the inverse network at these features: J^-1 if the network is bijective, and if it is
+            injective a left inverse of J, though not the pseudoinverse.
     """
 
     forward: LinearOperator
@@ -134,18 +134,18 @@ def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> Netw
     """The Jacobian of Phi_depth at an image, as chains of convolutions.
 
     Args:
-        model: in eval mode; products are computed in its precision, on its device.
-        image: `(c, h, w)`, an input of the network.
-        depth: of the features; the last layer by default.
+        model: i-RevNet in eval mode; products are computed in its precision and on its device.
+        image: input of the network, `(c, h, w)`.
+        depth: number of the block whose features are differentiated; the last by default.
 
     Raises:
         RuntimeError: the network is in train mode.
-        ValueError: it is in exact arithmetic, which rounds, has other layers than it was built with (`differentiate`
+        ValueError: the network is in exact arithmetic, or has other layers than it was built with (`differentiate`
             takes any), or the image does not fit.
     """
     if model.lattice is not None:
         raise ValueError(
-            "a network in exact arithmetic rounds, and has no derivative; linearise the one it was made of"
+            "a network in exact arithmetic rounds and has no derivative; linearise the network that it was made from"
         )
     depth = model.check_depth(depth)
     x, x_tilde = model.features(image[None], 0).chunk(2, dim=1)
@@ -164,7 +164,15 @@ def linearise(model: IRevNet, image: Image, *, depth: int | None = None) -> Netw
 
 @dataclass(frozen=True, eq=False)
 class _LinearConvolution:
-    """v -> weight * (gain v), where nothing may come before the convolution; of inputs of that height and width."""
+    """The derivative of a convolution after batch normalisation and ReLU, v -> weight * (gain v).
+
+    Attributes:
+        gain: derivative of batch normalisation and ReLU at the image, `None` where the convolution comes first.
+        weight: weight of the convolution.
+        stride: stride of the convolution.
+        padding: padding of the convolution.
+        input_size: height and width of its input.
+    """
 
     gain: Tensor | None
     weight: Tensor
@@ -176,17 +184,17 @@ class _LinearConvolution:
         return conv2d(v if self.gain is None else self.gain * v, self.weight, stride=self.stride, padding=self.padding)
 
     def vjp(self, u: Tensor) -> Tensor:
-        # A convolution with a stride may leave out the last rows and columns: their derivatives are zero.
+        # With a stride the last rows and columns of the input may not be used: their derivatives are zero.
         kernel, overlap = self.weight.shape[2], 2 * self.padding
         reached = [(size - 1) * self.stride + kernel - overlap for size in u.shape[2:]]
-        left_out = [size - end for size, end in zip(self.input_size, reached)]
-        v = conv_transpose2d(u, self.weight, stride=self.stride, padding=self.padding, output_padding=left_out)
+        unused = [size - end for size, end in zip(self.input_size, reached)]
+        v = conv_transpose2d(u, self.weight, stride=self.stride, padding=self.padding, output_padding=unused)
         return v if self.gain is None else self.gain * v
 
 
 @dataclass(frozen=True, eq=False)
 class _LinearBlock:
-    """A coupling and the derivative of its bottleneck at a point."""
+    """A coupling block, and the derivative of its bottleneck at a point as a chain of convolutions."""
 
     coupling: Coupling
     convolutions: Sequence[_LinearConvolution]
@@ -223,7 +231,10 @@ class _LinearBlock:
 
 @dataclass(frozen=True, eq=False)
 class _LinearNetwork:
-    """The four products. S~, which splits the image, is orthogonal but for the zeros that it may append."""
+    """Products with J, J^T, J^-1 and J^-T, block by block.
+
+    The split S~ of the image into streams is orthogonal, except for the zeros that it may append.
+    """
 
     model: IRevNet
     image_shape: tuple[int, ...]
@@ -261,12 +272,12 @@ class _LinearNetwork:
         return torch.cat((x, x_tilde), dim=1).flatten(1)
 
     def _split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """S~."""
+        """S~ v."""
         x, x_tilde = self.model.features(vectors.reshape(-1, *self.image_shape), 0).chunk(2, dim=1)
         return x, x_tilde
 
     def _merge(self, x: Tensor, x_tilde: Tensor) -> Tensor:
-        """S~^T, which is its inverse, or its left inverse, as well."""
+        """S~^T u, which is also the inverse of S~, or its left inverse."""
         return self.model.inverse(torch.cat((x, x_tilde), dim=1), 0).flatten(1)
 
     def _streams(self, vectors: Tensor) -> tuple[Tensor, Tensor]:

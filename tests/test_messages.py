@@ -224,7 +224,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "one class": Case(
             "irevnet-analyze interpolate --data single",
-            "all test images are of one class, and a path leads from one to another; name image files",
+            "all test images are of one class, but a path connects two classes; name image files",
         ),
         "none of that class": Case(
             "irevnet-analyze interpolate --data fashion-mnist --data-root . --direction mean:Bag-Dress",
@@ -252,7 +252,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "not finite": Case(
             "irevnet-analyze interpolate --ckpt huge.pt",
             "images along path 1 from depth 12 are not finite; the network's weights are broken, or its features are "
-            "too large for float32: choose another depth, or compute with --exact",
+            "too large for float32: choose another depth, or compute with `exact`",
         ),
     },
     "analysis/features/layout.py": {

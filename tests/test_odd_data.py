@@ -239,7 +239,7 @@ def test_a_single_class(model):
     folder({"a": (6, 4)}, noise)
     for study in (PROBE, ("pca",)):
         assert "data has one class, 'a'; the probes need at least two" in refused(*study)
-    expected = "all test images are of one class, and a path leads from one to another; name image files"
+    expected = "all test images are of one class, but a path connects two classes; name image files"
     assert expected in refused("interpolate")
     assert "'svm:a-b' does not name two classes; there are a" in refused("interpolate", "--direction", "svm:a-b")
     analyze("interpolate", "--direction", "pc:1", "--num-pairs", "1", "--steps", "2")

@@ -1,10 +1,10 @@
-"""Which dimension of what a layer puts out is that of the images, and which that of the channels.
+"""The layout of a layer's output: which of its dimensions is that of the images, and which that of the channels.
 
-Nothing in a tensor says it: `(n, c, h, w)` is the rule, but there are `(n, h, w, c)`, `(n, tokens, c)`,
-`(tokens, n, c)` and others. So the network is shown batches of two sizes: the one dimension that goes with them is that
-of the images. It is shown a larger image: dimensions that grow are places, and the one that stays is that of the
-channels. A network that takes images of one size alone is told by the shape of the image, and by the layers that it
-ends with.
+A tensor does not say so: `(n, c, h, w)` is common, but there are `(n, h, w, c)`, `(n, tokens, c)`, `(tokens, n, c)` and
+others. So batches of two and three images are passed through the network: the one dimension that grows with them is
+that of the images. A larger image is passed as well: dimensions that grow are spatial, and the one that stays is that
+of the channels. If a network takes images of one size only, the shape of the image and the last layers of the module
+decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,39 +18,45 @@ from irevnet.models.irevnet import IRevNet
 from irevnet.utils.modules import as_input, in_eval_mode
 
 Shapes = list[tuple[int, ...]]
-"""Of the tensors that a layer puts out."""
+"""Shape of each tensor in the output of a layer."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Of a tensor that a layer puts out.
+    """Layout of a tensor in the output of a layer.
 
     Attributes:
-        images: the dimension of the images.
-        channels: the dimension of the channels.
+        images: index of the dimension of the images.
+        channels: index of the dimension of the channels.
     """
 
     images: int
     channels: int
 
     def average(self, output: Tensor) -> Tensor:
-        """The mean over all other dimensions, `(images, channels)`, in float32, or float64 if the output is that.
+        """The mean over all other dimensions, `(images, channels)`, in float64 if the output is, else in float32.
 
         >>> tokens_first = Layout(images=1, channels=2)
         >>> tokens_first.average(torch.arange(8.0).reshape(2, 1, 4)).tolist()
         [[2.0, 3.0, 4.0, 5.0]]
         """
         kind = torch.float64 if output.dtype == torch.float64 else torch.float32
-        places = [each for each in range(output.ndim) if each not in (self.images, self.channels)]
-        mean = output.mean(dim=places, dtype=kind) if places else output.to(kind)
+        others = [each for each in range(output.ndim) if each not in (self.images, self.channels)]
+        mean = output.mean(dim=others, dtype=kind) if others else output.to(kind)
         return mean if self.images < self.channels else mean.T
 
 
 def find_layouts(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) -> dict[str, list[Layout]]:
-    """The layout of each tensor that these layers put out, by their names; `image` is `(c, h, w)`, for its shape.
+    """The layout of each tensor in the outputs of these layers, by their names.
 
-    Raises `ValueError`, naming the layer, for one that the network does not pass, or passes more than once, one that
-    puts out other than tensors, or whose layout cannot be told.
+    Args:
+        model: network.
+        layers: modules of the network by name.
+        image: tensor of the shape of one image, `(c, h, w)`.
+
+    Raises:
+        ValueError: a layer is not called or is called more than once, its output is not of tensors, or their layout
+            cannot be determined.
     """
     size = tuple(image.shape[1:])
     if isinstance(model, IRevNet) and _are_blocks(model, layers):
@@ -58,7 +64,7 @@ def find_layouts(model: nn.Module, layers: Mapping[str, nn.Module], image: Tenso
     two, three = (shapes_of(model, layers, image.new_zeros(n, *image.shape)) for n in (2, 3))
     try:
         larger = shapes_of(model, layers, image.new_zeros(2, image.shape[0], 2 * size[0], 2 * size[1]))
-    except Exception:  # whatever it says of images of another size than its own
+    except Exception:  # networks that take images of one size only raise all kinds
         larger = {name: [()] * len(shapes) for name, shapes in two.items()}
     return {
         name: [
@@ -75,10 +81,10 @@ def _are_blocks(model: IRevNet, layers: Mapping[str, nn.Module]) -> bool:
 
 @torch.no_grad()
 def shapes_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, Shapes]:
-    """The shapes of what these layers put out for images; raises `ValueError` as `find_layouts` does."""
+    """The shapes in the outputs of these layers for a batch of images. Raises `ValueError` as `find_layouts` does."""
     found: dict[str, Shapes] = {}
 
-    def note(name: str) -> Any:
+    def record_shapes(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if name in found:
                 raise ValueError(f"the network passes through {name} more than once; name other layers")
@@ -86,7 +92,7 @@ def shapes_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor)
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in layers.items()]
+    handles = [module.register_forward_hook(record_shapes(name)) for name, module in layers.items()]
     try:
         with in_eval_mode(model):
             model(as_input(images, model))
@@ -99,7 +105,7 @@ def shapes_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor)
 
 
 def streams_of(output: Any, name: str) -> tuple[Tensor, ...]:
-    """The tensors that a layer put out, one or several; `ValueError` if it is something else."""
+    """The tensors in the output of a layer, one or several. Raises `ValueError` if there is something else."""
     streams = output if isinstance(output, tuple) else (output,)
     for stream in streams:
         if not isinstance(stream, Tensor):
@@ -108,12 +114,12 @@ def streams_of(output: Any, name: str) -> tuple[Tensor, ...]:
 
 
 def images_dimension(name: str, two: tuple[int, ...], three: tuple[int, ...]) -> int:
-    """The one dimension that differs, and is 2 for two images and 3 for three; `ValueError` if there is none such."""
+    """Index of the one dimension that is 2 for two images and 3 for three. Raises `ValueError` if there is none."""
     differing = [each for each, (one, other) in enumerate(zip(two, three)) if one != other]
     if len(two) != len(three) or [(two[each], three[each]) for each in differing] != [(2, 3)]:
         raise ValueError(
-            f"the output of {name} has the shape {two} for 2 images and {three} for 3: none of its dimensions is that "
-            "of the images; name other layers"
+            f"the output of {name} has shape {two} for 2 images and {three} for 3; expected one dimension with an "
+            "entry for each image; name other layers"
         )
     return differing[0]
 
@@ -138,42 +144,45 @@ def _layout(
         channels = fitting[0] if fitting else None if grown else _likely(others, two, size, module)
     if channels is None:
         raise ValueError(
-            f"the output of {name} has the shape {two} for 2 images, which does not tell its channels from its places; "
-            "expected such as (n, c, h, w), (n, h, w, c), (n, tokens, c) or (n, c); name other layers"
+            f"the output of {name} has shape {two} for 2 images, in which the dimension of the channels is ambiguous; "
+            "expected a layout such as (n, c, h, w), (n, h, w, c), (n, tokens, c) or (n, c); name other layers"
         )
     return Layout(images, channels)
 
 
 def _likely(others: Sequence[int], shape: tuple[int, ...], size: tuple[int, ...], module: nn.Module) -> int | None:
-    """The dimension of the channels in a network that takes images of one size: the places have the proportions of the
-    image; or else the module ends with a layer that has so many channels at that end."""
+    """Index of the dimension of the channels in a network that takes images of one size, `None` if it is ambiguous.
+
+    The two other dimensions have the aspect ratio of the image, or else the last layer of the module has that number of
+    channels, first or last.
+    """
     first, last = others[0], others[-1]
     if len(others) == 3:
-        are_places = [_proportional(shape[one], shape[other], size) for one, other in (others[1:], others[:2])]
-        if are_places in ([True, False], [False, True]):
-            return first if are_places[0] else last
-    evidence = _evidence(module)
-    return next((end for end in (first, last) if (end == last, shape[end]) in evidence), None)
+        are_spatial = [_proportional(shape[one], shape[other], size) for one, other in (others[1:], others[:2])]
+        if are_spatial in ([True, False], [False, True]):
+            return first if are_spatial[0] else last
+    known = _channels_of_last_layer(module)
+    return next((end for end in (first, last) if (end == last, shape[end]) == known), None)
 
 
 def _proportional(height: int, width: int, size: tuple[int, ...]) -> bool:
     return height == width == 1 or height * size[1] == width * size[0]
 
 
-def _evidence(module: nn.Module) -> list[tuple[bool, int]]:
-    """Whether channels are last, and how many they are, by the last layer in a module that says it."""
+def _channels_of_last_layer(module: nn.Module) -> tuple[bool, int] | None:
+    """Whether channels are the last dimension, and their number, from the last layer of a module that has channels."""
     for part in reversed(list(module.modules())):
         match part:
             case nn.Linear():
-                return [(True, part.out_features)]
+                return True, part.out_features
             case nn.LayerNorm():
-                return [(True, part.normalized_shape[-1])]
+                return True, part.normalized_shape[-1]
             case nn.MultiheadAttention():
-                return [(True, part.embed_dim)]
+                return True, part.embed_dim
             case nn.Conv1d() | nn.Conv2d():
-                return [(False, part.out_channels)]
+                return False, part.out_channels
             case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.InstanceNorm2d():
-                return [(False, part.num_features)]
+                return False, part.num_features
             case nn.GroupNorm():
-                return [(False, part.num_channels)]
-    return []
+                return False, part.num_channels
+    return None

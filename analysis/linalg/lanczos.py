@@ -124,8 +124,8 @@ def orthonormalise(vectors: Float[Tensor, "vectors n"], *, floor: float) -> tupl
     # directions by their sizes, so that those of rounding alone can be dropped.
     q, r = torch.linalg.qr(vectors.T)
     p, sizes, yh = torch.linalg.svd(r, full_matrices=False)
-    kept = (sizes > floor).to(vectors.dtype)
-    return kept[:, None] * (q @ p).T, yh.T * (kept * sizes)
+    above = (sizes > floor).to(vectors.dtype)
+    return above[:, None] * (q @ p).T, yh.T * (above * sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,14 +236,14 @@ class GolubKahan:
         """Number of vectors by which the basis can still grow."""
         return self.basis.size - len(self.basis)
 
-    def _random(self, count: int, beside: Tensor) -> Tensor:
-        """Random orthonormal vectors, orthogonal to the basis and to those beside it; fewer where there is no room."""
-        count = min(count, self._room - len(beside))
+    def _random(self, count: int, others: Tensor) -> Tensor:
+        """Random orthonormal vectors, orthogonal to the basis and to others; fewer than `count` if there is no room."""
+        count = min(count, self._room - len(others))
         vectors = torch.randn(count, self.basis.size, generator=self.generator, dtype=torch.float64)
         vectors = vectors.to(self.operator.device)
         for _ in range(3):  # the last vectors of a space lie almost in the span of the others when they are drawn
             vectors = self.basis.project_off(vectors)
-            vectors = vectors - (vectors @ beside.T) @ beside
+            vectors = vectors - (vectors @ others.T) @ others
             vectors, _ = orthonormalise(vectors, floor=0.0)
         return vectors
 

@@ -1,4 +1,4 @@
-"""Products of large matrices: in parts, and in the precision that they are said to have."""
+"""Products of large matrices: in parts, and in a stated precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,12 @@ from contextlib import contextmanager
 import torch
 
 ROWS = {"cpu": 1024, "cuda": 32768}
-"""Rows a product, by kind of device: few enough for the work space to stay in a CPU's cache, or to fill a GPU."""
+"""Number of rows in a product, by type of device: few enough for the workspace to stay in a CPU's cache, and enough to
+fill a GPU."""
 
 
 def row_parts(count: int, device: torch.device) -> Iterator[slice]:
-    """Slices of at most `ROWS` rows that cover `count`.
+    """Consecutive slices of at most `ROWS` rows, which cover `count` rows.
 
     >>> list(row_parts(1500, torch.device("cpu")))
     [slice(0, 1024, None), slice(1024, 1500, None)]
@@ -21,15 +22,14 @@ def row_parts(count: int, device: torch.device) -> Iterator[slice]:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """Products and convolutions of float32 in float32 throughout: never in the 10 bits of TF32, whatever the caller has
-    set."""
+    """Products and convolutions of float32 in full float32, never in TF32, whatever the caller has set."""
     with _float32_products("highest", tf32=False):
         yield
 
 
 @contextmanager
 def tensor_float32() -> Iterator[None]:
-    """Products and convolutions of float32 in TF32 on a GPU that has it: of 10 bits, added up in float32."""
+    """Products and convolutions of float32 in TF32 on a GPU that has it: factors of 10 bits, sums in float32."""
     with _float32_products("high", tf32=True):
         yield
 

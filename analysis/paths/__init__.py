@@ -1,1 +1,1 @@
-"""Straight lines through feature space: where they begin and end, their directions, and the images along them."""
+"""Straight lines through feature space: their endpoints, their directions, and the images along them."""

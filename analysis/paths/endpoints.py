@@ -1,4 +1,4 @@
-"""The images that paths begin and end at: of files, of a table of files, or of a data set."""
+"""The images between which paths lead: from files, from a table of files, or from a data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from irevnet.utils.untrusted import brief
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """Inputs of a network, one or several a path.
+    """Network inputs at which paths begin and end, one or several for each path.
 
     Attributes:
-        names: of the paths.
-        inputs: `(paths, ends, c, h, w)`.
-        middle: what is truly in the middle of a path, NaN where that is not known, `(paths, c, h, w)`.
+        names: name of each path.
+        inputs: network inputs at the ends of each path, `(paths, ends, c, h, w)`.
+        middle: network input that is known to lie in the middle of each path, NaN where it is unknown,
+            `(paths, c, h, w)`.
     """
 
     names: tuple[str, ...]
@@ -33,28 +34,33 @@ def read_files(paths: Sequence[Path], transform: InputTransform, *, resize: bool
     """One path between, or through, image files.
 
     Args:
-        paths: the files.
-        transform: of the network's inputs.
-        resize: images may differ in size.
+        paths: image files.
+        transform: transform from images to network inputs.
+        resize: whether images may differ in size, and are resized.
 
     Raises:
-        FileNotFoundError: an image is missing.
-        ValueError: one cannot be read, or they differ in size and are not to be resized.
+        FileNotFoundError: a file is missing.
+        ValueError: a file cannot be read as an image, or images differ in size and `resize` is false.
     """
     inputs = _read(paths, transform, resize=resize)
     return Endpoints(names=(" to ".join(path.stem for path in paths),), inputs=inputs[None])
 
 
 def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) -> Endpoints:
-    """The pairs of a CSV with the columns `a` and `b`, files named from the folder of the table, which they are in.
+    """A path between each pair of images in a CSV table with the columns `a` and `b`.
 
-    A column `middle` names a file that shows what is truly between the two, a column `kind` what the pair is of; both
-    may be left out.
+    Files are named relative to the folder of the table. An optional column `middle` names a file that shows what is
+    known to lie in the middle, an optional column `kind` describes the pair.
+
+    Args:
+        table: CSV file.
+        transform: transform from images to network inputs.
+        resize: whether images of a pair may differ in size, and are resized.
 
     Raises:
         FileNotFoundError: the table or an image is missing.
-        ValueError: a column or a name is missing, a name leads out of the folder, or an image cannot be read or differs
-            in size from the other.
+        ValueError: a column or a name is missing, a file is outside the folder, an image cannot be read, or the images
+            of a pair differ in size and `resize` is false.
     """
     if not table.is_file():
         raise FileNotFoundError(f"there is no table of pairs {table}; give a CSV with the columns a and b")
@@ -68,9 +74,9 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     for number, row in enumerate(rows.to_dict("records"), start=1):
         if not (row["a"] and row["b"]):
             raise ValueError(f"{table}: pair {number} is of {row['a']!r} and {row['b']!r}; expected two image files")
-        pair = [_beside(table, row[column]) for column in ("a", "b")]
+        pair = [_path_in_folder(table, row[column]) for column in ("a", "b")]
         known = row.get("middle")
-        images = _read([*pair, *([_beside(table, known)] if known else [])], transform, resize=resize)
+        images = _read([*pair, *([_path_in_folder(table, known)] if known else [])], transform, resize=resize)
         inputs.append(images[:2])
         middle.append(images[2] if known else torch.full_like(images[0], torch.nan))
         kind = f"{row['kind']}: " if row.get("kind") else ""
@@ -78,9 +84,12 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs), middle=torch.stack(middle))
 
 
-def _beside(table: Path, name: str) -> Path:
-    """The file that a table names, which is in its folder or below it: a table may come from a stranger, and what it
-    names ends up in results that are shown to others. Links are followed."""
+def _path_in_folder(table: Path, name: str) -> Path:
+    """The path of a file named in a table. Raises `ValueError` if it is outside the table's folder.
+
+    A table may come from a stranger, and the images it names end up in results that are shown to others. Symbolic links
+    are followed.
+    """
     path = PurePath(name)
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(
@@ -90,7 +99,7 @@ def _beside(table: Path, name: str) -> Path:
 
 
 def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> Endpoints:
-    """Pairs of images of different classes, drawn at random; `ValueError` where there are none."""
+    """Random pairs of images of different classes, `count` or as many as there are. Raises `ValueError` if none are."""
     order = torch.randperm(len(data), generator=generator).tolist()
     names, inputs = [], []
     while len(names) < count and len(order) > 1:
@@ -102,12 +111,12 @@ def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> 
         names.append(" to ".join(_describe(data, row) for row in (first, partner)))
         inputs.append(torch.stack([data[first][0], data[partner][0]]))
     if not names:
-        raise ValueError("all test images are of one class, and a path leads from one to another; name image files")
+        raise ValueError("all test images are of one class, but a path connects two classes; name image files")
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs))
 
 
 def draw_images(data: LabelledImages, count: int, generator: torch.Generator, *, of: str | None = None) -> Endpoints:
-    """Images drawn at random, of a class or of all; `ValueError` where there are none."""
+    """Random images of the class `of`, or of all, `count` or as many as there are. Raises `ValueError` if none are."""
     order = torch.randperm(len(data), generator=generator).tolist()
     rows = [row for row in order if of is None or data.classes[data.labels[row]] == of][:count]
     if not rows:
@@ -128,6 +137,6 @@ def _read(paths: Sequence[Path], transform: InputTransform, *, resize: bool) -> 
             sizes = [" x ".join(map(str, reversed(each.shape[1:]))) for each in (images[0], image)]
             raise ValueError(
                 f"{paths[0]} is {sizes[0]} pixels large, {path} is {sizes[1]}; give images of one size, or an "
-                "--image-size to resize both to"
+                "`image_size` to resize both to"
             )
     return torch.stack([transform(image / 255) for image in images])

@@ -21,12 +21,12 @@ from irevnet.utils.progress import Track, no_progress
 class Lines:
     """Straight lines phi(t) = start + t delta in one of a network's feature spaces.
 
-    At depth 0, where features are the image itself with its pixels moved, they are straight lines of pixel values.
+    At depth 0, where features are the pixels of the image in another order, they are straight lines of pixel values.
 
     Attributes:
-        start: `(lines, c, h, w)`.
-        delta: `(lines, c, h, w)`.
-        depth: of the features.
+        start: features of each line at t = 0, `(lines, c, h, w)`.
+        delta: change of the features of each line from t = 0 to 1, `(lines, c, h, w)`.
+        depth: number of the block whose features these are.
     """
 
     start: Float[Tensor, "lines c h w"]
@@ -34,14 +34,14 @@ class Lines:
     depth: int
 
     def at(self, line: int, t: Sequence[float] | Float[ndarray, " steps"]) -> Float[Tensor, "steps c h w"]:
-        """The features at these places of a line."""
-        places = torch.as_tensor(np.asarray(t), dtype=self.start.dtype, device=self.start.device)
-        return self.start[line] + places.reshape(-1, 1, 1, 1) * self.delta[line]
+        """The features of a line at each t."""
+        positions = torch.as_tensor(np.asarray(t), dtype=self.start.dtype, device=self.start.device)
+        return self.start[line] + positions.reshape(-1, 1, 1, 1) * self.delta[line]
 
 
 @torch.no_grad()
 def between(model: IRevNet, first: Tensor, second: Tensor, depth: int) -> Lines:
-    """phi(t) = t Phi x^0 + (1 - t) Phi x^1 for pairs of network inputs, the `first` at t = 1 and the `second` at 0."""
+    """phi(t) = t Phi x^0 + (1 - t) Phi x^1 for pairs of network inputs: x^0 of `first`, x^1 of `second`."""
     start, end = model.features(second, depth), model.features(first, depth)
     return Lines(start=start, delta=end - start, depth=depth)
 
@@ -78,30 +78,34 @@ def follow(
     batch_size: int = 256,
     track: Track = no_progress,
 ) -> InterpolationResult:
-    """The images along straight lines of features, and along those of pixels, and what the network makes of them.
+    """The images along straight lines of features, and along those of pixels, and the network's outputs for them.
 
     Args:
-        model: an i-RevNet in eval mode.
-        transform: of its inputs.
-        lines_at: the lines at a depth: that of the features and then 0, where they are lines of pixels.
-        depth: of the features.
-        t: places on the lines.
-        names: of the lines.
-        classes: what the logits stand for.
-        even: keep the first and the last of these places, and put those between such that neighbouring images are
-            equally far apart.
-        middle: inputs that are truly in the middle of each line; NaN for lines of which that is not known.
-        rows_of_grid: the lines are the rows of a grid.
-        batch_size: images a pass.
-        track: shows progress.
+        model: i-RevNet in eval mode.
+        transform: transform of its inputs.
+        lines_at: function that returns the lines at a depth; called with `depth`, and with 0 for lines of pixels.
+        depth: number of the block in whose features lines are straight.
+        t: positions of the steps on each line.
+        names: name of each line.
+        classes: name of the class of each logit.
+        even: whether to keep only the first and the last of `t`, and to choose the positions between them such that
+            neighbouring images are equally far apart.
+        middle: network input that is known to lie in the middle of each line, `(lines, c, h, w)`; NaN where it is
+            unknown.
+        rows_of_grid: whether the lines are the rows of a grid.
+        batch_size: number of images in a batch.
+        track: function that shows progress.
 
-    Raises `ValueError` for images or logits that are not finite.
+    Raises:
+        ValueError: images or logits are not finite.
     """
+    # The same record for lines of features and for lines of pixels, which are lines of the features of depth 0; fields
+    # of the result are (2, lines, ...), features first.
     found: dict[str, list[list[Any]]] = {}
     for at in (depth, 0):
         lines = lines_at(at)
         rows = [
-            _look_along(model, transform, lines, line, t, even=even, batch_size=batch_size)
+            _record(model, transform, lines, line, t, even=even, batch_size=batch_size)
             | _compare_middle(model, transform, lines, line, None if middle is None else middle[line], depth)
             for line in track(range(len(names)), "lines of features" if at == depth else "lines of pixels")
         ]
@@ -117,7 +121,7 @@ def follow(
     )
 
 
-def _look_along(
+def _record(
     model: IRevNet,
     transform: InputTransform,
     lines: Lines,
@@ -127,16 +131,18 @@ def _look_along(
     even: bool,
     batch_size: int,
 ) -> dict[str, ndarray]:
-    """What is recorded of each step of one line, by its name in the result."""
+    """What the result records of each step of a line, by field."""
 
     def decode(phi: Tensor) -> Tensor:
         return torch.cat([model.inverse(part, lines.depth) for part in phi.split(batch_size)])
 
-    def pixels_at(places: ndarray) -> Tensor:
-        return transform.to_pixels(decode(lines.at(line, places))).double()
+    def pixels_at(positions: ndarray) -> Tensor:
+        return transform.to_pixels(decode(lines.at(line, positions))).double()
 
-    places = _evenly(pixels_at, t) if even else np.array(t, dtype=float)
-    phi = lines.at(line, places)
+    # Features on the line, (steps, c, h, w), the images that the inverse maps them to, the network's logits for these
+    # images, and their features once more: they differ from the former where those are not in the network's range.
+    positions = _evenly(pixels_at, t) if even else np.array(t, dtype=float)
+    phi = lines.at(line, positions)
     inputs = decode(phi)
     pixels = transform.to_pixels(inputs).double()
     logits = torch.cat([model(part) for part in inputs.split(batch_size)])
@@ -145,11 +151,11 @@ def _look_along(
     if not (inputs.isfinite().all() and logits.isfinite().all() and again.isfinite().all()):
         raise ValueError(
             f"images along path {line + 1} from depth {lines.depth} are not finite; the network's weights are broken, "
-            "or its features are too large for float32: choose another depth, or compute with --exact"
+            "or its features are too large for float32: choose another depth, or compute with `exact`"
         )
     outside = (pixels < -ROUNDING) | (pixels > 1 + ROUNDING)
     values = {
-        "t": torch.from_numpy(places),
+        "t": torch.from_numpy(positions),
         "images": pixels.float(),
         "top_class": top_class,
         "probability": probability,
@@ -163,7 +169,10 @@ def _look_along(
 def _compare_middle(
     model: IRevNet, transform: InputTransform, lines: Lines, line: int, middle: Tensor | None, depth: int
 ) -> dict[str, float]:
-    """How far the middle of a line is from what is truly there: in pixels, and in the features of a depth."""
+    """Distances between the middle of a line and the input known to lie there, NaN where it is unknown.
+
+    One is in pixels, the other in the features of a depth, relative to the distance between the ends of the line.
+    """
     if middle is None or not middle.isfinite().all():
         return {"middle_distance": math.nan, "middle_feature_distance": math.nan}
     first, half, second = model.inverse(lines.at(line, [1.0, 0.5, 0.0]), lines.depth)
@@ -178,30 +187,32 @@ def _compare_middle(
 
 
 ROUNDING = 1e-4
-"""By how much a pixel value may be below black or above white and still count as one of an image."""
+"""Largest distance below black or above white at which a pixel value counts as inside the range of images."""
 
 EVEN_WITHIN = 1.05
-"""Images are evenly apart when no two neighbours are this many times farther apart than any other two."""
+"""Largest ratio of distances between neighbouring images at which these count as equal."""
 
 
 def _evenly(pixels_at: Callable[[ndarray], Tensor], t: Sequence[float]) -> Float[ndarray, " steps"]:
-    """Places from the first to the last of t at which neighbouring images are equally far apart.
+    """Positions from the first to the last of t at which neighbouring images are equally far apart.
 
-    Places on a finer grid are moved to where, between them, equal parts of the distance have been travelled, until
-    neighbours are evenly apart, or twenty times. (The authors "adapt the step size manually".)
+    The authors "adapt the step size manually".
     """
-    places = np.linspace(t[0], t[-1], 8 * len(t))
+    # The length of the path of images, as a function of t, is known at some positions, at first those of a fine grid,
+    # and interpolated between them. The positions at which it has grown by equal parts are evaluated next: a
+    # fixed-point iteration, which ends when neighbours are equally far apart, or after twenty steps.
+    positions = np.linspace(t[0], t[-1], 8 * len(t))
     for _ in range(20):
-        apart = _distances(pixels_at(places)).cpu().numpy()
-        if len(places) == len(t) and apart.max() <= EVEN_WITHIN * apart.min():
+        distances = _distances(pixels_at(positions)).cpu().numpy()
+        if len(positions) == len(t) and distances.max() <= EVEN_WITHIN * distances.min():
             break
-        travelled = np.concatenate(([0.0], np.cumsum(apart)))
-        places = np.interp(np.linspace(0, travelled[-1], len(t)), travelled, places)
-    return places
+        length = np.concatenate(([0.0], np.cumsum(distances)))
+        positions = np.interp(np.linspace(0, length[-1], len(t)), length, positions)
+    return positions
 
 
 def _distances(pixels: Float[Tensor, "images c h w"]) -> Float[Tensor, " others"]:
-    """Root mean square differences of pixel values of each image and the one before."""
+    """Root mean square difference between the pixel values of each image and of the one before."""
     return (pixels[1:] - pixels[:-1]).square().mean(dim=(1, 2, 3)).sqrt()
 
 

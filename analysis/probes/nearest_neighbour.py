@@ -1,18 +1,18 @@
-"""The exact nearest neighbour of each point, by matrix products in float32 and a bound of their rounding.
+"""The exact nearest neighbour of each point, by matrix products in float32 and a bound on their rounding errors.
 
-For a test point x and the training points y_j, all less the same c, which changes no distance,
+For a test point x and training points y_j, from all of which the same c is subtracted, which changes no distance,
 
     t_j = |x - y_j|^2 - |x|^2 = |y_j|^2 - 2 x . y_j,
 
-which for all x and j is one matrix product, of (-2 x, 1) and (y_j, |y_j|^2). Let s_j be what comes out of it in
-float32, |s_j - t_j| <= E. For the nearest y_j and every k, s_j <= t_j + E <= t_k + E <= s_k + 2 E. Few points have
-s_j <= min_k s_k + 2 E, and where there are several, their distances are computed anew, in float64, from the points as
-they were given: the answer is that of a search in float64.
+which for all x and j is one matrix product, of (-2 x, 1) and (y_j, |y_j|^2). Let s_j be its result in float32, with
+|s_j - t_j| <= E. For the nearest y_j and every k, s_j <= t_j + E <= t_k + E <= s_k + 2 E. Few points have
+s_j <= min_k s_k + 2 E, and where there are several, their distances are computed again, in float64, from the points as
+they were given: the result is that of a search in float64.
 
-The bound. c is the mean of the training points, which keeps norms, and so E, small. The points less c are computed in
+The bound. c is the mean of the training points, which keeps norms, and so E, small. The centred points are computed in
 float64, multiplied by a power of two that brings all coordinates to 1 or less, and rounded to float32; |x| and |y_j|
-are of what came out, t_j of what should have. Let u = 2^-24, g_p = p u / (1 - p u), and b the largest |y_j|. To first
-order in u, s_j is off by no more than
+are norms of the rounded points, t_j is of the exact ones. Let u = 2^-24, g_p = p u / (1 - p u), and b the largest
+|y_j|. To first order in u, the error of s_j is at most
 
     2 u b^2 + 4 u |x| b         for the coordinates, each of them within u of itself,
     u b^2                       for the squares |y_j|^2, summed in float64 and rounded,
@@ -23,9 +23,9 @@ g_p + 3 u <= g_{p + 4} - u,
 
     E = g_{p + 4} (b^2 + 2 |x| b) + d 2^-50 (|x| + b)^2 + d 2^-120
 
-leaves u (b^2 + 2 |x| b) for terms of higher order, enough up to d = 2^22. The second part keeps the points that a
-search in float64 cannot tell from the nearest, in whatever order it sums. The third is for underflow, which loses at
-most the smallest normal number, 2^-126, at fewer than 32 d places, coordinates being at most 1.
+leaves u (b^2 + 2 |x| b) for terms of higher order, enough up to d = 2^22. The second term includes the points that a
+search in float64 cannot distinguish from the nearest, in whatever order it sums. The third is for underflow, which
+loses at most the smallest normal number, 2^-126, in fewer than 32 d operations, as coordinates are at most 1.
 """
 
 import math
@@ -40,13 +40,14 @@ from torch import Tensor
 from analysis.linalg.precision import true_float32
 
 CHUNK = 256
-"""Test points at a time: bounds the work space, one number for each of them and each training point."""
+"""Number of test points processed at once, which bounds the workspace: a number for each of them and each training
+point."""
 
 BLOCK = 64
-"""Scores of which the least is kept, so that few of them are looked at twice."""
+"""Number of scores in a block: only blocks whose smallest score is within the bound are searched for candidates."""
 
 VALUES = 2**22
-"""Coordinates at a time in float64: bounds the work space where many points are as near as the nearest."""
+"""Number of coordinates processed at once in float64, which bounds the workspace where there are many candidates."""
 
 
 @torch.no_grad()
@@ -55,20 +56,20 @@ def nearest_neighbours(
 ) -> Int[ndarray, "dims m"]:
     """argmin_j |x_i - y_j| over the first d coordinates, for each test point x_i and each d of `dims`.
 
-    Of points at the same distance in float64, as copies of a point are, the one with the lowest j. All truncations
-    come out of one sweep over the columns, in which no product is computed twice.
+    Of points at the same distance in float64, such as copies of a point, the one with the lowest index j is returned.
+    All numbers of coordinates are computed in one sweep over the columns, in which no product is computed twice.
 
     Args:
-        train: the points y_j, in float32, on the device that is to compute.
-        test: the points x_i, likewise.
-        dims: numbers of leading coordinates, in increasing order; by default all coordinates, once.
+        train: training points y_j, on the device on which to compute.
+        test: test points x_i, on the same device.
+        dims: numbers of leading coordinates, in increasing order; by default only the number of all coordinates.
 
     Returns:
-        j for each d and i.
+        Index j for each number of coordinates and each test point.
 
     Raises:
-        ValueError: no training points, points of different widths, values that are not finite, or `dims` that do not
-            increase from 1 or more to the number of coordinates or less.
+        ValueError: there are no training points, points differ in their number of coordinates, a value is not finite,
+            or `dims` do not increase from at least 1 to at most the number of coordinates.
 
     >>> train, test = torch.tensor([[0.0, 9.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.5, 1.0], [2.0, 8.0]])
     >>> nearest_neighbours(train, test, dims=[1, 2]).tolist()
@@ -77,13 +78,16 @@ def nearest_neighbours(
     dims = [train.shape[1]] if dims is None else list(dims)
     _check(train, test, dims)
     train, test = train[:, : dims[-1]], test[:, : dims[-1]]
-    blocks = list(pairwise((0, *dims)))
+    blocks = list(pairwise((0, *dims)))  # columns that each number of coordinates adds
+    # The shift c and the scale that bring all coordinates to 1 or less: |x - c| <= 2 max |x|.
     centre = torch.stack([train[rows].double().sum(dim=0) for rows in _chunks(train)]).sum(dim=0) / len(train)
-    scale = 0.5 ** (1 + math.frexp(max(_largest(train), _largest(test)))[1])  # |x - c| <= 2 max |x|
+    scale = 0.5 ** (1 + math.frexp(max(_largest(train), _largest(test)))[1])
 
+    # The right factor (y_j, |y_j|^2), a row for each training point: for each block of columns its coordinates and
+    # their squared norm. Rows are added up to a full block of scores, with a "norm" too large to ever be nearest.
     num_scores = BLOCK * math.ceil(len(train) / BLOCK)
     points = torch.zeros(num_scores, dims[-1] + len(dims), dtype=torch.float32, device=train.device)
-    points[len(train) :, dims[0]] = 2.0**100  # the square: what fills the last block is near to nothing
+    points[len(train) :, dims[0]] = 2.0**100
     radii = torch.zeros(len(dims), dtype=torch.float64, device=train.device)
     for rows in _chunks(train):
         centred = ((train[rows].double() - centre) * scale).float()
@@ -91,6 +95,9 @@ def nearest_neighbours(
         points[rows] = _joined(centred, squares.float(), blocks)
         radii = torch.maximum(radii, squares.cumsum(dim=0).sqrt().amax(dim=1))
 
+    # Test points, some at a time, are the left factor (-2 x, 1). Scores s, (chunk, num_scores), are sums of a product
+    # for each block of columns: after block k they are those of the first dims[k] coordinates, whose candidates are
+    # then compared in float64.
     found = torch.empty(len(dims), len(test), dtype=torch.int64, device=train.device)
     space = points.new_empty(min(CHUNK, len(test)), num_scores)
     for rows in _chunks(test):
@@ -111,10 +118,12 @@ def nearest_neighbours(
 def _check(train: Tensor, test: Tensor, dims: list[int]) -> None:
     if train.shape[1] != test.shape[1]:
         raise ValueError(
-            f"training points have {train.shape[1]} coordinates and test points {test.shape[1]}; expected as many"
+            f"training points have {train.shape[1]} coordinates, test points {test.shape[1]}; expected the same number"
         )
     if train.numel() == 0:
-        raise ValueError(f"the training points are of shape {tuple(train.shape)}; expected a point and a coordinate")
+        raise ValueError(
+            f"training points have shape {tuple(train.shape)}; expected at least one point and one coordinate"
+        )
     if not dims or dims[0] < 1 or dims[-1] > train.shape[1] or any(low >= high for low, high in pairwise(dims)):
         raise ValueError(f"dims={dims}; expected increasing numbers of coordinates, from 1 to {train.shape[1]}")
     for name, points in (("training", train), ("test", test)):
@@ -132,30 +141,35 @@ def _chunks(points: Tensor) -> Iterator[slice]:
 
 
 def _squares(points: Float[Tensor, "n d"], blocks: list[tuple[int, int]]) -> Float[Tensor, "blocks n"]:
-    """|y|^2 over each block of columns, in float64."""
+    """Squared norm over each block of columns, in float64."""
     return torch.stack([points[:, low:high].double().square().sum(dim=1) for low, high in blocks])
 
 
 def _joined(
     points: Float[Tensor, "n d"], squares: Float[Tensor, "blocks n"], blocks: list[tuple[int, int]]
 ) -> Float[Tensor, "n joined"]:
-    """Each block of columns, and its square after it."""
+    """Each block of columns, with its square as another column after it."""
     parts = [(points[:, low:high], square[:, None]) for (low, high), square in zip(blocks, squares)]
     return torch.cat([part for pair in parts for part in pair], dim=1)
 
 
 def _error(d: int, p: int, norms: Float[Tensor, " m"], radius: Float[Tensor, ""]) -> Float[Tensor, " m"]:
-    """E for test points of these norms |x|, training points of norms up to b, and sums of p products."""
+    """Bound E of the errors of scores, for test points of norms |x|, training points of norms up to b = `radius`, d
+    coordinates and sums of p products."""
     unit = (p + 4) * 2.0**-24
     rounding = unit / (1 - unit) * radius * (radius + 2 * norms)
     return rounding + d * 2.0**-50 * (norms + radius).square() + d * 2.0**-120
 
 
 def _candidates(scores: Float[Tensor, "m n"], error: Float[Tensor, " m"]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the scores within 2 E of the least of their row, row after row."""
+    """Rows and columns of the scores within 2 E of the smallest of their row, in the order of rows.
+
+    The smallest score of each block of `BLOCK` columns shows which blocks have candidates, so that only these blocks
+    are searched score by score.
+    """
     parts = scores.view(len(scores), -1, BLOCK)
     least = parts.amin(dim=2)
-    # rounding a limit to float32 leaves on its side every number of float32 that was not above it
+    # Rounding to nearest is monotonic: float32 numbers that are not above a limit are not above the rounded limit.
     limits = (least.amin(dim=1).double() + 2 * error).float()
     row, part = (least <= limits[:, None]).nonzero(as_tuple=True)
     index, column = (parts[row, part] <= limits[row, None]).nonzero(as_tuple=True)
@@ -163,24 +177,23 @@ def _candidates(scores: Float[Tensor, "m n"], error: Float[Tensor, " m"]) -> tup
 
 
 def _nearest(train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], row: Tensor, column: Tensor) -> Int[Tensor, " m"]:
-    """Of the candidates of each row the nearest in float64, and of several the one with the lowest column.
-
-    By sorting, which keeps the order of columns among equals: on a GPU torch takes no other way for reproducible.
-    """
-    if len(row) == len(test):  # one a row
+    """Column of the candidate nearest to each row in float64, and of equally near ones the lowest column."""
+    if len(row) == len(test):  # one candidate in each row
         return column
     distances = [
         _sums((test[i].double() - train[j].double()).square())
         for i, j in zip(*(indices.split(max(1, VALUES // train.shape[1])) for indices in (row, column)))
     ]
+    # Candidates sorted by row, then by distance, then by column, in which order they come; the first of each row is its
+    # nearest. To reduce by row without sorting is not deterministic on a GPU.
     order = torch.cat(distances).argsort(stable=True)
     order = order[row[order].argsort(stable=True)]
-    first = torch.searchsorted(row, torch.arange(len(test), device=row.device))  # rows are in order themselves
+    first = torch.searchsorted(row, torch.arange(len(test), device=row.device))  # rows are in increasing order
     return column[order[first]]
 
 
 def _sums(values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """Sums of rows, halves added to halves: the same order in each row, so that copies of a point do tie."""
+    """Sums of rows, halves added to halves: in the same order in each row, so that copies of a point are tied."""
     while values.shape[1] > 1:
         half = values.shape[1] // 2
         values = torch.cat((values[:, :half] + values[:, half : 2 * half], values[:, 2 * half :]), dim=1)

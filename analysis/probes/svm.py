@@ -5,10 +5,10 @@ all others, and x~ = (x, 1), v = (w, b):
 
     minimise f(v) = 1/2 |v|^2 + C sum_i max(0, 1 - y_i v . x~_i)^2 .
 
-It is convex, and its Hessian I + 2 C sum over the images with a positive loss of x~ x~^T. Newton's method with
-conjugate gradients (Keerthi and DeCoste, 2005) needs products with the features alone, which all classes share. The
+It is convex, with the Hessian H = I + 2 C sum x~_i x~_i^T over the images with a positive loss. Newton's method with
+conjugate gradients (Keerthi and DeCoste, 2005) only needs products with the features, which all classes share. The
 problem does not change under rotations of the features: in the basis of their principal components the sum over all
-images is diagonal, and preconditions the sum over some of them.
+images is diagonal, and is a preconditioner for the sum over some of them.
 
 Certificate: f is strongly convex with modulus 1, so that f(v) - f* <= 1/2 |grad f(v)|^2 (which is also the duality
 gap at the dual point 2 C max(0, 1 - y_i v . x~_i)). Objective and gradient are evaluated in float64.
@@ -25,25 +25,26 @@ from torch import Tensor
 from analysis.linalg.precision import row_parts, true_float32
 
 CG_STEPS, CG_PRODUCTS, DIRECT_STEPS = 20, 100, 300
-"""Newton steps by conjugate gradients, products with the Hessian in each of them, and exact Newton steps after them."""
+"""Largest numbers of Newton steps by conjugate gradients, of products with the Hessian in each of them, and of exact
+Newton steps after them."""
 
 CLASSES = 128
-"""Classes solved at once: bounds the work space."""
+"""Number of classes solved at once, which bounds the workspace."""
 
 TOLERANCE = 1e-4
-"""Relative distance of the objective from its minimum that is asked of every class."""
+"""Largest relative distance of the objective of each class from its minimum."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinearSVMs:
-    """One linear SVM a class, against all others.
+    """Linear SVMs, each of one class against all others.
 
     Attributes:
         classes: labels of the classes, in increasing order, `(classes,)`.
-        coef: their w, `(classes, dims)`.
-        intercept: their b, `(classes,)`.
-        objective: f at that point, `(classes,)`.
-        gap: certified bound of (f - f*) / f*, `(classes,)`.
+        coef: weights w of each class, `(classes, dims)`.
+        intercept: intercept b of each class, `(classes,)`.
+        objective: objective f of each class at (w, b), `(classes,)`.
+        gap: certified upper bound of (f - f*) / f* of each class, `(classes,)`.
     """
 
     classes: Int[ndarray, " classes"]
@@ -55,14 +56,17 @@ class LinearSVMs:
     def decision_function(
         self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]
     ) -> Float[ndarray, "n classes"]:
-        """w . x + b of each class, computed where the features are."""
+        """Decision function w . x + b of each class, computed on the device of the features."""
         points = torch.as_tensor(features)
         coef, intercept = (torch.as_tensor(part).to(points) for part in (self.coef, self.intercept))
         with true_float32():
             return (points @ coef.T + intercept).cpu().numpy()
 
     def predict(self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]) -> Int[ndarray, " n"]:
-        """The class with the largest decision function; between two classes, as LinearSVC, the sign of the second's."""
+        """Class with the largest decision function of each row.
+
+        Of two classes, whose SVMs mirror each other, this is the sign of the second's, as in LinearSVC.
+        """
         return self.classes[self.decision_function(features).argmax(axis=1)]
 
 
@@ -77,21 +81,22 @@ def fit_one_vs_rest(
     rotate: bool = True,
     device: str | None = None,
 ) -> LinearSVMs:
-    """The linear SVMs of all classes, each objective certified to be within `tolerance`, relatively, of its minimum.
+    """The linear SVMs of all classes, with the objective of each certified to be close to its minimum.
 
     Args:
-        features: one row an image; used in float32, and in float64 for objectives and gradients.
-        labels: its class; any integers.
+        features: features with an image in each row; used in float32, and in float64 for objectives and gradients.
+        labels: class of each image, as any integers.
         C: weight of the loss.
-        tolerance: of (f - f*) / f* of each class.
-        start: SVMs of the same classes to start from, such as those of a near C.
-        rotate: look for the principal components first. `False` for features that are coordinates along such, see
-            `analysis.probes.pca`: the SVMs are the same in any basis, and sooner found in a good one.
-        device: where to compute; where the features are by default.
+        tolerance: largest (f - f*) / f* of each class.
+        start: SVMs of the same classes to start from, such as those of a similar C.
+        rotate: whether to rotate the features to their principal components first. `False` for features that are
+            coordinates along principal components (`analysis.probes.pca`): the SVMs are the same in any basis, but are
+            found sooner in this one.
+        device: device on which to compute; that of the features by default.
 
     Raises:
-        ValueError: features that are not finite, fewer than two classes, or a C that is not positive.
-        RuntimeError: the tolerance was not reached, with the worst class and what was reached.
+        ValueError: a feature is not finite, there are fewer than two classes, or C is not positive.
+        RuntimeError: the tolerance was not reached; the message names the worst class and its gap.
 
     >>> points, labels = np.array([[-1.0], [1.0], [3.0]]), np.array([0, 1, 1])
     >>> fit_one_vs_rest(points, labels, C=10.0).predict(np.array([[-0.5], [2.0]])).tolist()
@@ -102,19 +107,21 @@ def fit_one_vs_rest(
         raise ValueError(f"there is one class among {len(labels)} labels; expected two or more")
     if not C > 0:
         raise ValueError(f"C={C}; expected a positive number")
+    # x~ = (x, 1) of each image, (n, d), in the basis in which sum x~ x~^T is diagonal: v turns with it, and |v| stays.
     points = _with_ones(torch.as_tensor(features, device=device))
     axes = _principal_axes(points) if rotate else torch.eye(points.shape[1], dtype=torch.float64, device=points.device)
     if rotate:
         for rows in row_parts(len(points), points.device):
             points[rows] = points[rows] @ axes.float()
-    first = np.zeros((len(classes), points.shape[1]))
+    # Each class is a problem of its own, with v a column of (d, classes); some are solved together, to share products.
+    initial = np.zeros((len(classes), points.shape[1]))
     if start is not None:
-        first = np.column_stack((start.coef, start.intercept))
-    given = axes.T @ torch.from_numpy(first).to(axes).T
-    of_class = torch.from_numpy(targets).to(points.device)
+        initial = np.column_stack((start.coef, start.intercept))
+    rotated = axes.T @ torch.from_numpy(initial).to(axes).T
+    class_indices = torch.from_numpy(targets).to(points.device)
     parts = [
-        _Problem(points, of_class, range(low, min(low + CLASSES, len(classes))), C).minimise(
-            given[:, low : low + CLASSES], tolerance
+        _Problem(points, class_indices, range(low, min(low + CLASSES, len(classes))), C).minimise(
+            rotated[:, low : low + CLASSES], tolerance
         )
         for low in range(0, len(classes), CLASSES)
     ]
@@ -122,8 +129,8 @@ def fit_one_vs_rest(
     if not (gap <= tolerance).all():
         worst = int(gap.argmax())
         raise RuntimeError(
-            f"the SVM of class {classes[worst]} is within {gap[worst]:.1e} of its optimum, relatively; "
-            f"{tolerance:.1e} was asked for; lower C={C}"
+            f"the objective of class {classes[worst]} has a relative distance of up to {gap[worst]:.1e} from its "
+            f"minimum; expected at most {tolerance:.1e}; lower C={C}"
         )
     weights = (axes @ solution).T.cpu().numpy()
     return LinearSVMs(
@@ -145,7 +152,7 @@ def _with_ones(features: Float[Tensor, "n dims"]) -> Float[Tensor, "n dims+1"]:
 
 
 def _principal_axes(points: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """Orthonormal axes in float64 in which the Gram matrix of the points is diagonal."""
+    """Orthonormal axes, one in each column and in float64, in which the Gram matrix of the points is diagonal."""
     gram = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64, device=points.device)
     for rows in row_parts(len(points), points.device):
         gram += (points[rows].T @ points[rows]).double()
@@ -153,7 +160,14 @@ def _principal_axes(points: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
 
 
 class _Problem:
-    """f of some classes, its derivatives, and its minimum, in coordinates in which the Gram matrix is diagonal."""
+    """The objectives f of some classes, their derivatives and minima, in a basis that diagonalises the Gram matrix.
+
+    Args:
+        points: x~ of each image in that basis, `(n, d)`.
+        targets: index of the class of each image, `(n,)`.
+        classes: indices of the classes of this problem, k in number.
+        C: weight of the loss.
+    """
 
     def __init__(self, points: Float[Tensor, "n d"], targets: Int[Tensor, " n"], classes: range, C: float):
         self.points = points
@@ -164,33 +178,38 @@ class _Problem:
         ).sum(dim=0)
 
     def minimise(self, solution: Float[Tensor, "d k"], tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The minima `(d, k)`, the objectives there, and the certified relative distances from the optimum.
+        """The minima `(d, k)`, the objectives there, and their certified relative distances from the minimum.
 
-        Where a large C leaves few images with a loss, the set of these changes with every step, and inexact steps end
-        nowhere: classes that are still open after `CG_STEPS` go on with exact ones.
+        Where a large C leaves few images with a loss, the set of these images changes with every step, and inexact
+        steps stop converging: classes that are not done after `CG_STEPS` go on with exact ones.
         """
         num_classes = solution.shape[1]
         objective = torch.zeros(num_classes, dtype=torch.float64, device=solution.device)
         gap = torch.full_like(objective, torch.inf)
-        left = torch.arange(num_classes, device=solution.device)
+        remaining = torch.arange(num_classes, device=solution.device)
         for step in range(CG_STEPS + DIRECT_STEPS):
-            slack, value, gradient = self._evaluate(solution[:, left], left)
+            # The certificate f - f* <= |grad f|^2 / 2 gives f* a lower bound, and (f - f*) / f* an upper one. Classes
+            # within the tolerance are done.
+            slack, value, gradient = self._evaluate(solution[:, remaining], remaining)
             bound = gradient.square().sum(dim=0) / 2
-            objective[left] = value
-            gap[left] = bound / (value - bound).clamp(min=0)
-            open_ = gap[left] > tolerance
-            left = left[open_]
-            if len(left) == 0:
+            objective[remaining] = value
+            gap[remaining] = bound / (value - bound).clamp(min=0)
+            unconverged = gap[remaining] > tolerance
+            remaining = remaining[unconverged]
+            if len(remaining) == 0:
                 break
-            slack, gradient = slack[:, open_], gradient[:, open_]
+            # Newton's step -H^-1 grad f with a line search: f is quadratic between the points where an image gets or
+            # loses its loss, and a full step would be exact if no image did.
+            slack, gradient = slack[:, unconverged], gradient[:, unconverged]
             solve = self._solve_by_cg if step < CG_STEPS else self._solve_directly
             direction = -solve(gradient, slack > 0)
             slope = (gradient * direction).sum(dim=0)
-            solution[:, left] += direction * self._step(solution[:, left], direction, slope, slack, left)
+            length = self._step_length(solution[:, remaining], direction, slope, slack, remaining)
+            solution[:, remaining] += direction * length
         return solution, objective, gap
 
     def _evaluate(self, solution: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """1 - y v . x~ of each image and class, f, and its gradient, by products in float64."""
+        """1 - y v . x~ of each image and class, `(n, k)`, f and its gradient, `(d, k)`, all in float64."""
         slack = torch.empty(len(self.points), len(classes), dtype=torch.float64, device=solution.device)
         value = solution.square().sum(dim=0) / 2
         gradient = solution.clone()
@@ -205,25 +224,30 @@ class _Problem:
     def _solve_by_cg(self, gradient: Float[Tensor, "d k"], active: Tensor) -> Tensor:
         """H^-1 grad, to a tenth, by conjugate gradients in float32, each class with its own step lengths.
 
-        Preconditioned by the diagonal of H if the images with a loss were a random part of all.
+        The preconditioner is the diagonal of H if the images with a loss were a random sample of all.
         """
+        # For a share p of all images with a loss, H is about I + 2 C p G, with G the diagonal Gram matrix of all. The
+        # gradient is scaled to a norm of 1 in that metric, as small ones would underflow in float32.
         share = active.float().mean(dim=0)
         weights = 1 / (1 + 2 * self.C * share * self.gram[:, None])
-        scale = (weights * gradient.square()).sum(dim=0).sqrt()  # float32 has no room for small gradients
+        scale = (weights * gradient.square()).sum(dim=0).sqrt()
         weights = weights.float()
         residual = (gradient / scale).float()
         solved = torch.zeros_like(residual)
         search = weights * residual
         norm = (residual * search).sum(dim=0)
         for _ in range(CG_PRODUCTS):
+            # H p of the search directions p, (d, k): one product with the features and one with their transpose, in
+            # between of which images without a loss are set to zero.
             curved = search.clone()
             for rows in row_parts(len(self.points), self.points.device):
                 points = self.points[rows]
                 curved += 2 * self.C * (points.T @ (active[rows] * (points @ search)))
-            open_ = norm > 0.01  # of 1 at the start: a tenth of the gradient's norm
+            # Classes whose squared residual has fallen from 1 to 0.01, a tenth of the norm, stay as they are.
+            unconverged = norm > 0.01
             length = norm / (search * curved).sum(dim=0)
-            solved += torch.where(open_, length * search, 0)
-            residual -= torch.where(open_, length * curved, 0)
+            solved += torch.where(unconverged, length * search, 0)
+            residual -= torch.where(unconverged, length * curved, 0)
             scaled = weights * residual
             previous, norm = norm, (residual * scaled).sum(dim=0)
             if (norm <= 0.01).all():
@@ -232,7 +256,7 @@ class _Problem:
         return solved.double() * scale
 
     def _solve_directly(self, gradient: Float[Tensor, "d k"], active: Tensor) -> Tensor:
-        """H^-1 grad, one class after the other."""
+        """H^-1 grad by a Cholesky decomposition of H, `(d, d)`, one class after the other, in float64."""
         solved = torch.empty_like(gradient)
         identity = torch.eye(len(gradient), dtype=torch.float64, device=gradient.device)
         for k in range(gradient.shape[1]):
@@ -241,12 +265,15 @@ class _Problem:
             solved[:, k] = torch.cholesky_solve(gradient[:, k, None], torch.linalg.cholesky(hessian))[:, 0]
         return solved
 
-    def _step(self, solution: Tensor, direction: Tensor, slope: Tensor, slack: Tensor, classes: Tensor) -> Tensor:
-        """For each class a step length t at which f(v + t p) falls or rises a tenth as steeply as at 0, or less.
+    def _step_length(
+        self, solution: Tensor, direction: Tensor, slope: Tensor, slack: Tensor, classes: Tensor
+    ) -> Tensor:
+        """A step length t of each class at which the derivative of f(v + t p) is at most a tenth of that at 0.
 
-        Its derivative is v . p + t |p|^2 + 2 C sum max(0, r_i + t d_i) d_i, with r_i the slack and d_i = -y_i p . x~_i:
+        The derivative is v . p + t |p|^2 + 2 C sum max(0, r_i + t d_i) d_i, with r_i the slack and d_i = -y_i p . x~_i:
         increasing and piecewise linear in t. Newton's method on it, kept within a bracket, ends in a few steps.
         """
+        # d_i of each image and class, (n, k), after which no products with the features are needed.
         change = torch.empty_like(slack)
         for rows in row_parts(len(self.points), self.points.device):
             change[rows] = -self.signs[rows][:, classes] * (self.points[rows] @ direction.float())
@@ -260,11 +287,13 @@ class _Problem:
                 loss = torch.addcmul(slack[rows], change[rows], t).clamp_(min=0)
                 now += 2 * self.C * (loss * change[rows]).sum(dim=0)
                 curvature += 2 * self.C * (loss.sign_() * change[rows].square()).sum(dim=0)
-            open_ = now.abs() > 0.1 * slope.abs()
-            if not open_.any():
+            unconverged = now.abs() > 0.1 * slope.abs()
+            if not unconverged.any():
                 break
+            # The zero lies to the right of where the derivative is negative, to the left of where it is positive. A
+            # Newton step that leaves the bracket is replaced by its middle, or by twice t where it has no upper end.
             low, high = torch.where(now < 0, t, low), torch.where(now < 0, high, t)
             newton = t - now / curvature
             middle = torch.where(high.isfinite(), (low + high) / 2, 2 * t)
-            t = torch.where(open_, torch.where((newton > low) & (newton < high), newton, middle), t)
+            t = torch.where(unconverged, torch.where((newton > low) & (newton < high), newton, middle), t)
         return t

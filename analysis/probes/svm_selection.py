@@ -1,4 +1,4 @@
-"""The C of a linear SVM, chosen on the training set alone, and the SVM that it gives."""
+"""Selection of the C of a linear SVM on the training set alone."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from torch import Tensor
 from analysis.probes.svm import LinearSVMs, fit_one_vs_rest
 
 COST_GRID = tuple(10.0 ** (half / 2) for half in range(-10, 3))
-"""Values of C to choose from: half decades from 1e-5 to 10; the paper names none. Features are standardised, so the
-scale of C is set by their number and that of the images alone."""
+"""Values of C to choose from, half decades from 1e-5 to 10; the paper states none. As features are standardised, the
+scale of C depends only on the numbers of features and of images."""
 
 CV_IMAGES = 2000
-"""Training images used for cross-validation: "a small part of the training set" (section 5.1)."""
+"""Number of training images used for cross-validation: "a small part of the training set" (section 5.1)."""
 
 FOLDS = 3
-"""Of the cross-validation, and so the fewest training images of a class."""
+"""Number of folds of the cross-validation, and so the smallest number of training images of a class."""
 
 Solver = Literal["newton", "sklearn"]
-"""`"newton"`: `analysis.probes.svm`, all classes at once and certified; `"sklearn"`: LinearSVC, the reference."""
+"""`"newton"` is `analysis.probes.svm`, all classes at once and certified; `"sklearn"` is LinearSVC, the reference."""
 
 SVM = LinearSVMs | LinearSVC
 
@@ -36,12 +36,13 @@ class ChosenSVM:
     """An SVM and how its C was chosen.
 
     Attributes:
-        svm: fitted to the whole training set.
-        cost: its C.
+        svm: SVM fitted to the whole training set.
+        cost: value of C that was chosen.
         cv_accuracy: cross-validated accuracy on the small part for each C of the grid, `(costs,)`.
-        held_out_accuracy: on the images held out of the whole training set, for the values of C tried there, NaN for
-            all others, `(costs,)`; all NaN where the small part was all there is.
-        at_edge: whether an end of the grid beat all else that was tried, so that a C beyond it may be better still.
+        held_out_accuracy: accuracy on a held-out fifth of the whole training set for each C of the grid, NaN for values
+            not tried there, `(costs,)`; all NaN where the small part is the whole training set.
+        at_edge: whether an end of the grid is better than all other values tried, so that a C beyond it may be better
+            still.
     """
 
     svm: SVM
@@ -52,7 +53,7 @@ class ChosenSVM:
 
     @property
     def gap(self) -> float | None:
-        """The certificate of the worst class; `None` where the solver gives none."""
+        """Certified gap of the worst class; `None` where the solver certifies nothing."""
         return float(self.svm.gap.max()) if isinstance(self.svm, LinearSVMs) else None
 
 
@@ -67,22 +68,22 @@ def choose_svm(
 ) -> ChosenSVM:
     """The SVM of all images, with a C from the grid.
 
-    C is cross-validated in three folds of at most `cv_images` images, as the paper does on "a small part". What is
-    best for few images need not be for many (losses are summed over them), so it is then checked on the whole training
-    set: fitted to four fifths and scored on the other fifth, it is compared with its neighbours on the grid, and the
-    best of them with its own, until it lies between two that are worse, or at an end. Of values that score alike the
-    least is taken.
+    C is cross-validated in three folds on at most `cv_images` images, as the paper does on "a small part". The best C
+    for few images need not be the best for many, as losses are summed over them. So it is then checked on the whole
+    training set: SVMs fitted to four fifths are scored on the other fifth, for C and its neighbours on the grid, then
+    for the best of them and its neighbours, until the best lies between two that are worse, or at an end of the grid.
+    Of values with the same accuracy the smallest is chosen.
 
     Args:
-        features: coordinates along the principal components of the training set, see `analysis.probes.pca`.
-        labels: their classes.
+        features: coordinates along the principal components of the training set (`analysis.probes.pca`).
+        labels: class of each image.
         cost_grid: values of C, in increasing order.
-        cv_images: images of the small part; at least six a class are taken where there are as many.
-        solver: of the SVMs' problem.
-        seed: of the parts, of the folds and of scikit-learn's solver.
+        cv_images: number of images of the small part; at least six for each class where there are as many.
+        solver: solver of the SVMs' problem.
+        seed: seed of the parts, of the folds and of scikit-learn's solver.
 
     Raises:
-        ValueError: too few images of a class to cross-validate.
+        ValueError: there are fewer than two classes, or too few images of a class for cross-validation.
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -91,10 +92,13 @@ def choose_svm(
             f"the rarest of {len(counts)} classes has {counts.min()} training images; three-fold cross-validation "
             f"needs at least two classes and {FOLDS} images of each"
         )
+    # First on the small part, with each fold held out once.
     small = _stratified_part(labels, max(cv_images, 6 * len(counts)), seed)
     cv_accuracy = _cross_validate(features[small], labels[small], cost_grid, solver, seed)
     held_out_accuracy = np.full(len(cost_grid), np.nan)
     best, fitted = int(cv_accuracy.argmax()), None
+    # Then on the whole training set, climbing from there to the next local maximum. SVMs start from those of the C
+    # before, which is near.
     if len(small) < len(labels):
         rows, held = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
         part, rest = features[rows], features[held]
@@ -104,6 +108,7 @@ def choose_svm(
                     fitted = _fit(part, labels[rows], cost_grid[index], solver, seed, start=fitted)
                     held_out_accuracy[index] = _accuracy(fitted, rest, labels[held])
             best = int(np.nanargmax(held_out_accuracy))
+    # Whether that maximum is at an end of the grid, by the accuracies that decided.
     deciding = held_out_accuracy if len(small) < len(labels) else cv_accuracy
     others = np.delete(deciding, best)
     return ChosenSVM(
@@ -116,12 +121,13 @@ def choose_svm(
 
 
 def _around(index: int, length: int) -> list[int]:
+    """An index and its neighbours."""
     return list(range(max(0, index - 1), min(length, index + 2)))
 
 
 def _stratified_part(labels: ndarray, size: int, seed: int) -> ndarray:
-    """Rows of a part of the training set with the classes in their proportions; all, if few images would be left."""
-    if len(labels) < size + len(np.unique(labels)):  # scikit-learn leaves at least one of each class
+    """Rows of a part of the training set with the classes in their proportions; all if few others would remain."""
+    if len(labels) < size + len(np.unique(labels)):  # scikit-learn needs one of each class outside the part
         return np.arange(len(labels))
     part, _ = train_test_split(np.arange(len(labels)), train_size=size, stratify=labels, random_state=seed)
     return np.asarray(part)
@@ -133,7 +139,7 @@ def _cross_validate(
     """The mean accuracy over three folds for each C."""
     scores = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a rare class that is not in each of the folds
+        warnings.simplefilter("ignore", UserWarning)  # a rare class may be missing from a fold
         folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels))
     for rows, held in folds:
         fitted, accuracies = None, []
@@ -150,7 +156,7 @@ def _fit(features: Tensor, labels: ndarray, cost: float, solver: Solver, seed: i
         return fit_one_vs_rest(features, labels, C=cost, start=near, rotate=False)
     svm = LinearSVC(C=cost, dual="auto", max_iter=10_000, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of far too large a C: scored by what it has
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where C is far too large: scored all the same
         return svm.fit(features.cpu().numpy(), labels)
 
 
@@ -159,6 +165,6 @@ def _accuracy(svm: SVM, features: Tensor, labels: ndarray) -> float:
 
 
 def count_right(svm: SVM, features: Float[Tensor, "n dims"], labels: Int[ndarray, " n"]) -> int:
-    """How many images an SVM of either solver classifies right."""
+    """Number of images that an SVM of either solver classifies correctly."""
     predicted = svm.predict(features if isinstance(svm, LinearSVMs) else features.cpu().numpy())
     return int(np.count_nonzero(predicted == labels))

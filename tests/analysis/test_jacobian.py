@@ -30,14 +30,14 @@ def adjointness(operator, generator) -> float:
     return ((forward * u).sum() - (v * backward).sum()).abs().item() / (forward.norm() * u.norm()).item()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_linearised_products_are_those_of_the_dense_jacobian(data, architectures, trained_looking):
     fields, size = data.draw(architectures)
     depth = data.draw(st.integers(0, sum(fields["blocks"])))
     config = IRevNetConfig(**fields)
-    # All but one of 25 are; the dense matrices of the largest would take gigabytes.
-    assume(torch.Size(config.feature_shape(0, size)).numel() <= 1000)
+    # The dense matrices of the largest would take gigabytes.
+    assume(torch.Size(config.feature_shape(0, size)).numel() <= 500)
     torch.manual_seed(0)
     model = trained_looking(IRevNet(config).double())
     x = torch.randn(fields["input_shape"][0], *size, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_both_paths_agree_and_are_adjoint(kind, dtype, request, generator):
 
 
 @pytest.mark.parametrize("kind", ["bijective", "injective"])
-def test_the_inverse_undoes_the_jacobian_as_far_as_its_condition_allows(kind, request, generator):
+def test_the_inverse_undoes_the_jacobian(kind, request, generator):
     model = request.getfixturevalue(kind)
     x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
     jacobian = linearise(model, x)
@@ -87,7 +87,7 @@ def test_the_inverse_undoes_the_jacobian_as_far_as_its_condition_allows(kind, re
     assert square == (kind == "bijective")
 
 
-def test_the_products_stay_what_they_are_when_the_network_moves_on(bijective, generator):
+def test_products_do_not_change_with_the_network(bijective, generator):
     x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
     jacobian = linearise(bijective, x)
     before = jacobian.forward.dense()
@@ -102,7 +102,7 @@ def test_the_products_stay_what_they_are_when_the_network_moves_on(bijective, ge
     "model",
     [
         ResNet(ResNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(4, 8), stem="cifar")),
-        RevNet(RevNetConfig(input_shape=(3, 32, 32), num_classes=3, blocks=(1, 1), widths=(16, 32), strides=(1, 2))),
+        RevNet(RevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(16, 32), strides=(1, 2))),
     ],
     ids=lambda model: type(model).__name__,
 )
@@ -150,9 +150,9 @@ def test_a_layer_without_a_derivative_is_refused(generator):
         differentiate(layer_function(model, model[1]), torch.randn(3, 4, 4, generator=generator))
 
 
-def test_what_has_no_jacobian_says_so(bijective, generator):
+def test_networks_without_a_jacobian_are_refused(bijective, generator):
     x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
-    with pytest.raises(ValueError, match="exact arithmetic rounds, and has no derivative"):
+    with pytest.raises(ValueError, match="exact arithmetic rounds and has no derivative"):
         linearise(bijective.exact(), x)
     with pytest.raises(ValueError, match=r"images of shape \(1, 3, 9, 9\) do not fit"):
         linearise(bijective, torch.randn(3, 9, 9, dtype=torch.float64))
@@ -162,7 +162,7 @@ def test_what_has_no_jacobian_says_so(bijective, generator):
         linearise(bijective.train(), x)
 
 
-def test_of_a_network_by_name(generator):
+def test_jacobian_of_a_network_by_name(generator):
     model = build_model("irevnet-small", image_size=8, in_channels=1, num_classes=10).eval()
     x = torch.randn(1, 8, 8, generator=generator)
     assert linearise(model, x).forward.shape == (64, 64)

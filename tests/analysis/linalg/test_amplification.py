@@ -11,7 +11,7 @@ from analysis.linalg.linear_operator import aslinearoperator
 
 @pytest.mark.parametrize("depth", [1, 4])
 @pytest.mark.parametrize("kind", ["bijective", "injective"])
-def test_of_an_inverse_it_is_what_the_dense_jacobian_says(kind, depth, request, generator):
+def test_inverse_amplification_is_that_of_the_dense_jacobian(kind, depth, request, generator):
     model = request.getfixturevalue(kind)
     x = torch.rand(3, 8, 8, dtype=torch.float64)
     phi = model.features(x[None], depth)[0].detach()
@@ -25,14 +25,14 @@ def test_of_an_inverse_it_is_what_the_dense_jacobian_says(kind, depth, request, 
     assert found.random == pytest.approx(math.sqrt((singular**2).sum() / phi.numel()), rel=0.05)
 
 
-def test_of_random_directions_it_is_the_root_mean_square(generator):
+def test_random_amplification_is_a_root_mean_square(generator):
     """Of f(x, y) = (x, 0): |cos| of an angle, of which the root mean square is 0.707 and the mean 0.637."""
     matrix = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
     found = amplification(aslinearoperator(matrix), generator=generator, num_random=5000)
     assert found.random == pytest.approx(math.sqrt(0.5), rel=0.02)
 
 
-def test_the_residual_says_how_near_it_is(generator):
+def test_residual_bounds_the_distance_from_a_singular_value(generator):
     matrix = torch.diag(torch.linspace(1, 2, 500, dtype=torch.float64))
     found = amplification(aslinearoperator(matrix), generator=generator, tolerance=0.1)
     assert 2 * (1 - found.residual) <= found.largest < 2

@@ -25,23 +25,23 @@ def extended(process: GolubKahan, steps: int) -> GolubKahan:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("shape", [(50, 50), (70, 50), (50, 70)])
-@pytest.mark.parametrize("width", [1, 7, 50])
-def test_exhausted_it_has_all_singular_values_and_no_others(shape, width, dtype, generator):
-    values = np.logspace(1, -2, 50)
+@pytest.mark.parametrize("shape", [(30, 30), (42, 30), (30, 42)])
+@pytest.mark.parametrize("width", [1, 7, 30])
+def test_an_exhausted_process_has_all_singular_values(shape, width, dtype, generator):
+    values = np.logspace(1, -2, 30)
     matrix = with_singular_values(values, shape, generator).to(dtype)
     process = extended(GolubKahan(aslinearoperator(matrix), width=width, generator=generator), 100)
     assert process.exhausted
     assert process.columns == shape[1]
     ritz = process.ritz()
-    np.testing.assert_allclose(ritz.values[:50], values, atol=EPS[dtype] * values[0])
-    np.testing.assert_allclose(ritz.values[50:], 0, atol=EPS[dtype] * values[0])
+    np.testing.assert_allclose(ritz.values[:30], values, atol=EPS[dtype] * values[0])
+    np.testing.assert_allclose(ritz.values[30:], 0, atol=EPS[dtype] * values[0])
     assert process.basis.loss_of_orthogonality() < EPS[dtype]
     assert process.captured == pytest.approx((values**2).sum(), rel=EPS[dtype])
     assert (ritz.residuals == 0).all()
 
 
-def test_its_values_are_those_of_the_map_on_its_subspace_and_approach_from_below(generator):
+def test_ritz_values_approach_singular_values_from_below(generator):
     values = np.linspace(10, 1, 60)
     matrix = with_singular_values(values, (60, 60), generator)
     process = GolubKahan(aslinearoperator(matrix), width=5, generator=generator)
@@ -72,7 +72,7 @@ def test_right_vectors_are_singular_vectors(generator):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_copies_of_a_value_beyond_the_width_of_a_block_are_found_when_random_vectors_join(dtype, generator):
+def test_widening_finds_copies_of_a_value_beyond_the_width(dtype, generator):
     values = np.concatenate((np.ones(20), np.geomspace(0.8, 0.01, 180)))
     matrix = with_singular_values(values, (200, 200), generator).to(dtype)
     process = extended(GolubKahan(aslinearoperator(matrix), width=8, generator=generator), 4)
@@ -88,19 +88,19 @@ def test_copies_of_a_value_beyond_the_width_of_a_block_are_found_when_random_vec
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rank", [0, 3, 20])
-def test_of_a_map_of_low_rank_the_other_values_are_zero(rank, dtype, generator):
+def test_other_values_of_a_low_rank_operator_are_zero(rank, dtype, generator):
     values = np.linspace(2, 1, rank)
     matrix = with_singular_values(values, (40, 30), generator).to(dtype)
     process = extended(GolubKahan(aslinearoperator(matrix), width=4, generator=generator), 100)
     np.testing.assert_allclose(process.ritz().values, [*values, *[0] * (30 - rank)], atol=EPS[dtype])
 
 
-def test_a_map_that_is_the_same_in_all_directions(generator):
+def test_singular_values_of_an_isotropic_operator(generator):
     process = extended(GolubKahan(aslinearoperator(3 * torch.eye(30)), width=4, generator=generator), 100)
     np.testing.assert_allclose(process.ritz().values, 3.0, rtol=1e-6)
 
 
-def test_without_reorthogonalisation_there_are_ghosts_and_the_loss_tells(generator, monkeypatch):
+def test_without_reorthogonalisation_there_are_ghosts(generator, monkeypatch):
     values = np.concatenate(([10.0, 9.0], np.linspace(1, 0.1, 198)))
     matrix = with_singular_values(values, (200, 200), generator).float()
     monkeypatch.setattr(Basis, "project_off", lambda self, vectors: vectors)
@@ -113,7 +113,7 @@ def test_without_reorthogonalisation_there_are_ghosts_and_the_loss_tells(generat
     assert process.basis.loss_of_orthogonality() < 1e-6
 
 
-def test_locked_vectors_are_left_out(generator):
+def test_locked_vectors_are_excluded(generator):
     values = np.linspace(5, 1, 40)
     matrix = with_singular_values(values, (40, 40), generator)
     locked = Basis(40, dtype=torch.float64, device=torch.device("cpu"))
@@ -138,7 +138,7 @@ def test_a_fork_of_a_basis_grows_by_itself(count, monkeypatch):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 9])
-def test_a_process_that_was_saved_goes_on_as_if_nothing_had_happened(steps, tmp_path, monkeypatch):
+def test_a_restored_process_continues_identically(steps, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.linalg.lanczos.SEGMENT", 7)  # as if the basis were large
     matrix = with_singular_values(np.logspace(1, -1, 90), (90, 90), torch.Generator().manual_seed(1)).float()
 
@@ -178,13 +178,13 @@ def test_a_state_that_was_cut_short_is_refused(left, tmp_path, generator):
         GolubKahan(aslinearoperator(torch.eye(30)), width=2, generator=generator).restore(tmp_path)
 
 
-def test_without_a_saved_state_it_begins(tmp_path, generator):
+def test_without_a_saved_state_a_process_stays_at_its_start(tmp_path, generator):
     process = GolubKahan(aslinearoperator(torch.eye(3)), width=1, generator=generator)
     process.restore(tmp_path / "nothing")
     assert process.columns == 0
 
 
-def test_a_basis_combines_and_hands_out_its_vectors(monkeypatch):
+def test_a_basis_combines_and_returns_its_vectors(monkeypatch):
     monkeypatch.setattr("analysis.linalg.lanczos.SEGMENT", 4)
     basis = Basis(9, dtype=torch.float64, device=torch.device("cpu"))
     vectors = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64)).Q
@@ -199,7 +199,7 @@ def test_a_basis_combines_and_hands_out_its_vectors(monkeypatch):
     assert basis.loss_of_orthogonality() < 1e-14
 
 
-def test_orthonormalising_keeps_the_product_and_drops_what_is_below_the_floor(generator):
+def test_orthonormalise_keeps_the_product_above_the_floor(generator):
     vectors = torch.randn(5, 20, generator=generator, dtype=torch.float64)
     vectors[4] = vectors[0] + 1e-9 * vectors[4]
     rows, coefficients = orthonormalise(vectors, floor=1e-6)
@@ -207,7 +207,7 @@ def test_orthonormalising_keeps_the_product_and_drops_what_is_below_the_floor(ge
     torch.testing.assert_close(rows @ rows.T, torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)))
 
 
-def test_the_way_by_the_square_is_the_same_decomposition(generator, monkeypatch):
+def test_svd_of_the_square_is_the_same_decomposition(generator, monkeypatch):
     matrix = with_singular_values(np.logspace(0, -5, 30), (30, 30), generator)
     expected = torch.linalg.svdvals(matrix)
     monkeypatch.setattr("analysis.linalg.lanczos.LARGE", 10)

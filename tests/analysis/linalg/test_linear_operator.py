@@ -22,7 +22,7 @@ def test_the_matrix_comes_back_from_its_products(generator, width):
     torch.testing.assert_close(aslinearoperator(matrix).transposed.dense(width=width), matrix.T)
 
 
-def test_products_are_in_the_precision_of_the_map():
+def test_products_are_in_the_precision_of_the_operator():
     assert aslinearoperator(torch.eye(3)).matvec(torch.ones(1, 3, dtype=torch.float64)).dtype == torch.float32
 
 

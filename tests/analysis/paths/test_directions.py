@@ -42,7 +42,7 @@ def find(direction, model, data, generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_component_is_that_of_the_singular_value_decomposition(bijective, data, features, generator, number):
+def test_component_is_that_of_the_singular_value_decomposition(bijective, data, features, generator, number):
     step = find(PrincipalComponent(number), bijective, data, generator)
     centred = features.astype(np.float64) - features.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
@@ -50,14 +50,14 @@ def test_a_component_is_that_of_the_singular_value_decomposition(bijective, data
     np.testing.assert_allclose(step * np.sign(step @ expected), expected, atol=2e-4 * np.abs(expected).max())
 
 
-def test_from_mean_to_mean(bijective, data, features, generator):
+def test_mean_step_leads_from_mean_to_mean(bijective, data, features, generator):
     labels = np.array(data.labels)
     step = find(BetweenClasses("mean", "cat", "maple-tree"), bijective, data, generator)
     expected = features[labels == 2].mean(axis=0) - features[labels == 0].mean(axis=0)
     np.testing.assert_allclose(step, expected, atol=1e-5)
 
 
-def test_the_normal_of_the_svm_separates_the_classes_and_leads_from_mean_to_mean(bijective, data, features, generator):
+def test_svm_step_separates_classes_and_joins_their_means(bijective, data, features, generator):
     labels = np.array(data.labels)
     step = find(BetweenClasses("svm", "dog", "cat"), bijective, data, generator)
     dogs, cats = features[labels == 1], features[labels == 0]
@@ -100,25 +100,25 @@ def test_svm_normal_is_that_of_scikit_learn():
     assert np.linalg.norm(found - theirs.coef_[0]) <= bound < 1e-2 * np.linalg.norm(theirs.coef_)
 
 
-def test_directions_are_read():
+def test_directions_are_parsed():
     assert parse_direction("pc:12", CLASSES) == PrincipalComponent(12)
     assert parse_direction("mean:dog-maple-tree", CLASSES) == BetweenClasses("mean", "dog", "maple-tree")
     assert parse_direction("svm:maple-tree-cat", CLASSES) == BetweenClasses("svm", "maple-tree", "cat")
 
 
 @pytest.mark.parametrize("text", ["pc:0", "pc:x", "pc:", "3", "svm:cat", "ica:3", ""])
-def test_what_is_no_direction_is_explained(text):
+def test_text_that_is_no_direction_is_refused(text):
     with pytest.raises(ValueError, match=r"is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS"):
         parse_direction(text, CLASSES)
 
 
 @pytest.mark.parametrize("text", ["svm:cat-cow", "mean:cat-cat", "mean:maple-tree"])
-def test_classes_that_are_not_there_are_named(text):
+def test_unknown_classes_are_refused(text):
     with pytest.raises(ValueError, match=f"'{text}' does not name two classes; there are cat, dog, maple-tree"):
         parse_direction(text, CLASSES)
 
 
-def test_too_few_images_are_said(bijective, data, generator):
+def test_too_few_images_are_refused(bijective, data, generator):
     with pytest.raises(ValueError, match="component 60 was asked for; 60 images of"):
         find(PrincipalComponent(60), bijective, data, generator)
     few = LabelledImages(data.images[:5], data.labels[:5], CLASSES, data.transform)

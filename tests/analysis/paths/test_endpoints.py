@@ -35,13 +35,13 @@ def test_files_are_the_ends_of_a_path(images):
 
 
 def test_images_of_different_sizes_are_refused_unless_resized(images):
-    message = r"a\.png is 4 x 4 pixels large, .*large\.png is 8 x 6; give images of one size, or an --image-size"
+    message = r"a\.png is 4 x 4 pixels large, .*large\.png is 8 x 6; give images of one size, or an `image_size`"
     with pytest.raises(ValueError, match=message):
         read_files([images["a"], images["large"]], TRANSFORM)
     assert read_files([images["a"], images["large"]], TRANSFORM, resize=True).inputs.shape == (1, 2, 3, 4, 4)
 
 
-def test_a_table_names_pairs_their_kinds_and_what_is_between_them(images, tmp_path):
+def test_a_table_names_pairs_kinds_and_middles(images, tmp_path):
     (tmp_path / "pairs.csv").write_text("kind,a,b,middle\nviews,a.png,c.png,b.png\n,b.png,a.png,\n")
     ends = read_pairs(tmp_path / "pairs.csv", TRANSFORM)
     assert ends.names == ("views: a to c", "b to a")
@@ -63,13 +63,13 @@ def test_a_table_names_pairs_their_kinds_and_what_is_between_them(images, tmp_pa
         ("a,b\na.png,pairs.csv\n", r"pairs\.csv cannot be read as an image"),
     ],
 )
-def test_tables_that_cannot_be_used_are_explained(images, tmp_path, text, message):
+def test_tables_that_cannot_be_used_are_refused(images, tmp_path, text, message):
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_pairs(tmp_path / "pairs.csv", TRANSFORM)
 
 
-def test_what_is_missing_is_named(images, tmp_path):
+def test_missing_files_are_named(images, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no table of pairs .*absent\.csv"):
         read_pairs(tmp_path / "absent.csv", TRANSFORM)
     (tmp_path / "pairs.csv").write_text("a,b\na.png,absent.png\n")
@@ -127,7 +127,7 @@ def test_a_table_names_files_in_folders_below_it_and_by_links(images, tmp_path):
     assert ends.inputs[0, 1, 0, 0, 0].item() == pytest.approx(value(2), rel=1e-5)
 
 
-def test_a_row_that_is_cut_short_is_explained(images, tmp_path):
+def test_a_row_that_is_cut_short_is_refused(images, tmp_path):
     (tmp_path / "pairs.csv").write_text("a,b\na.png\n")
     with pytest.raises(ValueError, match=r"pair 1 is of 'a\.png' and ''; expected two image files"):
         read_pairs(tmp_path / "pairs.csv", TRANSFORM)

@@ -13,19 +13,19 @@ def inputs() -> torch.Tensor:
     return TRANSFORM.normalise(torch.rand(4, 3, 8, 8, dtype=torch.float64))
 
 
-def walk(model, lines_at, *, depth=4, t=(1.0, 0.75, 0.5, 0.0), lines=2, **options):
+def follow_lines(model, lines_at, *, depth=4, t=(1.0, 0.75, 0.5, 0.0), lines=2, **options):
     names = [f"line {n}" for n in range(lines)]
     return follow(model, TRANSFORM, lines_at, depth=depth, t=t, names=names, classes=tuple("abcde"), **options)
 
 
 @pytest.fixture
 def result(bijective, inputs):
-    return walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth))
+    return follow_lines(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth))
 
 
 @pytest.mark.parametrize("depth", [2, 4])
-def test_features_of_the_images_on_a_path_are_convex_combinations(bijective, inputs, depth):
-    result = walk(bijective, lambda at: between(bijective, inputs[:2], inputs[2:], at), depth=depth)
+def test_features_along_a_path_are_convex_combinations(bijective, inputs, depth):
+    result = follow_lines(bijective, lambda at: between(bijective, inputs[:2], inputs[2:], at), depth=depth)
     first, second = bijective.features(inputs[:2], depth), bijective.features(inputs[2:], depth)
     for line in range(2):
         images = TRANSFORM.normalise(torch.from_numpy(result.images[0, line]).double())
@@ -36,8 +36,8 @@ def test_features_of_the_images_on_a_path_are_convex_combinations(bijective, inp
     assert not np.allclose(result.images[0, :, 1], result.images[1, :, 1], atol=1e-2)
 
 
-def test_images_a_pass_change_nothing(bijective, inputs, result):
-    again = walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), batch_size=3)
+def test_batch_size_changes_nothing(bijective, inputs, result):
+    again = follow_lines(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), batch_size=3)
     np.testing.assert_allclose(again.images, result.images, atol=1e-6)
     np.testing.assert_allclose(again.residual, result.residual, atol=1e-12)
     np.testing.assert_array_equal(again.top_class, result.top_class)
@@ -53,14 +53,16 @@ def test_paths_lead_from_the_first_image_to_the_second(result, inputs):
 @pytest.mark.parametrize("kind", ["bijective", "injective"])
 def test_the_line_of_pixels_is_a_blend(kind, inputs, request):
     model = request.getfixturevalue(kind)
-    result = walk(model, lambda depth: between(model, inputs[:2], inputs[2:], depth), t=(1.5, 0.25))
+    result = follow_lines(model, lambda depth: between(model, inputs[:2], inputs[2:], depth), t=(1.5, 0.25))
     pixels = TRANSFORM.to_pixels(inputs).numpy()
     for step, t in enumerate((1.5, 0.25)):
         np.testing.assert_allclose(result.images[1, :, step], t * pixels[:2] + (1 - t) * pixels[2:], atol=1e-6)
 
 
-def test_what_the_network_makes_of_each_image_is_recorded(bijective, inputs):
-    result = walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), t=(1.0, 0.5, 0.25, -2.0))
+def test_outputs_for_each_image_are_recorded(bijective, inputs):
+    result = follow_lines(
+        bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), t=(1.0, 0.5, 0.25, -2.0)
+    )
     for path in (0, 1):
         images = torch.from_numpy(result.images[path]).double().flatten(0, 1)
         probabilities = bijective(TRANSFORM.normalise(images)).softmax(dim=1).reshape(2, 4, 5).detach().numpy()
@@ -76,9 +78,9 @@ def test_what_the_network_makes_of_each_image_is_recorded(bijective, inputs):
     assert (result.outside[1, :, :3] == 0).all()
 
 
-def test_only_lines_off_the_range_of_an_injective_network_have_a_residual(bijective, injective, inputs):
+def test_only_lines_off_the_injective_range_have_a_residual(bijective, injective, inputs):
     for model, off in ((bijective, False), (injective, True)):
-        result = walk(model, lambda depth: between(model, inputs[:2], inputs[2:], depth))  # noqa: B023
+        result = follow_lines(model, lambda depth: between(model, inputs[:2], inputs[2:], depth))  # noqa: B023
         assert bool(result.bijective) is not off
         assert result.residual[:, :, [0, -1]].max() < 1e-10
         assert (result.residual[0, :, 1:-1].min() > 1e-3) is np.bool_(off)
@@ -91,7 +93,7 @@ def test_a_middle_that_is_known_is_compared_with_both_paths(bijective, inputs):
     phi = (bijective.features(inputs[:2]) + bijective.features(inputs[2:])) / 2
     middle = bijective.inverse(phi).detach()
     middle[1] = torch.nan
-    result = walk(
+    result = follow_lines(
         bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), middle=middle, t=(1.0, 0.0)
     )
     assert result.middle_distance[0, 0] < 1e-10
@@ -108,7 +110,7 @@ def test_a_middle_that_is_known_is_compared_with_both_paths(bijective, inputs):
 
 
 def test_a_grid_has_its_images_in_the_corners(bijective, inputs):
-    result = walk(
+    result = follow_lines(
         bijective, lambda depth: grid(bijective, inputs, 3, depth), t=(1.0, 0.5, 0.0), lines=3, rows_of_grid=True
     )
     pixels = TRANSFORM.to_pixels(inputs).numpy()
@@ -120,7 +122,7 @@ def test_a_grid_has_its_images_in_the_corners(bijective, inputs):
     torch.testing.assert_close(centre[0], bijective.features(inputs).mean(dim=0), rtol=1e-4, atol=1e-4)
 
 
-def test_a_direction_is_walked_from_each_image(bijective, inputs):
+def test_lines_along_a_direction_start_at_each_image(bijective, inputs):
     step = torch.randn(48, 2, 2, dtype=torch.float64)
     lines = along(bijective, inputs, step, 4)
     torch.testing.assert_close(lines.at(2, [-3.0])[0], bijective.features(inputs[2:3])[0] - 3 * step)
@@ -133,7 +135,7 @@ def test_images_can_be_evenly_apart(bijective, inputs):
         block.bottleneck[-1].weight.data *= 8
     t = np.linspace(4, -4, 9).tolist()
     plain, even = (
-        walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), t=t, even=choice)
+        follow_lines(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth), t=t, even=choice)
         for choice in (False, True)
     )
     apart, evenly = np.diff(plain.travelled[0]), np.diff(even.travelled[0])
@@ -144,8 +146,8 @@ def test_images_can_be_evenly_apart(bijective, inputs):
     np.testing.assert_allclose(even.t[1], np.broadcast_to(t, (2, 9)), atol=1e-9)  # a line of pixels is even as it is
 
 
-def test_a_path_between_an_image_and_itself_is_one_place(bijective, inputs):
-    result = walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[:2], depth), even=True)
+def test_a_path_between_an_image_and_itself_is_one_point(bijective, inputs):
+    result = follow_lines(bijective, lambda depth: between(bijective, inputs[:2], inputs[:2], depth), even=True)
     assert result.travelled.max() < 1e-10
 
 
@@ -154,7 +156,7 @@ def test_lines_are_straight():
     assert lines.at(0, [0.0, 0.5, -1.0]).flatten().tolist() == [1, 2, -1]
 
 
-def test_the_table_and_the_summary_say_where_the_answer_changes(result):
+def test_table_and_summary_say_where_the_class_changes(result):
     result.top_class[0, 1] = [0, 0, 2, 0]
     table = result.table()
     assert len(table) == 16
@@ -172,4 +174,4 @@ def test_the_table_and_the_summary_say_where_the_answer_changes(result):
 def test_images_that_are_not_finite_are_refused(bijective, inputs):
     bijective.head.classifier.bias.data[2] = torch.nan
     with pytest.raises(ValueError, match="images along path 1 from depth 4 are not finite; the network's weights are"):
-        walk(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth))
+        follow_lines(bijective, lambda depth: between(bijective, inputs[:2], inputs[2:], depth))

@@ -17,21 +17,21 @@ def by_pairs(points: np.ndarray, labels: np.ndarray) -> float:
 
 
 @given(seed=st.integers(0, 2**16), n=st.integers(5, 40), offset=st.sampled_from([0.0, 1e3]))
-def test_it_is_that_of_all_pairs(seed, n, offset):
+def test_distance_ratio_is_that_of_all_pairs(seed, n, offset):
     rng = np.random.default_rng(seed)
     labels = np.concatenate(([0, 0, 2], rng.integers(0, 4, n - 3)))  # a label may be absent
     points = (rng.normal(size=(n, 3)) + labels[:, None] + offset).astype(np.float32)
     assert distance_ratio(torch.from_numpy(points), labels) == pytest.approx(by_pairs(points, labels), rel=1e-6)
 
 
-def test_it_does_not_depend_on_where_the_origin_is():
+def test_distance_ratio_does_not_depend_on_the_origin():
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(50, 3)), np.arange(50) % 3
     far = distance_ratio(torch.from_numpy(points + 1e7), labels)
     assert far == pytest.approx(by_pairs(points, labels), rel=1e-6)
 
 
-def test_it_is_0_where_classes_are_points_and_1_where_they_are_alike():
+def test_distance_ratio_is_0_for_points_and_1_for_noise():
     labels = np.arange(1000) % 4
     assert distance_ratio(torch.eye(4)[labels], labels) == 0
     noise = torch.randn(1000, 50)
@@ -39,6 +39,6 @@ def test_it_is_0_where_classes_are_points_and_1_where_they_are_alike():
     assert distance_ratio(3 * noise + 5, labels) == pytest.approx(distance_ratio(noise, labels), rel=1e-5)
 
 
-def test_it_is_undefined_without_pairs_or_distances():
+def test_distance_ratio_is_nan_without_pairs_or_distances():
     assert math.isnan(distance_ratio(torch.randn(3, 2), np.array([0, 1, 2])))
     assert math.isnan(distance_ratio(torch.ones(4, 2), np.array([0, 0, 1, 1])))

@@ -56,7 +56,7 @@ def scaled(factor, offset=0.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def outlier() -> tuple[np.ndarray, np.ndarray]:
-    """One training point so far away that float32 tells no other two apart."""
+    """One training point so far away that float32 cannot distinguish any two others."""
     train, test = gaussian(6)
     train[17] = 1e9
     return train, test
@@ -70,7 +70,7 @@ def far_apart() -> tuple[np.ndarray, np.ndarray]:
 
 
 def far_test_points() -> tuple[np.ndarray, np.ndarray]:
-    """So far away that float64 tells few training points apart."""
+    """So far away that float64 distinguishes few training points."""
     train, test = gaussian(7, dims=1)
     return 1e-7 * train, np.float32(1e9) * test
 
@@ -101,7 +101,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_the_search_in_float64(case):
+def test_result_is_that_of_a_search_in_float64(case):
     train, test = CASES[case]
     dims = sorted({1, -(-train.shape[1] // 2), train.shape[1]})
     expected = np.stack([brute_force(train[:, :d], test[:, :d]) for d in dims])
@@ -115,14 +115,14 @@ def test_plain_float32_gets_some_of_them_wrong(case):
 
 
 @pytest.mark.parametrize("case", ["near ties", "many at the least distance", "an outlier", "far test points"])
-def test_so_do_the_scores_without_a_bound(case, monkeypatch):
+def test_scores_without_a_bound_get_some_of_them_wrong(case, monkeypatch):
     monkeypatch.setattr(nearest_neighbour, "_error", lambda d, p, norms, radius: torch.zeros_like(norms))
     assert (search(*CASES[case])[0] != brute_force(*CASES[case])).mean() > 0.1
 
 
 @settings(max_examples=100)
 @given(st.data())
-def test_any_finite_points(data):
+def test_result_is_exact_for_any_finite_points(data):
     """Up to two coordinates, whose squares float64 adds in one way only."""
     d = data.draw(st.integers(1, 2))
     numbers = st.sampled_from(
@@ -137,7 +137,7 @@ def test_any_finite_points(data):
     np.testing.assert_array_equal(search(train, test)[0], brute_force(train, test))
 
 
-def test_the_bound_holds_and_is_nearly_reached_by_the_worst_order_of_summation():
+def test_bound_is_nearly_reached_by_the_worst_order_of_sums():
     """x = y = (1, e, ..., e) with e^2 just too small to change a sum of 1: from left to right all but one are lost."""
     d = 10_000
     x = torch.full((d,), 2.0**-12 * 0.99)
@@ -197,8 +197,8 @@ def test_truncations_are_searches_on_the_first_columns():
 
 @pytest.mark.parametrize("case", ["near ties", "duplicates", "many at the least distance"])
 @pytest.mark.parametrize(("name", "value"), [("CHUNK", 1), ("CHUNK", 7), ("BLOCK", 1), ("BLOCK", 13), ("VALUES", 90)])
-def test_the_parts_it_works_in_change_nothing(case, name, value, monkeypatch):
-    train, test = (points[:120] for points in CASES[case])
+def test_sizes_of_parts_change_nothing(case, name, value, monkeypatch):
+    train, test = (points[:size] for points, size in zip(CASES[case], (120, 40)))
     dims = [1, 2, train.shape[1]]
     whole = search(train, test, dims=dims)
     monkeypatch.setattr(nearest_neighbour, name, value)
@@ -218,7 +218,7 @@ def coarse_products():
 
 
 @pytest.mark.usefixtures("coarse_products")
-def test_products_are_of_float32_whatever_was_set_and_that_is_restored(monkeypatch):
+def test_products_are_in_float32_and_settings_are_restored(monkeypatch):
     train, test = near_ties()
     np.testing.assert_array_equal(search(train, test)[0], brute_force(train, test))
     assert torch.get_float32_matmul_precision() == "medium"
@@ -236,9 +236,17 @@ def test_products_are_of_float32_whatever_was_set_and_that_is_restored(monkeypat
 @pytest.mark.parametrize(
     ("change", "dims", "message"),
     [
-        (lambda x, y: (x[:, :3], y), None, "training points have 3 coordinates and test points 30; expected as many"),
-        (lambda x, y: (x[:0], y), None, r"the training points are of shape \(0, 30\); expected a point and a"),
-        (lambda x, y: (x[:, :0], y[:, :0]), None, r"the training points are of shape \(700, 0\); expected a point"),
+        (
+            lambda x, y: (x[:, :3], y),
+            None,
+            "training points have 3 coordinates, test points 30; expected the same number",
+        ),
+        (lambda x, y: (x[:0], y), None, r"training points have shape \(0, 30\); expected at least one point and one"),
+        (
+            lambda x, y: (x[:, :0], y[:, :0]),
+            None,
+            r"training points have shape \(700, 0\); expected at least one point",
+        ),
         (lambda x, y: (x, y), [], r"dims=\[\]; expected increasing numbers of coordinates, from 1 to 30"),
         (lambda x, y: (x, y), [0, 2], r"dims=\[0, 2\]; expected increasing numbers of coordinates, from 1 to 30"),
         (lambda x, y: (x, y), [2, 2], r"dims=\[2, 2\]; expected increasing"),
@@ -248,6 +256,6 @@ def test_products_are_of_float32_whatever_was_set_and_that_is_restored(monkeypat
         (lambda x, y: (x, np.where(y == y.max(), -np.inf, y)), None, "1 of 9000 values of the test points are not"),
     ],
 )
-def test_what_cannot_be_searched_is_explained(change, dims, message):
+def test_points_that_cannot_be_searched_are_refused(change, dims, message):
     with pytest.raises(ValueError, match=message):
         search(*change(*gaussian()), dims=dims)

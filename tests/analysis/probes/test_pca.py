@@ -16,7 +16,7 @@ def digits() -> np.ndarray:
     return load_digits().data.astype(np.float32)
 
 
-def test_they_are_those_of_scikit_learn(digits):
+def test_principal_components_are_those_of_scikit_learn(digits):
     scaled = StandardScaler().fit_transform(digits.astype(np.float64))
     theirs = PCA(svd_solver="full").fit(scaled)
     ours = principal_components(digits)
@@ -42,7 +42,7 @@ def test_the_coordinates_keep_distances_and_are_uncorrelated(digits):
     assert (components.variance.diff() <= 0).all()
 
 
-def test_other_features_are_standardised_as_those_of_the_training_set(digits):
+def test_other_features_are_standardised_as_training_features(digits):
     components = principal_components(digits[:1000])
     mean, std = digits[:1000].mean(axis=0), digits[:1000].std(axis=0)
     scaled = (digits[1000:] - mean) / np.where(std > 0, std, 1)
@@ -70,7 +70,7 @@ def test_ill_conditioned_features_far_from_the_origin():
     np.testing.assert_allclose(ours.explained, theirs.explained_variance_ratio_.cumsum(), atol=1e-5)
 
 
-def test_fewer_images_than_dimensions_have_variance_in_fewer_directions():
+def test_few_images_have_variance_in_few_directions():
     features = np.random.default_rng(0).normal(size=(5, 20))
     components = principal_components(features)
     assert (components.variance[:4] > 0.1).all()

@@ -27,12 +27,23 @@ def hessian(v, points, signs, C):
 
 
 def minima(features, labels, C) -> np.ndarray:
-    """The minimum of f of each class in float64, by SciPy: L-BFGS, then an exact trust region from where it ends."""
+    """The minimum of f of each class in float64, by SciPy: L-BFGS, then an exact trust region from where it ends.
+
+    L-BFGS minimises f(T z), with T such that the Hessian is the identity where all images have a loss, and
+    ends near the minimum where features are ill-conditioned, too.
+    """
     points = with_ones(features)
+    squares, axes = np.linalg.eigh(points.T @ points)
+    T = axes / np.sqrt(1 + 2 * C * squares.clip(min=0))
     found = []
     for k in np.unique(labels):
         arguments = (points, np.where(labels == k, 1.0, -1.0), C)
-        near = minimize(losses_and_gradient, np.zeros(points.shape[1]), arguments, jac=True, method="L-BFGS-B").x
+
+        def transformed(z, arguments=arguments):
+            value, gradient = losses_and_gradient(T @ z, *arguments)
+            return value, T.T @ gradient
+
+        near = T @ minimize(transformed, np.zeros(points.shape[1]), jac=True, method="L-BFGS-B").x
         end = minimize(
             losses_and_gradient, near, arguments, jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-6}
         )
@@ -74,8 +85,8 @@ def rotation_errors(fitted: LinearSVMs, features, labels, C) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Real data: 64 pixels of 1,797 digits, standardised (three of them are constant)."""
-    pixels, labels = load_digits(return_X_y=True)
+    """Real data: 64 pixels of 600 digits, standardised (some of them are constant)."""
+    pixels, labels = (part[:600] for part in load_digits(return_X_y=True))
     return ((pixels - pixels.mean(axis=0)) / np.maximum(pixels.std(axis=0), 1e-9)).astype(np.float32), labels
 
 
@@ -125,7 +136,7 @@ def test_the_certificate_holds_against_another_optimiser(case, C):
 
 
 @pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0])
-def test_it_is_the_problem_of_linear_svc(digits, C):
+def test_svms_are_those_of_linear_svc(digits, C):
     features, labels = digits
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -140,7 +151,7 @@ def test_it_is_the_problem_of_linear_svc(digits, C):
     assert (ours.predict(features) == theirs.predict(features)).mean() > 0.999
 
 
-def test_it_agrees_with_linear_svc_on_ill_conditioned_features():
+def test_svms_agree_with_linear_svc_on_ill_conditioned_features():
     features, labels = CASES["ill-conditioned"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -154,7 +165,7 @@ def test_it_agrees_with_linear_svc_on_ill_conditioned_features():
     np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-2 * np.abs(theirs.coef_).max())
 
 
-def test_two_classes_mirror_each_other_and_labels_may_be_any_integers():
+def test_two_classes_mirror_each_other():
     features, labels = CASES["two classes"]
     fitted = fit_one_vs_rest(features, np.where(labels == 1, 40, -3), C=0.1, tolerance=1e-12)
     assert fitted.classes.tolist() == [-3, 40]
@@ -188,11 +199,12 @@ def test_a_start_near_the_optimum_is_used(digits, monkeypatch):
     np.testing.assert_allclose(again.coef, near.coef, atol=1e-6)
 
 
-def test_the_worst_class_is_named_where_the_tolerance_is_not_reached(monkeypatch):
+def test_the_worst_class_is_named_if_not_converged(monkeypatch):
     monkeypatch.setattr(svm, "CG_STEPS", 1)
     monkeypatch.setattr(svm, "DIRECT_STEPS", 0)
     with pytest.raises(
-        RuntimeError, match=r"the SVM of class \d is within .* of its optimum, relatively; 1\.0e-04 was"
+        RuntimeError,
+        match=r"class \d has a relative distance of up to .* from its minimum; expected at most 1\.0e-04; lower C=1\.0",
     ):
         fit_one_vs_rest(*CASES["ill-conditioned"], C=1.0)
 
@@ -206,6 +218,6 @@ def test_the_worst_class_is_named_where_the_tolerance_is_not_reached(monkeypatch
         (lambda x, y: (np.where(x > 3, np.inf, x), y), 1.0, "the features are not finite"),
     ],
 )
-def test_what_cannot_be_fitted_is_explained(change, C, message):
+def test_inputs_that_cannot_be_fitted_are_refused(change, C, message):
     with pytest.raises(ValueError, match=message):
         fit_one_vs_rest(*change(*CASES["blobs"]), C=C)
