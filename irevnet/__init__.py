@@ -1,4 +1,4 @@
-"""i-RevNet: a deep network that is inverted up to its last layer, and its training.
+"""i-RevNet: a deep network that is invertible up to its last layer, and its training.
 
 >>> from irevnet import build_model
 >>> model = build_model("irevnet-small", image_size=16, in_channels=3).eval()

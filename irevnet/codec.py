@@ -1,8 +1,8 @@
-"""Images to the features of a network in exact arithmetic, in a file, and back to identical images.
+"""Encoding of images as features of a network in exact arithmetic, in a file, and decoding to identical images.
 
-A file of features is a NumPy archive (`.npz`). `header`, JSON in bytes, tells the network, the lattice and the depth
-that they are of, and what each image was; `phi_0`, `phi_1`, ... are the features of each image, `(c, h, w)`, int32, in
-units of the lattice's spacing.
+A file of features is a NumPy archive (`.npz`). `header`, JSON in bytes, has the network, the lattice, the depth, and
+name and size of each image; `phi_0`, `phi_1`, ... are the features of each image, `(c, h, w)`, int32, in units of the
+lattice's spacing.
 """
 
 import json
@@ -33,13 +33,13 @@ from irevnet.utils.untrusted import Arrays, brief, build, open_arrays, parse_jso
 _FORMAT = "irevnet-toolkit features"
 
 LONGEST_NAME = 200
-"""Of an image, in bytes; with what stands around it while it is written, more than most systems take."""
+"""Most bytes of an image's name, so that its file's temporary name is not too long for most systems."""
 
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-"""Of an image; Pillow reads none that is larger."""
+"""Most pixels of an image that Pillow reads."""
 
 _LONGEST_HEADER = 2**24
-"""In bytes; 100,000 images take less."""
+"""Most bytes of a header; 100,000 images take less."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class EncodedImage:
     """An image in a file of features.
 
     Attributes:
-        name: of its file, without folder and ending.
-        channels: 1 if it is grey, 3 if it is coloured.
-        height: in pixels.
-        width: in pixels.
+        name: name of its file, without folder and extension.
+        channels: number of channels, 1 if it is grey, 3 if it is coloured.
+        height: height in pixels.
+        width: width in pixels.
 
-    Raises `ValueError` where no image can be called or sized so: it becomes a file of that name in whichever folder.
+    Raises `ValueError` for names that are unsafe as file names, and for impossible sizes.
     """
 
     name: str
@@ -64,22 +64,24 @@ class EncodedImage:
         plain = self.name.isprintable() and not self.name.startswith(".") and not set(self.name) & set("/\\:")
         if not plain or not 0 < len(self.name.encode()) <= LONGEST_NAME:
             raise ValueError(
-                f"no image can be called {brief(self.name)}; expected a name of at most {LONGEST_NAME} bytes, without "
-                "slash, colon and what cannot be printed, that begins with no dot"
+                f"{brief(self.name)} is no name for an image; expected at most {LONGEST_NAME} bytes of printable "
+                "characters, without slash or colon, and no dot at the beginning"
             )
         if self.channels not in (1, 3) or min(self.height, self.width) < 1:
-            raise ValueError(f"no image is of {self.channels} x {self.height} x {self.width} ({brief(self.name)})")
+            raise ValueError(
+                f"image {brief(self.name)} cannot have size {self.channels} x {self.height} x {self.width}"
+            )
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of features tells of them.
+    """The header of a file of features.
 
     Attributes:
-        weights_sha256: of the network in exact arithmetic.
-        bits: of its lattice.
-        depth: the block that put them out.
-        images: in their order.
+        weights_sha256: SHA-256 of the weights of the network in exact arithmetic.
+        bits: number of bits of the lattice.
+        depth: number of the block whose output the features are.
+        images: images in the order of the features.
     """
 
     weights_sha256: str
@@ -104,20 +106,20 @@ def encode(
     are repeated up to the next size that the network takes.
 
     Args:
-        model: in exact arithmetic.
-        transform: of its images.
-        images: files.
-        out: the file to write.
-        depth: of the features; the last layer by default.
-        track: shows progress.
+        model: network in exact arithmetic.
+        transform: transform of the network's images.
+        images: paths of the images.
+        out: path of the file to write.
+        depth: depth of the features; by default the last.
+        track: wrapper of the loop over images, to show its progress.
 
     Raises:
-        FileExistsError: there is a file to write to already.
+        FileExistsError: `out` exists.
         FileNotFoundError: an image is missing.
-        ValueError: one cannot be read, or something of it would be lost.
+        ValueError: an image cannot be read, or a part of it would be lost.
     """
     if out.exists():
-        raise FileExistsError(f"{out} is there already; name another file")
+        raise FileExistsError(f"{out} already exists; name another file")
     depth = model.config.num_blocks if depth is None else depth
     names = names_apart([path.stem for path in images], [f"{path.stem}-{row}" for row, path in enumerate(images)])
     entries = tuple(_look_at(path, name, transform) for path, name in zip(images, names))
@@ -138,9 +140,9 @@ def decode(
     """Writes the images of a file of features into a folder, as PNG, and returns their paths.
 
     Raises:
-        FileExistsError: an image of that name is there already.
+        FileExistsError: a file with the name of an image exists.
         FileNotFoundError: there is no such file of features.
-        ValueError: it is damaged, or its features are of another network.
+        ValueError: the file is damaged, or its features are those of another network.
     """
     header = read_header(file)
     own = weights_sha256(model)
@@ -151,12 +153,12 @@ def decode(
         )
     paths = [folder / f"{entry.name}.png" for entry in header.images]
     if existing := [path for path in paths if path.exists()]:
-        raise FileExistsError(f"{existing[0]} is there already; name another folder")
+        raise FileExistsError(f"{existing[0]} already exists; name another folder")
     model.check_depth(header.depth)
     with open_arrays(file, compressed=True) as arrays:
         for index, entry in enumerate(header.images):
             with _features_of(entry, file):
-                _check_announced(arrays, index, entry, model, header.depth)
+                _check_declared(arrays, index, entry, model, header.depth)
         folder.mkdir(parents=True, exist_ok=True)
         for index, entry in enumerate(track(header.images, "decoding")):
             with _features_of(entry, file):
@@ -168,20 +170,20 @@ def decode(
 
 
 def read_header(file: Path) -> Header:
-    """What a file of features tells of them.
+    """The header of a file of features.
 
-    Raises `FileNotFoundError` if there is no such file, `ValueError` if it is none of features.
+    Raises `FileNotFoundError` if there is no such file, `ValueError` if it is no file of features.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file of features {file}")
     try:
         with open_arrays(file, compressed=True) as arrays:
-            shape, kind = arrays.announced("header")
+            shape, kind = arrays.declared("header")
             if kind != np.uint8 or len(shape) != 1 or shape[0] > _LONGEST_HEADER:
                 raise ValueError(f"its header is {shape} of {kind}")
             content = parse_json(arrays["header"].tobytes())
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-            raise ValueError("its header is of another kind")
+            raise ValueError("its header is not that of a file of features")
         images = tuple(build(EncodedImage, entry) for entry in content.pop("images", ()))
         if len({image.name for image in images}) < len(images):
             raise ValueError("two of its images have the same name")
@@ -192,12 +194,12 @@ def read_header(file: Path) -> Header:
 
 def _lattice(model: IRevNet) -> Lattice:
     if model.lattice is None:
-        raise ValueError("images are kept exactly by a network in exact arithmetic alone; take model.exact()")
+        raise ValueError("encoding needs a network in exact arithmetic; pass model.exact()")
     return model.lattice
 
 
 def _look_at(path: Path, name: str, transform: InputTransform) -> EncodedImage:
-    """The size and kind of an image; `ValueError` if a part of it would not come back."""
+    """Size and channels of an image. Raises `ValueError` if a part of it would be lost."""
     channels, height, width = read_image(path).shape
     with Image.open(path) as file:
         lost = {
@@ -225,7 +227,7 @@ def _to_features(
 def _to_pixels(
     model: IRevNet, transform: InputTransform, units: Tensor, entry: EncodedImage, depth: int
 ) -> UInt8[ndarray, "..."]:
-    """The image of these features as Pillow takes it: `(h, w)` if it is grey, else `(h, w, 3)`."""
+    """The image of these features in Pillow's layout: `(h, w)` if it is grey, else `(h, w, 3)`."""
     phi = units.to(device_of(model)).double() * _lattice(model).spacing
     pixels = transform.to_pixels(model.inverse(phi[None], depth)[0])
     pixels = pixels[: entry.channels, : entry.height, : entry.width].permute(1, 2, 0)
@@ -234,31 +236,29 @@ def _to_pixels(
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: ndarray) -> None:
-    """One array after the other, so that no more than one is in memory."""
+    """Adds an array to an open archive, so that no more than one is in memory."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
 @contextmanager
 def _features_of(entry: EncodedImage, file: Path) -> Iterator[None]:
-    """Says of what is wrong with the features of an image whose they are."""
+    """Adds the name of the file and of the image to errors about features."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{file} is damaged: the features of {brief(entry.name)} cannot be read: {error}") from error
 
 
-def _check_announced(arrays: Arrays, index: int, entry: EncodedImage, model: IRevNet, depth: int) -> None:
-    """Raises `ValueError` unless the features of an image are announced as `encode` would have written them."""
+def _check_declared(arrays: Arrays, index: int, entry: EncodedImage, model: IRevNet, depth: int) -> None:
+    """Raises `ValueError` unless the features of an image are declared as `encode` would have written them."""
     if entry.channels > model.config.input_shape[0]:
-        raise ValueError("it is coloured, and the network is of grey images")
+        raise ValueError("the image is coloured, but the network takes grey images")
     if entry.height * entry.width > _MOST_PIXELS:
-        raise ValueError(
-            f"it is of {entry.height} x {entry.width}; images of up to {_MOST_PIXELS:,} pixels can be encoded"
-        )
+        raise ValueError(f"the image has {entry.height} x {entry.width} pixels; expected at most {_MOST_PIXELS:,}")
     stride = model.config.total_stride
     size = (-(-entry.height // stride) * stride, -(-entry.width // stride) * stride)
     expected = model.config.feature_shape(depth, size)
-    shape, kind = arrays.announced(f"phi_{index}")
+    shape, kind = arrays.declared(f"phi_{index}")
     if (shape, kind) != (expected, np.int32):
         raise ValueError(f"they are {shape} of {kind}; expected {expected} of int32")

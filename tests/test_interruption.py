@@ -26,8 +26,8 @@ from irevnet.commandline.terminal import Command
 
 ROOT = Path(__file__).parents[1]
 BUSY = re.escape(
-    "Error: still busy with one long computation 0.5 s after it was to stop; ended without waiting for it. What had "
-    "been saved is kept, what came after is lost\n"
+    "Error: one long computation did not stop within 0.5 s, and was ended. Everything saved before is kept; later work "
+    "is lost\n"
 )
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "unchecked_types")

@@ -379,8 +379,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "irevnet/checkpoints/architecture.py": {
         "other weights": Case(
             "irevnet evaluate --ckpt odd.pt",
-            "the weights of odd.pt do not fit its architecture: head.classifier.bias has the shape (10,); expected "
-            "(3,)",
+            "the weights of odd.pt do not fit its architecture: head.classifier.bias has shape (10,); expected (3,)",
             odd(config={"num_classes": 3}, classes=["1", "3", "8"]),
         ),
     },
@@ -408,7 +407,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "repeated": Case(
             "irevnet evaluate --ckpt odd.pt",
-            "odd.pt is not a checkpoint, or is damaged: its tensors announce 4,000,000 bytes, and it has {}",
+            "odd.pt is not a checkpoint, or is damaged: its tensors declare 4,000,000 bytes, but the file has {}",
             pickled({"state_dict": {"a": torch.zeros(()).expand(10**6)}}),
         ),
         "not finite": Case(
@@ -428,7 +427,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "irevnet/codec.py": {
-        "encoded over": Case("irevnet encode grey.png -o thesis.tex", "thesis.tex is there already; name another file"),
+        "encoded over": Case("irevnet encode grey.png -o thesis.tex", "thesis.tex already exists; name another file"),
         "others' features": Case(
             "irevnet decode grey.npz -o out --ckpt other.pt",
             "the features in grey.npz are of another network (weights {} in exact arithmetic, not {}); give "
@@ -465,7 +464,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "irevnet/data/image_folder.py": {
         "loop": Case(
             "irevnet train --data torn",
-            "torn/train/b/again/loop is a link to a folder that it is in itself; remove it",
+            "torn/train/b/again/loop is a link to a folder that contains it; remove it",
             lambda _: (os.mkdir("torn/train/b/again"), os.symlink("../..", "torn/train/b/again/loop")),
         ),
         "no images": Case(
@@ -478,8 +477,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "irevnet/utils/distributed.py": {
         "lost process": Case(
             "irevnet evaluate",
-            "ConnectionError: another process has ended, or cannot be reached; what it said tells why (--debug shows "
-            "where)",
+            "ConnectionError: another process has ended, or cannot be reached; its own messages say why (--debug "
+            "shows where)",
             after(
                 launched(LOCAL_RANK="0"),
                 patched(torch.distributed, "init_process_group", lambda _: None),
@@ -490,7 +489,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no GPU": Case(
             "irevnet evaluate --device cuda",
-            "torch finds no CUDA device here; compute on the cpu instead",
+            "torch finds no CUDA device; set --device to cpu",
             patched(torch.cuda, "is_available", lambda: False),
         ),
     },
@@ -542,11 +541,11 @@ MESSAGES: dict[str, dict[str, Case]] = {
     "irevnet/training/settings.py": {
         "no run": Case(
             "irevnet train --resume empty",
-            "empty holds no run (no config.json); give the folder of a run to go on with",
+            "empty holds no run (no config.json); give the folder of a run to resume",
         ),
         "other settings": Case(
             "irevnet train --resume runs/first --lr 0.2",
-            "runs/first was begun with learning_rate=0.1, not 0.2; leave it out, or begin a new run",
+            "runs/first was started with learning_rate=0.1, not 0.2; omit it, or start a new run",
         ),
         "damaged": Case(
             "irevnet train --resume runs/first",
@@ -564,7 +563,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "one process": Case(
             "irevnet-analyze invert",
-            "'irevnet-analyze invert' is the work of one process; run it without torchrun",
+            "'irevnet-analyze invert' runs in one process; run it without torchrun",
             launched(),
         ),
         "failure": Case(
@@ -578,7 +577,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "no network": Case(
             "irevnet-analyze pca --ckpt torchvision:resnet18/DEFAULT --data digits",
             "OSError: ResNet18_Weights.IMAGENET1K_V1 cannot be fetched (<urlopen error no route to host>); "
-            "save the state dict to a file on another machine, and give that file (--debug shows where)",
+            "save its state dict to a file on another machine, and give that file (--debug shows where)",
             patched(_api, "load_state_dict_from_url", unreachable),
             1,
         ),
@@ -587,7 +586,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "loss": Case(
             "irevnet train --lr 1e30 --epochs 1 --out new",
             "FloatingPointError: the loss is nan at step {}, learning rate {}; try a lower learning rate; no "
-            "checkpoint had been saved by then (--debug shows where)",
+            "checkpoint has been saved (--debug shows where)",
             None,
             1,
             LEFT_BY_A_RUN,
@@ -642,7 +641,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "resume a file": Case(
             "irevnet train --resume thesis.tex",
-            "thesis.tex holds no run (no config.json); give the folder of a run to go on with",
+            "thesis.tex holds no run (no config.json); give the folder of a run to resume",
         ),
         "full disk": Case(
             "irevnet train --out new",

@@ -134,7 +134,9 @@ def test_a_run_that_was_begun_with_all_images_goes_on_with_all(photos):
     done(main(*TRAIN, "--data", str(photos), "--out", "runs/all", "--max-steps", "2"))
     refused = main("train", "--resume", "runs/all", "--on-error", "skip")
     assert refused.exit_code == 2
-    assert "runs/all was begun with all images; mend those that cannot be read, or begin a new run" in refused.stderr
+    assert (
+        "runs/all was started with all images; repair those that cannot be read, or start a new run" in refused.stderr
+    )
 
 
 def test_images_that_are_broken_later_are_left_out_of_a_study_where_that_is_asked_for(photos):

@@ -1,4 +1,4 @@
-"""Whether a network is the one that its config describes, and weights are those of a network."""
+"""Checks that a network matches its config, and that weights match a network."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -14,7 +14,7 @@ from irevnet.utils.untrusted import brief
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where `torch.compile`, DataParallel or DistributedDataParallel wrap one."""
+    """The network inside the wrappers of `torch.compile`, DataParallel and DistributedDataParallel."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
@@ -25,12 +25,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_architecture(path: Path, model: nn.Module) -> None:
-    """Raises `ValueError` unless a network of its config has the same modules, which a file of weights does not say."""
+    """Raises `ValueError` unless a network built from its config has the same modules, which weights do not show."""
     name = type(model).__name__
     config = getattr(model, "config", None)
     if ARCHITECTURES.get(name) is not type(config) or not type(model).__module__.startswith("irevnet."):
         raise ValueError(
-            f"{path} cannot hold a {name}, of which no config makes another; save its state_dict() with torch.save"
+            f"{path}: a {name} cannot be saved, since no config describes it; save its state_dict() with torch.save"
         )
     with torch.device("meta"):
         expected = build_network(cast(Config, config))
@@ -42,13 +42,15 @@ def check_architecture(path: Path, model: nn.Module) -> None:
         if not (same and kinds[0] is kinds[1] and mine.extra_repr() == theirs.extra_repr()):  # type: ignore[union-attr]
             found, wanted = (_described(each) if each is not None else "nothing" for each in (mine, theirs))
             raise ValueError(
-                f"{path} cannot hold this {name}: its {key or other} is {found}, and a network of its config has "
+                f"{path}: this {name} cannot be saved: its {key or other} is {found}, but its config describes "
                 f"{wanted} there; save its state_dict() with torch.save"
             )
     try:
         check_shapes(expected, model.state_dict())
     except ValueError as error:
-        raise ValueError(f"{path} cannot hold this {name}: {error}; save its state_dict() with torch.save") from error
+        raise ValueError(
+            f"{path}: this {name} cannot be saved: {error}; save its state_dict() with torch.save"
+        ) from error
 
 
 def _described(module: nn.Module) -> str:
@@ -56,16 +58,15 @@ def _described(module: nn.Module) -> str:
 
 
 def check_shapes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raises `ValueError` unless the weights of a network, which may be on the meta device, have these names and
-    shapes."""
+    """Raises `ValueError` unless weights have the names and shapes of a network's, which may be on the meta device."""
     state = model.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise ValueError(f"{name} is missing")
         if name not in expected:
-            raise ValueError(f"{brief(name)} belongs to no part of it")
+            raise ValueError(f"{brief(name)} belongs to none of its modules")
         if tuple(weights[name].shape) != expected[name]:
-            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}; expected {expected[name]}")
+            raise ValueError(f"{name} has shape {tuple(weights[name].shape)}; expected {expected[name]}")
         if weights[name].is_floating_point() != state[name].is_floating_point():
-            raise ValueError(f"{name} is {weights[name].dtype}; expected such as {state[name].dtype}")
+            raise ValueError(f"{name} is {weights[name].dtype}; expected a type like {state[name].dtype}")

@@ -1,8 +1,8 @@
 """Weights and config on disk: this toolkit's checkpoints, and the layout of the authors' release.
 
-A checkpoint is self-contained: the network's config, its weights, the input transform, the data set's name and its
-class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code; and no network
-is made before its weights are known to be in the file.
+A checkpoint is self-contained: it has the network's config and weights, the input transform, the data set's name and
+the class names. It is read with `weights_only=True`, which builds tensors and plain values and runs no code, and a
+network is built only if the file holds all its weights.
 """
 
 import dataclasses
@@ -35,15 +35,15 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A trained network and what is needed to use it.
+    """A trained network with everything that is needed to use it.
 
     Attributes:
-        model: the network, in eval mode on the CPU; without what `torch.compile` and DataParallel wrap around it.
-        transform: from an image to its input.
-        data: name of the data set it was trained on.
-        classes: class names, in the order of the logits; empty where they are not known.
-        metrics: what was measured when it was saved, such as epoch and accuracy: numbers, of Python, NumPy or torch.
-        guessed: which of these its file does not say, and are guessed: some of `GUESSES`.
+        model: network, in eval mode on the CPU, without the wrappers of `torch.compile` and DataParallel.
+        transform: transform from an image to the network's input.
+        data: name of the data set that the network was trained on.
+        classes: class names, in the order of the logits; empty if they are unknown.
+        metrics: measurements at the time of saving, such as epoch and accuracy; numbers of Python, NumPy or torch.
+        guessed: attributes that the file does not tell and that were guessed, some of `GUESSES`.
     """
 
     model: nn.Module
@@ -58,12 +58,12 @@ class Checkpoint:
 
     @property
     def config(self) -> Any:
-        """The network's, a dataclass with at least `num_classes`."""
+        """Config of the network, a dataclass with at least `num_classes`."""
         return self.model.config
 
     @property
     def irevnet(self) -> IRevNet:
-        """The network, which has to be one with an inverse; `ValueError` if it is not."""
+        """The network, if it has an inverse; otherwise raises `ValueError`."""
         if not isinstance(self.model, IRevNet):
             raise ValueError(f"a {type(self.model).__name__} has no inverse; give the checkpoint of an i-RevNet")
         return self.model
@@ -71,17 +71,17 @@ class Checkpoint:
 
 IMAGE_SIZE, NORMALISATION, CLASS_NAMES = "image size", "mean and std", "class names"
 GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
-"""What may have to be guessed of a network that others trained."""
+"""Properties that may be guessed for a network from another source."""
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
-    """Writes a checkpoint atomically: a whole file that `read_checkpoint` reads, or the earlier one.
+    """Writes a checkpoint for `read_checkpoint` atomically; if that fails, an earlier file stays.
 
-    With the state of the training, from which `read_training_state` lets it go on; without it, weights alone.
+    With `training`, the state of a training, for `read_training_state` and so for resuming.
 
-    Raises `ValueError` for what could not be read again as it is: a network with other layers than its config says, or
-    of another class; weights that are not finite; metrics that are no numbers; a state of other than plain values and
-    tensors.
+    Raises `ValueError` for content that could not be read back unchanged: a network that does not match its config or
+    is of another class, weights that are not finite, metrics that are no numbers, or a state with other than plain
+    values and tensors.
     """
     path = Path(path)
     check_architecture(path, checkpoint.model)
@@ -100,19 +100,19 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mappi
             try:
                 torch.save(content, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # of a full disk torch says that a position is unexpected
+                if isinstance(error.__context__, OSError):  # torch hides a full disk behind an unexpected position
                     raise error.__context__ from error
                 raise
         try:
             _parse_own(_load(temporary, mmap=True))
         except (KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ValueError(
-                f"{path} would not be read again: {_first_line(error)}; give plain numbers, text and tensors"
+                f"{path} could not be read back: {_first_line(error)}; pass plain numbers, text and tensors"
             ) from error
 
 
 def load_checkpoint(path: str | Path) -> Network:
-    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` tells the rest."""
+    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` returns the rest too."""
     return cast(Network, read_checkpoint(path).model)
 
 
@@ -121,7 +121,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not a checkpoint, or holds pickled code or weights that are not finite.
+        ValueError: the file is damaged, is no checkpoint, or holds pickled code or weights that are not finite.
     """
     path = Path(path)
     content = _read_tensors(path)
@@ -143,15 +143,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_training_state(path: Path) -> dict[str, Any]:
-    """The state of the training that was saved with a checkpoint; `ValueError` if it holds none."""
+    """The training state saved in a checkpoint. Raises `ValueError` if there is none."""
     state = _read_tensors(path).get("training")
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds weights alone, and not the state of the training: it cannot go on from there")
+        raise ValueError(f"{path} holds weights but no training state; training cannot be resumed from it")
     return state
 
 
 def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What identifies the network of a checkpoint file, as plain values for JSON: for the provenance of a result."""
+    """Identification of the network of a checkpoint file, as plain values for the provenance of a result."""
     digest = None
     if path is not None:
         with open(path, "rb") as file:
@@ -166,7 +166,7 @@ def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Identifies the weights of a network, batch-norm statistics included, whichever file they are from."""
+    """Digest of the weights of a network, batch-norm statistics included, independent of the file."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -175,9 +175,9 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that holds a state dict, bare or under `state_dict`, as `torch.save` wrote it.
+    """The tensors of a state dict that `torch.save` wrote, alone or under the key `state_dict`.
 
-    Raises `ValueError` if it holds none, values that are not finite, or pickled code.
+    Raises `ValueError` if the file holds no state dict, values that are not finite, or pickled code.
     """
     content = _read_tensors(path)
     weights = content.get("state_dict", content)
@@ -188,9 +188,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All of a checkpoint but its weights, as plain values.
+    """A checkpoint without its weights, as plain values.
 
-    Numbers of NumPy and tensors of one number become Python's. Raises `ValueError` for what is neither plain nor such.
+    Numbers of NumPy and tensors of one number become Python's. Raises `ValueError` for any other value.
     """
     return {
         "architecture": type(checkpoint.model).__name__,
@@ -223,9 +223,9 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _load(path: Path, *, mmap: bool = False) -> Any:
-    """The content of a file of tensors, by no code of the file; mapped into memory, if that is to be."""
+    """The content of a file of tensors, without running its code; mapped into memory with `mmap`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of foreign pickles, which are then refused
+        warnings.simplefilter("ignore")  # about foreign pickles, which are then refused
         check_tensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     _check_content(content, room=path.stat().st_size)
@@ -237,7 +237,7 @@ def _read_tensors(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         content = _load(path)
-    except Exception as error:  # torch raises a dozen kinds, by what the bytes happen to look like
+    except Exception as error:  # torch raises many kinds
         if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
             raise ValueError(
                 f"{path} holds pickled Python objects, which could run code when read, and is refused "
@@ -250,8 +250,8 @@ def _read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _check_content(content: Any, *, room: int) -> None:
-    """Raises `ValueError` for tensors that are no plain arrays, or that take more bytes than there is room for: one may
-    repeat a single number a million times. Attributes of dictionaries, which hide their methods, are taken away."""
+    """Raises `ValueError` for tensors that are no plain arrays, or that take more than `room` bytes, which a stride of
+    0 allows. Removes attributes of dictionaries, which could hide their methods."""
     seen: set[int] = set()
     waiting, total = [content], 0
     while waiting:
@@ -270,7 +270,7 @@ def _check_content(content: Any, *, room: int) -> None:
         elif isinstance(each, list | tuple):
             waiting += each
     if total > room:
-        raise ValueError(f"its tensors announce {total:,} bytes, and it has {room:,}")
+        raise ValueError(f"its tensors declare {total:,} bytes, but the file has {room:,}")
 
 
 def _is_state_dict(content: Any) -> bool:
@@ -280,14 +280,14 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
-    """Whether a file was refused for naming something to call, or for being a plain pickle rather than torch's."""
+    """Whether a file was refused for naming something to call, or for being a plain pickle instead of torch's."""
     with open(path, "rb") as file:
         plain_pickle = file.read(1) == b"\x80"
     return "Unsupported global" in str(error) or "Unsupported class" in str(error) or plain_pickle
 
 
 class _Content(TypedDict):
-    """What a checkpoint of this toolkit has beside its network and its transform."""
+    """Content of a checkpoint of this toolkit beside its network and its transform."""
 
     data: str
     classes: list[str]
@@ -314,7 +314,7 @@ def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
     config = build(ARCHITECTURES[content["architecture"]], content["config"])
     transform = build(InputTransform, content["transform"])
     if not fits(content, _Content):
-        raise ValueError("its data, classes or metrics are not text, a list of names, and numbers by name")
+        raise ValueError("expected text as data, a list of names as classes, and numbers by name as metrics")
     classes, guessed = tuple(content["classes"]), tuple(content.get("guessed", ()))
     if len(classes) not in (0, config.num_classes):
         raise ValueError(f"it lists {len(classes)} class names, but its network has {config.num_classes} outputs")
@@ -323,15 +323,15 @@ def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
 
 
 def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
-    """The network with its weights, made once it is known that the file has them all."""
+    """The network with its weights, built after a check that the file has all of them."""
     try:
         if config.num_blocks > len(weights):
-            raise ValueError(f"{config.num_blocks:,} blocks cannot be of {len(weights)} tensors")
+            raise ValueError(f"{config.num_blocks:,} blocks need more than {len(weights)} tensors")
         with torch.device("meta"):
             model = build_network(config)
         check_shapes(model, weights)
         own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
-        model.load_state_dict(own, assign=True)  # in the precision that they have
+        model.load_state_dict(own, assign=True)  # keeps their precision
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
     _check_finite(path, weights)

@@ -1,4 +1,4 @@
-"""Networks of torchvision, with their own pretrained weights, weights from a file, or none."""
+"""Networks of torchvision, with pretrained weights, weights from a file, or fresh ones."""
 
 import dataclasses
 import sys
@@ -21,12 +21,12 @@ from irevnet.utils.lookup import find
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionConfig:
-    """Which network it is: its `config`, as that of the networks of this toolkit.
+    """The `config` of a network of torchvision, as networks of this toolkit have one.
 
     Attributes:
-        name: in torchvision.
-        weights: which of torchvision's pretrained weights, or the file they are from; `None` for fresh ones.
-        num_classes: its outputs.
+        name: name in torchvision.
+        weights: name of torchvision's pretrained weights, or path of the file of weights; `None` for fresh weights.
+        num_classes: number of outputs.
     """
 
     name: str
@@ -37,18 +37,18 @@ class TorchvisionConfig:
 def build_torchvision(
     name: str, source: DataSource, *, file: Path | None = None, image_size: int | None = None
 ) -> tuple[nn.Module, InputTransform]:
-    """A network of torchvision in eval mode, and the transform of that data for it.
+    """A network of torchvision in eval mode, and the transform of a data set for it.
 
     Args:
-        name: such as `resnet50`, with fresh weights, or `resnet50/DEFAULT` or `resnet50/IMAGENET1K_V2`, with
-            pretrained ones, which torchvision fetches if it has not yet.
-        source: the data that it will be shown.
-        file: a state dict to take the weights from; the network gets as many outputs as it has.
-        image_size: height and width of its input; that of the pretrained weights, or 224, by default.
+        name: name of the network, such as `resnet50` with fresh weights, or `resnet50/DEFAULT` or
+            `resnet50/IMAGENET1K_V2` with pretrained ones, which torchvision downloads and keeps.
+        source: data set of the images.
+        file: file of a state dict with the weights; it determines the number of outputs.
+        image_size: height and width of the input; by default that of the pretrained weights, or 224.
 
     Raises:
-        ValueError: no such network or weights.
-        OSError: pretrained weights that cannot be fetched.
+        ValueError: an unknown network or set of weights, or weights of another network.
+        OSError: pretrained weights that cannot be downloaded.
     """
     name, _, which = name.partition("/")
     find("network of torchvision", name, {known: known for known in list_models(module=torchvision.models)})
@@ -65,12 +65,12 @@ def build_torchvision(
 
 def _with_weights(name: str, weights: Any) -> nn.Module:
     try:
-        with redirect_stdout(sys.stderr):  # where torch says that it fetches something, which is no result
+        with redirect_stdout(sys.stderr):  # for torch's messages on downloads
             return get_model(name, weights=weights)
     except OSError as error:
         raise OSError(
-            f"{weights} cannot be fetched ({error}); save the state dict to a file on another machine, and give that "
-            "file"
+            f"{weights} cannot be fetched ({error}); save its state dict to a file on another machine, and give "
+            "that file"
         ) from error
 
 
@@ -89,7 +89,7 @@ def _with_weights_of(name: str, file: Path) -> nn.Module:
 
 
 def _transform(source: DataSource, preset: Any, image_size: int | None) -> InputTransform:
-    """Images as the pretrained weights were meant to see them; else as those of torchvision usually are."""
+    """The transform that the pretrained weights are meant for, or else torchvision's usual one."""
     size = image_size or (preset.crop_size[0] if preset else 224)
     transform = source.transform(image_size=size)
     mean, std = (tuple(preset.mean), tuple(preset.std)) if preset else IMAGENET_STATISTICS

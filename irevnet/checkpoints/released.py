@@ -20,14 +20,14 @@ from irevnet.utils.untrusted import brief
 
 _PRESETS = ("irevnet-b-released", "irevnet-b", "irevnet-a", "irevnet-cifar")
 LARGEST_STRIDE_AT_32 = 8
-"""Networks that leave at least 4 x 4 positions of an image of 32 x 32 are taken to be for such images."""
+"""Largest total stride of networks for images of 32 x 32, of which at least 4 x 4 positions then remain."""
 _BLOCK_KEY = re.compile(r"stack\.(\d+)\.bottleneck_block\.(\d+)\.(\w+)")
 
 
 def read_released(path: Path, state: Mapping[str, Tensor]) -> tuple[IRevNetConfig, dict[str, Tensor], InputTransform]:
     """The config that the tensors belong to, the weights under this toolkit's names, and the input transform.
 
-    The image size, and by what images are normalised, no tensor tells: both are guessed from the architecture.
+    Image size and normalisation do not follow from the tensors: both are guessed from the architecture.
 
     Raises `ValueError` if the tensors are not those of an i-RevNet.
     """
@@ -81,8 +81,8 @@ def _recognise(state: Mapping[str, Tensor]) -> IRevNetConfig:
 
 
 def _ratio(widths: Sequence[tuple[int, int]]) -> float | tuple[float, ...]:
-    """The channels that bottlenecks put out over those inside, of each stage: the release's 4, which it rounds down, if
-    that can be."""
+    """Output channels of bottlenecks over those inside, of each stage: the release's 4, which it rounds down, if that
+    matches."""
     if all(max(1, out // 4) == inside for out, inside in widths):
         return 4.0
     return tuple(out / inside for out, inside in widths)

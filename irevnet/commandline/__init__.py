@@ -1,1 +1,1 @@
-"""What the two commands share with a terminal; nothing else imports it."""
+"""Terminal and options of the two commands; nothing else imports it."""

@@ -1,9 +1,9 @@
-"""Ends a command that Ctrl-C or SIGTERM has asked to end and that does not, whatever it is busy with.
+"""Ends a command that does not end after Ctrl-C or SIGTERM, whatever it is computing.
 
-Python runs its signal handlers between two steps of the interpreter. One product or decomposition may keep it from the
-next step for minutes; meanwhile only another thread can act. It learns of a signal from the C handler, at once, through
-`signal.set_wakeup_fd`, and ends the process when the command has had its time. As files are written under temporary
-names, what was saved before is whole.
+Python runs its signal handlers between two steps of the interpreter. A single matrix product or decomposition may delay
+the next step for minutes, during which only another thread can act. That thread learns of a signal from the C handler,
+at once, through `signal.set_wakeup_fd`, and ends the process after a grace period. As files are written under temporary
+names, everything saved before is intact.
 """
 
 import math
@@ -17,21 +17,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 GRACE = 8.0
-"""Seconds from a signal to the end of the process: it is to be gone within 10."""
+"""Seconds from a signal to the end of the process, which should end within 10."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_FINISHED, _SAVING = 0, 255  # which are the numbers of no signals
+_FINISHED, _SAVING = 0, 255  # no signals have these numbers
 
 _to_watcher: socket.socket | None = None
-"""Where signals and messages to the thread go in, while there is one."""
+"""Socket for signals and messages to the thread, while there is one."""
 
 
 @contextmanager
 def end_when_stuck() -> Iterator[None]:
-    """Within it, a process that does not leave it within `GRACE` seconds of Ctrl-C or SIGTERM ends with exit code 1.
+    """Ends the process with exit code 1 if the block does not end within `GRACE` seconds of Ctrl-C or SIGTERM.
 
-    A signal that has no handler in Python keeps its effect, such as that of SIGTERM, to end the process at once. Inside
-    another one, or in another thread than the main one, which gets no signals, it does nothing.
+    A signal without a Python handler keeps its effect, such as SIGTERM, which ends the process at once. Does nothing
+    within another such block, or outside the main thread, which alone gets signals.
     """
     global _to_watcher
     if _to_watcher is not None or threading.current_thread() is not threading.main_thread():
@@ -54,8 +54,8 @@ def end_when_stuck() -> Iterator[None]:
 
 
 def allow_saving() -> None:
-    """What was busy has seen the signal and is about to save, however long that takes; another signal gives it
-    `GRACE` seconds anew."""
+    """Cancels the end of the process, for work that has seen the signal and is about to save; another signal allows it
+    `GRACE` more seconds."""
     if _to_watcher is not None:
         _to_watcher.send(bytes([_SAVING]))
 
@@ -74,25 +74,25 @@ def _watch(messages: socket.socket) -> None:
             deadline = math.inf
         elif message in _ENDING:
             deadline = min(deadline, time.monotonic() + GRACE)
-    # In a thread of its own: whoever holds a lock of standard error, or has stopped reading it, is not waited for.
-    speaker = threading.Thread(target=_say_why, daemon=True)
-    speaker.start()
-    speaker.join(1.0)
+    # In a thread of its own, which may wait for a lock of standard error or for its reader.
+    writer = threading.Thread(target=_write_reason, daemon=True)
+    writer.start()
+    writer.join(1.0)
     os._exit(1)
 
 
-def _say_why() -> None:
+def _write_reason() -> None:
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # shows the cursor, which a progress bar hides, and leaves the line of the bar
     sys.stderr.write(
-        f"Error: still busy with one long computation {GRACE:g} s after it was to stop; ended without waiting for it. "
-        "What had been saved is kept, what came after is lost\n"
+        f"Error: one long computation did not stop within {GRACE:g} s, and was ended. Everything saved before is kept; "
+        "later work is lost\n"
     )
     sys.stderr.flush()
 
 
 def _leave_to_parent() -> None:
-    """A forked process shares the socket: its own signals would end its parent."""
+    """Detaches a forked process from the shared socket, through which its signals would end the parent."""
     global _to_watcher
     if _to_watcher is not None:
         _to_watcher = None

@@ -1,4 +1,4 @@
-"""What the two commands share with a terminal: errors in one line, kinds of parameters, progress, Ctrl-C.
+"""The terminal side of the two commands: errors in one line, parameter types, progress, Ctrl-C.
 
 Results go to standard output, everything else to standard error.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""What the library raises for input that cannot work: exit code 2. Anything else is work that failed: exit code 1."""
+"""Errors of the library about its input: exit code 2. All others are failures of the work: exit code 1."""
 
 
 _GIVEN = "irevnet.commandline.terminal.given"
-"""Where a context keeps the words that followed the command."""
+"""Key under which a context keeps the arguments of the command."""
 
 
 class WrongInput(click.ClickException):
@@ -37,9 +37,9 @@ class WrongInput(click.ClickException):
 
 
 class Command(click.Command):
-    """A command that answers errors with one line instead of a traceback, unless --debug is given.
+    """A command that prints errors as one line instead of a traceback, unless --debug is given.
 
-    One that is `distributed` may be run by torchrun, in several processes that share its work, and has a device.
+    One that is `distributed` has an option for the device, and may be run by torchrun, in processes that share work.
     """
 
     def __init__(self, *args: Any, distributed: bool = False, **options: Any):
@@ -50,7 +50,7 @@ class Command(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        given = tuple(args)  # which parsing empties
+        given = tuple(args)  # parsing empties the list
         context = super().make_context(info_name, args, parent, **extra)
         context.meta[_GIVEN] = given
         return context
@@ -63,7 +63,7 @@ class Command(click.Command):
                 with _among_processes(self, ctx):
                     return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # the last is a reader that has seen enough, such as head, which click ends on without a word
+            raise  # the last is a reader that has stopped, such as head, on which click ends silently
         except Exception as error:
             if debug:
                 raise
@@ -72,14 +72,14 @@ class Command(click.Command):
 
 @contextmanager
 def _among_processes(command: Command, ctx: click.Context) -> Iterator[None]:
-    """Joins the processes that torchrun has started, of which the first alone speaks."""
+    """Joins the processes that torchrun has started, of which only the first prints."""
     from irevnet.utils import distributed
 
     if not distributed.launched():
         yield
         return
     if not command.distributed:
-        raise ValueError(f"'{ctx.command_path}' is the work of one process; run it without torchrun")
+        raise ValueError(f"'{ctx.command_path}' runs in one process; run it without torchrun")
     with distributed.process_group(distributed.choose_device(ctx.params["device"])), ExitStack() as stack:
         if distributed.rank() > 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
@@ -106,13 +106,13 @@ def explain(error: Exception) -> click.ClickException:
 
 
 def command_line() -> list[str]:
-    """The command that is being run, word by word, as provenance keeps it."""
+    """The arguments of the running command, as provenance records them."""
     context = click.get_current_context()
     return [*context.command_path.split(), *context.meta[_GIVEN]]
 
 
 def given_options(*names: str) -> list[str]:
-    """The words that gave these options to the command that is being run; none for those that were not given."""
+    """The arguments by which the running command was given these options; none for options that were not given."""
     context = click.get_current_context()
     parsed, _, _ = context.command.make_parser(context).parse_args(list(context.meta[_GIVEN]))
     words = []
@@ -124,12 +124,12 @@ def given_options(*names: str) -> list[str]:
 
 
 def _one_line(error: Exception, command: click.Command | None = None) -> str:
-    """What an error says, for who typed a command: its options in place of parameters in backticks."""
+    """The message of an error in one line, with the command's options in place of parameters in backticks."""
     if isinstance(error, OSError) and error.strerror:  # raised by the system rather than by this toolkit
         wanted = ", and is no folder; name another" if isinstance(error, FileExistsError) else ""
         return f"{error.filename}: {error.strerror}{wanted}" if error.filename else error.strerror
     text = str(error)
-    if "Original Traceback" in text:  # of a process that loads images: it ends with the error itself
+    if "Original Traceback" in text:  # of a process that loads images; it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
     options = [each for each in (command.params if command else ()) if isinstance(each, click.Option)]
     names = {each.name: max(each.opts, key=len) for each in options}
@@ -145,7 +145,7 @@ def _out_of_memory(ctx: click.Context) -> str:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Has torch compute in ways that give the same bits each time, or not at all."""
+    """Restricts torch to deterministic algorithms; operations without one fail."""
     import torch
 
     earlier = (
@@ -168,11 +168,11 @@ def deterministic() -> Iterator[None]:
 
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-"""Of which cuBLAS wants to know before its first product: by default several streams may share a work space."""
+"""Setting that cuBLAS reads before its first product; by default several streams may share a workspace."""
 
 
 def _require_torch() -> None:
-    """torch and torchvision are built as pairs; two that do not match fail when torchvision is imported."""
+    """Checks torch and torchvision, which are built as pairs; a mismatch fails when torchvision is imported."""
     try:
         import torchvision  # noqa: F401  (imports torch)
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
@@ -190,25 +190,25 @@ def _installed(package: str) -> str:
 
 
 def standard_error() -> "Console":
-    """Standard error, for progress."""
+    """Standard error as a console, for progress."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def track(loop: Iterable, description: str) -> Iterable:
-    """A progress bar on standard error if that is a terminal, and nothing otherwise."""
+    """A loop with a progress bar on standard error if that is a terminal."""
     from rich.progress import track as rich_track
 
     console = standard_error()
-    if not console.is_terminal:  # where rich, told to show nothing, ends with an empty line up to version 14.2
+    if not console.is_terminal:  # here rich prints an empty line up to version 14.2
         return loop
     return rich_track(loop, description, console=console, transient=True)
 
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that each call replaces, if that is a terminal, and nothing otherwise."""
+    """A line on standard error, if that is a terminal, that each call of the function replaces."""
     console = standard_error()
     if not console.is_terminal:
         yield lambda line: None
@@ -234,7 +234,7 @@ class Numbers(click.ParamType):
                 self.fail(f"{value!r} is not a list of numbers; expected numbers and ranges, such as 1,4,8-12")
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                self.fail(f"{part!r} names no number; a range goes from the lower to the higher")
+                self.fail(f"{part!r} is an empty range; expected the lower number first")
             numbers.update(range(first, last + 1))
         return sorted(numbers)
 
@@ -252,7 +252,7 @@ class Names(click.ParamType):
 
 
 class Floats(click.ParamType):
-    """Numbers such as 0.3,0.6; `example` is such a list, and `what` they are."""
+    """Numbers such as 0.3,0.6; errors say `what` they are, with an `example`."""
 
     name = "numbers"
 
@@ -278,12 +278,12 @@ class Part(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            self.fail(f"{value!r} is no part; expected such as 2/4, the second of four")
+            self.fail(f"{value!r} is no part; expected k/n, such as 2/4 for the second of four")
         return int(match[1]), int(match[2])
 
 
 class File(click.Path):
-    """A file or a folder. An empty word, such as a variable of the shell that is not set gives, is none."""
+    """A file or a folder, but no empty word, such as an unset variable of the shell gives."""
 
     def __init__(self):
         super().__init__(path_type=Path)
@@ -295,7 +295,7 @@ class File(click.Path):
 
 
 class Classes(click.ParamType):
-    """A number of classes, or a file with their names."""
+    """A number of classes, or a file with class names."""
 
     name = "n|file"
 
@@ -306,7 +306,7 @@ class Classes(click.ParamType):
 
 
 class ClassNames(click.ParamType):
-    """A file with the names of classes."""
+    """A file with class names."""
 
     name = "file"
 
@@ -315,19 +315,19 @@ class ClassNames(click.ParamType):
 
 
 def _read_names(kind: click.ParamType, file: str, otherwise: str) -> tuple[str, ...]:
-    """The lines of a file; fails, saying what it is otherwise, if there is none."""
+    """The lines of a file; if there is none, fails with `otherwise`."""
     try:
         if not Path(file).is_file():
-            kind.fail(f"{file!r} is {otherwise}; expected one with a class name a line")
+            kind.fail(f"{file!r} is {otherwise}; expected a file with one class name per line")
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        kind.fail(f"{file} cannot be read: {error}; expected a text with a class name a line")
+        kind.fail(f"{file} cannot be read: {error}; expected a text file with one class name per line")
     return tuple(line.strip() for line in lines if line.strip())
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM has come, to be asked after each step; a second one ends the program at once."""
+    """A function that returns whether Ctrl-C or SIGTERM was received; a second one ends the program at once."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:

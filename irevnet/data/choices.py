@@ -1,4 +1,4 @@
-"""What can be chosen of data, by name. Without torch, so that a command's help can list it."""
+"""Names of augmentations and of ways to handle unreadable images; without torch, for the help of commands."""
 
 from typing import Literal
 

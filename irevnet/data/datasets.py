@@ -21,7 +21,7 @@ from irevnet.utils.progress import Track, no_progress
 
 def _digits(root: Path, download: bool) -> DataSource:
     """scikit-learn's 1,797 handwritten digits, 8 x 8, one fifth of each class held out for testing."""
-    from sklearn.datasets import load_digits  # here, as it takes a second that other data sets need not wait for
+    from sklearn.datasets import load_digits  # here, since it takes a second
     from sklearn.model_selection import train_test_split
 
     def load(split: Split) -> tuple[Tensor, list[int]]:
@@ -44,7 +44,7 @@ def _digits(root: Path, download: bool) -> DataSource:
 def _from_torchvision(
     name: str, kind: Any, image_shape: tuple[int, int, int], statistics: Normalisation
 ) -> Callable[[Path, bool], DataSource]:
-    """The opener of a data set whose files torchvision downloads, checks and reads."""
+    """The function that opens a data set whose files torchvision downloads, checks and reads."""
 
     def open_set(root: Path, download: bool) -> DataSource:
         def fetch() -> None:
@@ -54,7 +54,7 @@ def _from_torchvision(
         def read(split: Split) -> Any:
             try:
                 if download:
-                    distributed.from_first(fetch)  # the others find what it fetched
+                    distributed.from_first(fetch)
                 return kind(root, train=split == "train")
             except RuntimeError as error:
                 raise FileNotFoundError(
@@ -96,15 +96,15 @@ def load_dataset(
 
     Args:
         name: `"digits"`, `"cifar10"`, `"cifar100"`, `"fashion-mnist"` or the path of a folder.
-        root: where the files of a data set by name are, in torchvision's layout; the digits need none.
-        download: fetch them if they are not there.
-        on_error: `"skip"` reads every image of a folder once, and leaves out those that cannot be read.
-        left_out: of a folder, images that are left out unread, and why: what an earlier check found.
-        workers: processes that read the images for that check.
-        track: shows its progress.
+        root: folder that holds the files of a data set by name, in torchvision's layout; the digits need none.
+        download: whether to download the files if they are missing.
+        on_error: what to do about unreadable images of a folder; `"skip"` reads every image once, and skips those.
+        left_out: images of a folder to skip, by path, with the reasons that an earlier check found.
+        workers: number of processes that read the images for that check.
+        track: wrapper of the loop of that check, to show its progress.
 
     Raises:
-        ValueError: no such name, nor a folder; or a folder whose splits have no classes, or not the same.
+        ValueError: an unknown name that is no folder; or a folder whose splits have no classes, or different ones.
         FileNotFoundError: the files of that data set, a split of that folder, or the images of a class are missing.
     """
     if name not in _DATA and Path(name).is_dir():
@@ -115,25 +115,25 @@ def load_dataset(
 def choose_classes(
     source: DataSource, which: int | Sequence[str], *, seed: int = 0, among: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """A subset of the classes, in the data set's order: a number of them drawn at random, or those of these names.
+    """A subset of the classes, in the data set's order: a number of them drawn at random, or those with these names.
 
     Args:
-        source: the data set.
-        which: how many, or which.
-        seed: of the draw.
-        among: what to draw from; all classes by default.
+        source: data set.
+        which: number of classes to draw, or class names.
+        seed: seed of the draw.
+        among: class names to draw from; all classes by default.
 
     Raises:
-        ValueError: a class that the data set does not have, more than there are, or fewer than two.
+        ValueError: a class that the data set does not have, more classes than there are, or fewer than two.
     """
     names = which if not isinstance(which, int) else _draw(which, among or source.classes, source.name, seed)
     chosen = {source.label(name) for name in names}
     if len(chosen) < 2:
-        raise ValueError(f"{len(chosen)} class of {source.name} was named; expected at least 2")
+        raise ValueError(f"expected at least 2 classes of {source.name}, got {len(chosen)}")
     return tuple(name for label, name in enumerate(source.classes) if label in chosen)
 
 
 def _draw(count: int, available: Sequence[str], name: str, seed: int) -> list[str]:
     if not 2 <= count <= len(available):
-        raise ValueError(f"{count} classes were asked for; expected 2 to {len(available)}, of {name}")
+        raise ValueError(f"expected 2 to {len(available)} classes of {name}, got {count}")
     return np.random.default_rng(seed).choice(np.array(available), count, replace=False).tolist()

@@ -1,4 +1,4 @@
-"""Folders of images as a data set, and what cannot be read of them."""
+"""Folders of images as data sets, and the files in them that cannot be read."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ from irevnet.utils.untrusted import brief, fits, parse_json
 def open_folder(
     folder: Path, on_error: OnError, left_out: Mapping[str, str] | None, workers: int, track: Track
 ) -> DataSource:
-    """A folder with `train/` and `val/`, and in both a folder of images a class: ImageNet's layout."""
+    """A folder with `train/` and `val/`, each with one folder of images per class: ImageNet's layout."""
 
     def split_folder(split: Split) -> Path:
         return folder / ("train" if split == "train" else "val")
@@ -41,7 +41,7 @@ def open_folder(
 
     @functools.cache
     def files(split: Split) -> list[tuple[str, int]]:
-        """All, with their labels."""
+        """All images of a split, with their labels."""
         found = (_image_files(split_folder(split) / name) for name in classes)
         return [(path, label) for label, paths in enumerate(found) for path in paths]
 
@@ -81,31 +81,31 @@ def open_folder(
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if odd := [name for name in names if name.splitlines() != [name.strip()]]:
-        raise ValueError(f"{folder} has a class {odd[0]!r}; rename it, without line breaks and spaces at the ends")
+    if wrong := [name for name in names if name.splitlines() != [name.strip()]]:
+        raise ValueError(f"{folder} has a class {wrong[0]!r}; rename it, without line breaks and spaces at the ends")
     return tuple(names)
 
 
 def _image_files(folder: Path) -> list[str]:
-    """All below a folder that end as images do; hidden ones, such as macOS leaves beside others, are none."""
+    """All files below a folder with an extension of images, except for hidden ones, which macOS puts beside others."""
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
-            target = Path(place, name)
-            if target.is_symlink() and Path(place).resolve().is_relative_to(target.resolve()):
-                raise ValueError(f"{target} is a link to a folder that it is in itself; remove it")
-        found.append((place, sorted(name for name in names if not name.startswith("."))))
+            target = Path(parent, name)
+            if target.is_symlink() and Path(parent).resolve().is_relative_to(target.resolve()):
+                raise ValueError(f"{target} is a link to a folder that contains it; remove it")
+        found.append((parent, sorted(name for name in names if not name.startswith("."))))
     return [
-        os.path.join(place, name)
-        for place, names in sorted(found)
+        os.path.join(parent, name)
+        for parent, names in sorted(found)
         for name in names
         if name.lower().endswith(IMG_EXTENSIONS)
     ]
 
 
 def _unreadable(paths: list[str], workers: int, track: Track) -> dict[str, str]:
-    """The files that cannot be read as images, and why; each is read, by one of the processes of a group."""
+    """The files that cannot be read as images, and why. The processes of a group share the reading."""
     loader = batches(_Reasons(paths), 64, part=distributed.part(), workers=workers)
     own = [reason for batch in track(loader, "reading every image") for reason in batch]
     reasons = [reason for part in distributed.gather(own) for reason in part]
@@ -113,7 +113,7 @@ def _unreadable(paths: list[str], workers: int, track: Track) -> dict[str, str]:
 
 
 class _Reasons(Dataset[str]):
-    """Why each file cannot be read as an image; nothing if it can."""
+    """The reason why each file cannot be read as an image; empty if it can."""
 
     def __init__(self, paths: list[str]):
         self.images = ImageFiles(paths)
@@ -133,7 +133,7 @@ _LEFT_OUT = "left-out.json"
 
 
 def save_left_out(folder: Path, left_out: Mapping[str, str] | None) -> None:
-    """Writes what was left out, and why, to `left-out.json` in a folder; `None` removes an earlier one."""
+    """Writes the skipped images, and why, to `left-out.json` in a folder; `None` removes an earlier file."""
     if left_out is None:
         (folder / _LEFT_OUT).unlink(missing_ok=True)
     else:
@@ -141,7 +141,7 @@ def save_left_out(folder: Path, left_out: Mapping[str, str] | None) -> None:
 
 
 def read_left_out(folder: Path) -> dict[str, str] | None:
-    """What `save_left_out` wrote; `None` if it wrote nothing. Raises `ValueError` if that is damaged."""
+    """The content that `save_left_out` wrote; `None` without a file. Raises `ValueError` for a damaged file."""
     path = folder / _LEFT_OUT
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Labelled images, and data sets of them: what every opener of one gives."""
+"""Labelled images, and the data sets that they come from."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ Split = Literal["train", "test"]
 
 
 class ImageFiles:
-    """Images that are read when they are asked for, or with a list of rows another such collection."""
+    """Image files that are read when indexed; a list of rows as index gives another such collection."""
 
     def __init__(self, paths: list[str]):
         self.paths = paths
@@ -34,17 +34,17 @@ class ImageFiles:
             return read_image(path)
         except FileNotFoundError as error:
             raise ValueError(
-                f"{path} cannot be read as an image: it is gone, or a link to nothing; replace or remove it{LEAVE_OUT}"
+                f"{path} cannot be read as an image: it is missing, or a broken link; replace or remove it{LEAVE_OUT}"
             ) from error
         except ValueError as error:
             raise ValueError(f"{error}{LEAVE_OUT}") from error
 
 
 READERS = 8
-"""Files that are read at a time."""
+"""Number of files that are read at the same time."""
 
 SETTLED = 2 * 10**9
-"""Nanoseconds after which a file's times tell another writing from the last one, on any file system."""
+"""Nanoseconds after which another write changes the times of a file, on any file system."""
 
 
 def _file_sha256(path: str) -> str:
@@ -59,12 +59,12 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     """Images as network inputs, with their labels, numbered in the order of `classes`.
 
     Args:
-        images: images `(c, h, w)`, bytes or values in [0, 1].
-        labels: of each image.
-        classes: class names.
-        transform: from an image to a network's input.
+        images: images `(c, h, w)`, of bytes or of values in [0, 1].
+        labels: label of each image.
+        classes: class names, in the order of their labels.
+        transform: transform from an image to a network's input.
 
-    Raises `ValueError`, with the number of the image, for values or a label that cannot be.
+    Raises `ValueError`, with the number of the image, for values that are not finite, and for unknown labels.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return LabelledImages(self.images, [labels[label] for label in self.labels], classes, self.transform)
 
     def sha256(self, track: Track = no_progress) -> str:
-        """Identifies the images and their order: by their pixels or, of files, by class, name and content.
+        """Digest of the images and their order: of their pixels or, for files, of class, name and content.
 
-        Files are read once, several at a time; `track` shows how far that is.
+        Files are read once, several at a time; `track` wraps the loop over them.
 
-        Raises `OSError`, naming it, for a file that cannot be read.
+        Raises `OSError`, naming the file, for one that cannot be read.
         """
         digest = hashlib.sha256()
         if isinstance(self.images, ImageFiles):
@@ -117,9 +117,10 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return digest.hexdigest()
 
     def signature(self) -> str | None:
-        """What cannot stay the same where a file is written to: sizes, and the times and places that a file system
-        keeps. `None` where there are no files, or some have been written to within the last seconds, so that they could
-        be written to again without a trace.
+        """Digest that changes with every write to a file: of paths, sizes, times and inodes.
+
+        `None` without files, and for files written to within the last seconds, where another write might leave the same
+        times.
         """
         if not isinstance(self.images, ImageFiles):
             return None
@@ -128,30 +129,30 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             found = os.stat(path)
             if max(found.st_ctime_ns, found.st_mtime_ns) > now - SETTLED:
                 return None
-            place = (
+            entry = (
                 f"{self.classes[label]} {path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n"
             )
-            digest.update(os.fsencode(place))
+            digest.update(os.fsencode(entry))
         return digest.hexdigest()
 
     def pixels(self, index: int) -> Tensor:
-        """The image as it is, with values in [0, 1]."""
+        """The image before the transform, with values in [0, 1]."""
         image = self.images[index]
         return image / 255 if image.dtype == torch.uint8 else image
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A data set: its classes, its images, and how a network takes them.
+    """A data set: its classes, its images, and their transform for a network.
 
     Attributes:
-        name: by which it was opened.
+        name: name or folder that the data set was opened by.
         classes: class names, in the order of their labels.
-        image_shape: channels, height and width of its images; the size is `None` where images differ in it.
-        load: images `(c, h, w)` and labels of a split.
-        statistics: what the authors' release normalises such images by.
-        left_out: files of a folder that cannot be read as images and are left out, named from the folder, and why;
-            `None` where that was not asked for.
+        image_shape: channels, height and width of the images; height and width are `None` where images differ in size.
+        load: function that returns the images `(c, h, w)` and the labels of a split.
+        statistics: mean and standard deviation by which the authors' release normalises such images.
+        left_out: skipped files of a folder, which cannot be read as images, by path within the folder, and why; `None`
+            if unreadable files are not skipped.
     """
 
     name: str
@@ -162,11 +163,11 @@ class DataSource:
     left_out: Mapping[str, str] | None = None
 
     def transform(self, *, image_size: int | tuple[int, int] | None = None, normalise: bool = False) -> InputTransform:
-        """The transform of these images for a network of that input size; their own by default.
+        """The transform of these images for a network of that input size, by default the size of the images.
 
         Images that differ in size are resized to 8/7 of it on their shorter side and cropped (256 and 224 in the
-        authors' release); others are resized whole. Values stay in [0, 1], as in the paper, unless `normalise` asks
-        for the release's mean and standard deviation.
+        authors' release); others are resized as a whole. Values stay in [0, 1], as in the paper, unless `normalise`
+        applies the release's mean and standard deviation.
         """
         channels, height, width = self.image_shape
         match image_size:
@@ -181,15 +182,15 @@ class DataSource:
         return InputTransform(channels=channels, image_size=size, resize=resize, mean=mean, std=std)
 
     def label(self, name: str) -> int:
-        """The label of a class; `ValueError`, with the nearest that exist, if there is none of that name."""
+        """The label of a class. Raises `ValueError`, with the nearest names, for an unknown one."""
         return find(f"class of {self.name}", name, {known: label for label, known in enumerate(self.classes)})
 
     def images(
         self, split: Split, transform: InputTransform, *, classes: tuple[str, ...] | None = None
     ) -> LabelledImages:
-        """A split as inputs for a network; of those classes alone, and labelled in their order, if they are given.
+        """A split as inputs of a network; with `classes`, only their images, labelled in their order.
 
-        Raises `ValueError`, with the nearest that exist, if a class is not among those of the data set.
+        Raises `ValueError`, with the nearest names, for an unknown class.
         """
         images, labels = self.load(split)
         if classes is None or classes == self.classes:
@@ -200,13 +201,13 @@ class DataSource:
 
 
 IMAGENET_SIZE = (224, 224)
-"""What images of various sizes are resized to unless another size is asked for."""
+"""Default height and width that images of different sizes are resized to."""
 
 _IMAGENET_SYNSETS = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-"""SHA-256 of the 1,000 WordNet numbers of ILSVRC 2012, sorted, a line each: the order of the outputs of networks that
-were trained on it."""
+"""SHA-256 of the 1,000 WordNet numbers of ILSVRC 2012, sorted, one per line: the order of the outputs of networks that
+are trained on it."""
 
 
 def is_imagenet(classes: Sequence[str]) -> bool:
-    """Whether these are the names of the folders of ILSVRC 2012's classes."""
+    """Whether these are the folder names of the classes of ILSVRC 2012."""
     return hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest() == _IMAGENET_SYNSETS

@@ -1,4 +1,4 @@
-"""Batches of images: all of them in order, or in the random order of an epoch, randomly changed."""
+"""Batches of images: all of them in order, or those of an epoch, shuffled and augmented."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from irevnet.data.images import LabelledImages
 def batches(
     data: Dataset[Any], batch_size: int, *, part: tuple[int, int] = (1, 1), workers: int = 0
 ) -> DataLoader[Any]:
-    """Batches of what a data set has, such as inputs `(n, c, h, w)` and labels `(n,)`: all of it once, in order; of
-    `part` (k, n), the k-th of n nearly equal parts.
+    """Batches of all items of a data set in order, such as inputs `(n, c, h, w)` and labels `(n,)`; with `part` (k, n),
+    of the k-th of n nearly equal parts.
     """
     number, parts = part
     count = len(data)  # type: ignore[arg-type]
@@ -35,12 +35,11 @@ def training_batches(
     part: tuple[int, int] = (1, 1),
     workers: int = 0,
 ) -> DataLoader[Any]:
-    """The batches of an epoch from the one numbered `start` on, in random order and randomly changed.
+    """The batches of an epoch from number `start` on, shuffled and augmented.
 
-    All is drawn by seed, epoch and image alone. So the batches of an epoch are the same whenever they are asked for,
-    from whichever start and by however many workers. The few images that do not fill a batch are left out (batch
-    normalisation would weigh them too much). With `part` (k, n), the k-th of n equal parts of each batch; n has to
-    divide the batch size.
+    Draws depend on seed, epoch and image alone, so the batches of an epoch are the same for any start and any number of
+    workers. The last images, which do not fill a batch, are dropped (batch normalisation would weigh them too much).
+    With `part` (k, n), the k-th of n equal parts of each batch; n has to divide the batch size.
     """
     number, parts = part
     order = np.random.default_rng([seed, epoch]).permutation(len(data))  # type: ignore[arg-type]
@@ -65,20 +64,20 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
 
 
 def _load(data: Dataset, batch_size: int, rows: Sequence[int], workers: int) -> DataLoader[Any]:
-    """Batches of these rows of a data set, in their order; the global generator has no part in it."""
+    """Batches of these rows of a data set, in their order, independent of the global generator."""
     return DataLoader(
         data,
         batch_size,
         sampler=rows,
         num_workers=workers,
-        generator=torch.Generator(),  # of seeds that nothing uses; by default they are drawn from the global generator
+        generator=torch.Generator(),  # for unused seeds of workers; by default the global generator draws them
         worker_init_fn=_leave_interrupts_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; one that loads images goes on until the step is finished."""
+    """Makes a loading process ignore Ctrl-C, which reaches all processes of a terminal, so that the step can finish."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,26 +25,26 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET_STATISTICS: Normalisation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_STATISTICS: Normalisation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR100_STATISTICS: Normalisation = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-"""The three that the authors' releases normalise by."""
+"""The three normalisations of the authors' releases."""
 
 
 MOST_PIXELS = 2**24
-"""Of an image that a network is shown, as it is resized for it: 4,096 x 4,096."""
+"""Most pixels of an image after resizing: 4,096 x 4,096."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputTransform:
-    """From an image to the network's input: the channels it takes, resize, centre crop, normalise. No randomness.
+    """From an image to the network's input: conversion of channels, resize, centre crop, normalise. Deterministic.
 
-    A checkpoint carries it, so that every later study shows the network images as it was trained on them.
+    A checkpoint carries it, so that every study shows the network images as it was trained on them.
 
     Attributes:
-        channels: channels of the network's input; a grey image is repeated, a coloured one is turned grey.
+        channels: channels of the network's input; a grey image is repeated, a coloured one is converted to grey.
         image_size: height and width of the network's input.
-        resize: the shorter side is resized to this many pixels (bilinear, antialiased) before the centre crop; `None`
-            resizes the whole image to `image_size` and crops nothing.
-        mean: subtracted from each channel, in units of [0, 1].
-        std: divides each channel after that.
+        resize: number of pixels that the shorter side is resized to (bilinear, antialiased) before the centre crop;
+            `None` resizes the whole image to `image_size` and does not crop.
+        mean: mean that is subtracted from each channel, in units of [0, 1].
+        std: standard deviation that each channel is then divided by.
     """
 
     channels: int
@@ -60,8 +60,8 @@ class InputTransform:
             or max(height * width, self.resize or 1) > MOST_PIXELS
         ):
             raise ValueError(
-                f"channels={self.channels}, image_size={self.image_size}, resize={self.resize}; expected integers from "
-                f"1 on, and no more than {MOST_PIXELS:,} pixels"
+                f"channels={self.channels}, image_size={self.image_size}, resize={self.resize}; expected positive "
+                f"integers, and no more than {MOST_PIXELS:,} pixels"
             )
         if any(len(values) not in (1, self.channels) for values in (self.mean, self.std)) or 0 in self.std:
             raise ValueError(
@@ -70,29 +70,29 @@ class InputTransform:
             )
 
     def __call__(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels height width"]:
-        """The input tensor of an image with values in [0, 1]; a fourth channel, transparency, is left out.
+        """The input tensor of an image with values in [0, 1]; a fourth channel, transparency, is dropped.
 
-        Raises `ValueError` for channels that are neither grey nor coloured and not what the network takes.
+        Raises `ValueError` for numbers of channels that cannot be converted to the network's.
         """
         return self.normalise(self.frame(self.to_channels(image)))
 
     def to_channels(self, image: Float[Tensor, "image_channels h w"]) -> Float[Tensor, "channels h w"]:
-        """The image with as many channels as the network takes."""
+        """The image with the number of channels that the network takes."""
         if image.shape[0] == 4 != self.channels:
             image = image[:3]
         if image.shape[0] != self.channels:
             if image.shape[0] not in (1, 3) or self.channels not in (1, 3):
                 raise ValueError(
-                    f"an image of {image.shape[0]} channels cannot be shown to a network of {self.channels}"
+                    f"an image with {image.shape[0]} channels does not fit a network that takes {self.channels}"
                 )
             image = image_ops.rgb_to_grayscale(image, num_output_channels=self.channels)
         return image
 
     def frame(self, image: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels height width"]:
-        """The image resized, and its centre cropped."""
+        """The image after resize and centre crop."""
         if self.resize is not None:
             short, long = sorted(image.shape[1:])
-            if self.resize**2 * long > MOST_PIXELS * short:  # a line of pixels would be as long as it is thin
+            if self.resize**2 * long > MOST_PIXELS * short:  # a thin image would become a very long one
                 raise ValueError(
                     f"an image of {image.shape[2]} x {image.shape[1]} pixels, resized to {self.resize} on its shorter "
                     f"side, would have more than {MOST_PIXELS:,} pixels; crop it"
@@ -113,11 +113,11 @@ class InputTransform:
     def augmented(
         self, image: Float[Tensor, "image_channels h w"], kind: Augmentation, seed: Sequence[int]
     ) -> Float[Tensor, "channels height width"]:
-        """The network's input of a randomly changed image, drawn by that seed alone: torch's global generator is left
-        as it was, so that neither the order nor the process in which images are loaded has a part in it.
+        """The network's input for an augmented image, drawn by that seed alone, so that the result does not depend on
+        the order or the process in which images are loaded. Torch's global generator is restored.
         """
         image = self.to_channels(image)
-        if kind != "imagenet":  # which cuts the image out itself
+        if kind != "imagenet":  # that one crops itself
             image = self.frame(image)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0]))
@@ -131,12 +131,12 @@ def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
 IMAGENET_TRANSFORM = InputTransform(
     channels=3, image_size=(224, 224), resize=256, mean=IMAGENET_STATISTICS[0], std=IMAGENET_STATISTICS[1]
 )
-"""Of the authors' ImageNet release: short side to 256, centre crop 224, ImageNet mean and standard deviation."""
+"""The transform of the authors' ImageNet release: short side to 256, centre crop 224, ImageNet mean and std."""
 
 
 @functools.cache
 def _change(kind: Augmentation, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """The random change, drawn from torch's global generator, of an image with values in [0, 1]."""
+    """The augmentation of an image with values in [0, 1], drawn from torch's global generator."""
     flip = v2.RandomHorizontalFlip()
     match kind:
         case "none":
@@ -150,31 +150,30 @@ def _change(kind: Augmentation, size: tuple[int, int]) -> Callable[[Tensor], Ten
 
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of image files that are read."""
+"""Formats of image files that can be read."""
 
 
 def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
-    """The first frame of an image file, upright as its EXIF orientation says: one channel if it is grey, else three.
+    """The first frame of an image file, turned by its EXIF orientation: one channel if it is grey, else three.
 
-    Of 12 or 16 bits the upper 8 are kept, floating-point values in [0, 1] are rounded to 8; transparency is left out,
-    palettes and CMYK become RGB.
+    The upper 8 of 12 or 16 bits are kept, floating-point values in [0, 1] are rounded to 8 bits; transparency is
+    dropped, palettes and CMYK become RGB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as an image, is too large, or holds values of which nothing says what is white;
-            the message names it.
+        ValueError: it cannot be read as an image, is too large, or has values of unknown range; the message names it.
     """
     try:
-        # From an open file: where Pillow is given a path it maps a TIFF that is to be turned into memory awry.
+        # From an open file: given a path, Pillow misreads memory-mapped TIFF files that have to be turned.
         with open(path, "rb") as content, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is left out, such as transparency
+            warnings.simplefilter("ignore")  # about what is dropped, such as transparency
             with Image.open(content, formats=FORMATS) as file:
                 pixels = torch.from_numpy(_to_bytes(file))
     except (FileNotFoundError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large: {error} Make it smaller, or remove it") from error
-    except Exception as error:  # decoders raise a dozen kinds, by what the bytes happen to look like
+    except Exception as error:  # decoders raise many kinds
         reason = (
             f"it is no {', '.join(FORMATS)}, or an unusual one"
             if isinstance(error, UnidentifiedImageError)
@@ -186,10 +185,10 @@ def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
 
 def _to_bytes(file: ImageFile) -> UInt8[ndarray, "..."]:
     """`(h, w)` of a grey image, else `(h, w, 3)`."""
-    tags: Mapping[int, Any] = getattr(file, "tag_v2", {})  # of a TIFF, whose numbers may mean anything
+    tags: Mapping[int, Any] = getattr(file, "tag_v2", {})  # of a TIFF, which say what its numbers mean
     bits, kinds = (np.atleast_1d(tags.get(tag, default)) for tag, default in ((_BITS, 16), (_SAMPLE_FORMAT, 1)))
     if _SIGNED in kinds or (file.mode == "I" and file.format == "TIFF"):
-        raise ValueError(f"nothing says what is white in its {bits[0]}-bit integers, convert it to 8 or 16 bits")
+        raise ValueError(f"the white level of its {bits[0]}-bit integers is unknown, convert it to 8 or 16 bits")
     image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # Pillow has 16-bit PGM as "I"
         pixels = (np.asarray(image).astype(np.int64) >> (bits[0] - 8)).astype(np.uint8)
@@ -197,7 +196,7 @@ def _to_bytes(file: ImageFile) -> UInt8[ndarray, "..."]:
         values = np.asarray(image)
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(
-                f"its values go from {values.min():g} to {values.max():g}, expected floating-point ones from 0 to 1"
+                f"its values range from {values.min():g} to {values.max():g}, expected floating-point ones from 0 to 1"
             )
         pixels = (255 * values).round().astype(np.uint8)
     else:
@@ -207,7 +206,7 @@ def _to_bytes(file: ImageFile) -> UInt8[ndarray, "..."]:
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
-"""Tags of a TIFF and what they say."""
+"""Tags of a TIFF, and values of them."""
 
 
 def _reason(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""The networks: the i-RevNet, its exact arithmetic and its memory-free training, and those it is compared with."""
+"""The networks: the i-RevNet, its exact arithmetic and memory-saving back-propagation, and the baselines."""

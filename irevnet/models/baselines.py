@@ -1,4 +1,4 @@
-"""The networks that the paper compares with: RevNet-56 (Gomez et al., 2017) and ResNet (He et al., 2016)."""
+"""The networks that the paper compares with: RevNet (Gomez et al., 2017) and ResNet (He et al., 2016)."""
 
 import torch
 from jaxtyping import Float
@@ -32,7 +32,7 @@ class RevNetUnit(nn.Module):
 
 
 class RevNet(nn.Module):
-    """The reversible residual network: its stem pools and its stages project, so it is not invertible as a whole."""
+    """The reversible residual network; its stem pools and its stages project, so it is not invertible as a whole."""
 
     def __init__(self, config: RevNetConfig):
         super().__init__()
@@ -59,7 +59,7 @@ class RevNet(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of torchvision's blocks, in one list, with the stem that the image size asks for."""
+    """A residual network of torchvision's blocks, in one list, with a stem for large or for small images."""
 
     def __init__(self, config: ResNetConfig):
         super().__init__()

@@ -1,11 +1,11 @@
-"""The architectures, each a frozen config of plain values: read, checked and drawn without torch."""
+"""The configs of the architectures: frozen, of plain values, and without torch."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 MOST_BLOCKS = 10_000
-"""Of a network; the paper's deepest has 100."""
+"""Most blocks of a network; the paper's deepest has 100."""
 
 SqueezeOrder = Literal["block", "channel"]
 """How the r^2 sub-pixels of c channels are laid out in the c r^2 output channels.
@@ -27,25 +27,25 @@ Memory = Literal["plain", "checkpoint", "reversible"]
 
 @dataclass(frozen=True, kw_only=True)
 class IRevNetConfig:
-    """An architecture. Stage k has `blocks[k]` blocks, the first of which down-samples by `strides[k]`.
+    """The architecture of an i-RevNet. Stage k has `blocks[k]` blocks, the first of which down-samples by `strides[k]`.
 
-    Raises `ValueError` where no network can be built, saying which field is wrong and how to mend it.
+    Raises `ValueError`, naming the field, for values of which no network can be built.
 
     Attributes:
-        input_shape: channels, height and width of the images it is meant for. Other heights and widths are accepted
-            by the network as long as `total_stride` divides them.
-        num_classes: outputs of the final linear projection.
+        input_shape: channels, height and width of the images. The network also accepts other heights and widths that
+            are multiples of `total_stride`.
+        num_classes: number of outputs of the final linear projection.
         blocks: number of blocks in each stage.
         strides: down-sampling factor of S_j at the first block of each stage; 1 for none.
         initial_squeeze: down-sampling factor of the splitting operator S~, before the split into two streams.
-        kernel_sizes: of the three convolutions of a bottleneck (section 3.2: 1, 3, 1).
+        kernel_sizes: kernel sizes of the three convolutions of a bottleneck (section 3.2: 1, 3, 1).
         bottleneck_ratio: output channels of a bottleneck over the channels in its middle (section 3.2: 4); one number,
             or one for each stage. Below 1 it is an inverted bottleneck, which widens F_j where streams are thin
             without giving up the bijection.
-        channels: channels of each stream after S~ where zeros are appended to the squeezed image, which makes the
-            network injective (section 3.1). `None` appends none: the network is bijective, its width follows from the
-            input. Later stages follow in both cases: times stride^2.
-        dropout: probability, after the second convolution of each bottleneck.
+        channels: channels of each stream after S~, more than those of the squeezed image, to which zeros are then
+            appended; this makes the network injective (section 3.1). `None` appends none: the network is bijective,
+            and its width follows from the input. In both cases a stage has stride^2 times the channels of the last.
+        dropout: dropout probability after the second convolution of each bottleneck.
         squeeze_order: layout of the channels after a squeeze, see `irevnet.models.config.SqueezeOrder`.
     """
 
@@ -74,7 +74,7 @@ class IRevNetConfig:
         if min(*self.blocks, *self.strides, self.initial_squeeze) < 1:
             raise ValueError(
                 f"blocks={self.blocks}, strides={self.strides}, initial_squeeze={self.initial_squeeze}; "
-                "expected integers from 1 on"
+                "expected positive integers"
             )
         _check_blocks(self.blocks)
         if h % self.total_stride or w % self.total_stride:
@@ -108,7 +108,7 @@ class IRevNetConfig:
 
     @property
     def bijective(self) -> bool:
-        """Whether Phi maps images onto its feature space; if not, it is injective and its inverse a left inverse."""
+        """Whether Phi is onto its feature space; otherwise it is injective, and its inverse a left inverse."""
         return self.channels is None
 
     @property
@@ -118,7 +118,7 @@ class IRevNetConfig:
 
     @property
     def total_stride(self) -> int:
-        """Factor by which the features are smaller than the image, along each side."""
+        """Down-sampling factor from the image to the features, along each side."""
         return self.initial_squeeze * math.prod(self.strides)
 
     @property
@@ -140,13 +140,12 @@ class IRevNetConfig:
 
     @property
     def stage_widths(self) -> tuple[tuple[int, int], ...]:
-        """Of each stage the channels of each stream, and of the middle of its bottlenecks."""
+        """Channels of each stage's streams, and inside its bottlenecks."""
         channels, widths = self.initial_stream_channels, []
         for stride, ratio in zip(self.strides, self.stage_ratios):
             channels *= stride**2
-            widths.append(
-                (channels, max(1, int(channels / ratio + 1e-6)))
-            )  # as `irevnet.models.coupling.Bottleneck` rounds
+            inner = max(1, int(channels / ratio + 1e-6))  # rounded as in `irevnet.models.coupling.Bottleneck`
+            widths.append((channels, inner))
         return tuple(widths)
 
     @property
@@ -169,14 +168,14 @@ class IRevNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RevNetConfig:
-    """Defaults: the 56 layers and 28M parameters of Gomez et al. (2017), Table 1 of the paper.
+    """The architecture of a RevNet; by default the one of 56 layers and 28M parameters (Gomez et al., 2017; Table 1).
 
     Attributes:
-        input_shape: channels, height and width of the images it is meant for; other sizes are accepted.
-        num_classes: outputs of the final linear projection.
-        blocks: residual units in each stage.
-        widths: channels of both streams together after each stage; a bottleneck's middle has an eighth of them.
-        strides: down-sampling at the first unit of each stage.
+        input_shape: channels, height and width of the images; the network accepts other sizes too.
+        num_classes: number of outputs of the final linear projection.
+        blocks: number of residual units in each stage.
+        widths: channels of both streams together after each stage; a bottleneck has an eighth of them inside.
+        strides: down-sampling factor of the first unit of each stage.
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
@@ -189,12 +188,12 @@ class RevNetConfig:
         _check_sizes(self.input_shape, self.num_classes)
         if not len(self.blocks) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
-                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected one of each a stage"
+                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected one of each per stage"
             )
         if min(*self.blocks, *self.strides) < 1 or any(width < 8 or width % 2 for width in self.widths):
             raise ValueError(
-                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected even widths from 8 "
-                "on, and other integers from 1 on"
+                f"blocks={self.blocks}, widths={self.widths}, strides={self.strides}; expected even widths of at "
+                "least 8, and otherwise positive integers"
             )
         _check_blocks(self.blocks)
 
@@ -210,21 +209,22 @@ class RevNetConfig:
 
     @property
     def stage_widths(self) -> tuple[tuple[int, int], ...]:
-        """Of each stage the channels of each stream, and of the middle of its bottlenecks."""
+        """Channels of each stage's streams, and inside its bottlenecks."""
         return tuple((width // 2, width // 8) for width in self.widths)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """Defaults: ResNet-50 with 26M parameters, Table 1 of the paper.
+    """The architecture of a ResNet; by default ResNet-50 with 26M parameters (Table 1).
 
     Attributes:
-        input_shape: channels, height and width of the images it is meant for; other sizes are accepted.
-        num_classes: outputs of the final linear projection.
-        blocks: residual blocks in each stage; each stage but the first halves the resolution.
-        widths: convolution channels in each stage; a bottleneck block puts out four times as many.
-        block: `"bottleneck"` (1, 3, 1 kernels) or `"basic"` (3, 3).
-        stem: `"imagenet"`, a 7 x 7 convolution and a pooling, each by 2, or `"cifar"`, a 3 x 3 convolution.
+        input_shape: channels, height and width of the images; the network accepts other sizes too.
+        num_classes: number of outputs of the final linear projection.
+        blocks: number of residual blocks in each stage; each stage but the first halves the resolution.
+        widths: channels of the convolutions in each stage; a bottleneck block has four times as many outputs.
+        block: kind of block, `"bottleneck"` (1, 3, 1 kernels) or `"basic"` (3, 3).
+        stem: kind of stem, `"imagenet"`, a 7 x 7 convolution and a pooling of stride 2 each, or `"cifar"`, a 3 x 3
+            convolution.
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
@@ -237,9 +237,9 @@ class ResNetConfig:
     def __post_init__(self):
         _check_sizes(self.input_shape, self.num_classes)
         if not len(self.blocks) == len(self.widths) > 0:
-            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of both a stage")
+            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected one of each per stage")
         if min(*self.blocks, *self.widths) < 1:
-            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected integers from 1 on")
+            raise ValueError(f"blocks={self.blocks}, widths={self.widths}; expected positive integers")
         _check_blocks(self.blocks)
 
     @property
@@ -249,7 +249,7 @@ class ResNetConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Down-sampling at the first block of each stage."""
+        """Down-sampling factor of the first block of each stage."""
         return 1, *(2 for _ in self.blocks[1:])
 
     @property
@@ -259,25 +259,25 @@ class ResNetConfig:
 
     @property
     def stage_widths(self) -> tuple[tuple[int, int], ...]:
-        """Of each stage the channels that its blocks put out, and those between their convolutions."""
+        """Channels of each stage's blocks, and of the convolutions inside them."""
         return tuple((width * (4 if self.block == "bottleneck" else 1), width) for width in self.widths)
 
 
 Config = IRevNetConfig | RevNetConfig | ResNetConfig
 
 ARCHITECTURES: dict[str, type[Config]] = {"IRevNet": IRevNetConfig, "RevNet": RevNetConfig, "ResNet": ResNetConfig}
-"""The config of each class of networks, by the name that checkpoints and runs have for it."""
+"""The config class of each network class, by the name in checkpoints and runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Blocks of one network that work at one resolution.
+    """The blocks of a network that have one resolution.
 
     Attributes:
-        first: the number of its first block, counted from 1 over the network.
-        blocks: how many there are.
-        stride: down-sampling at the first of them; 1 for none.
-        shape: channels, height and width after each of them, of one stream where there are two.
+        first: number of the first block, counted from 1 over the network.
+        blocks: number of blocks.
+        stride: down-sampling factor of the first block; 1 for none.
+        shape: channels, height and width after each block; of one stream where there are two.
         inner: channels between the convolutions of a block.
     """
 
@@ -289,7 +289,7 @@ class Stage:
 
 
 def stages_of(config: Config) -> list[Stage]:
-    """The stages of a network, from the image on.
+    """The stages of a network, from its input on.
 
     >>> [stage.shape for stage in stages_of(ResNetConfig())]
     [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
@@ -310,12 +310,12 @@ def _reduced(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 def _check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
     if min(*input_shape, num_classes) < 1:
-        raise ValueError(f"input_shape={input_shape}, num_classes={num_classes}; expected integers from 1 on")
+        raise ValueError(f"input_shape={input_shape}, num_classes={num_classes}; expected positive integers")
 
 
 def _check_blocks(blocks: tuple[int, ...]) -> None:
     if sum(blocks) > MOST_BLOCKS:
-        raise ValueError(f"blocks={blocks} are {sum(blocks):,}; expected no more than {MOST_BLOCKS:,}")
+        raise ValueError(f"blocks={blocks} add up to {sum(blocks):,}; expected at most {MOST_BLOCKS:,}")
 
 
 def _nearest_multiple(size: int, factor: int) -> int:

@@ -19,15 +19,15 @@ class Bottleneck(nn.Sequential):
     `out_channels / ratio` channels, at least one.
 
     Args:
-        in_channels: channels of the stream it reads.
-        out_channels: channels of the stream it is added to.
+        in_channels: channels of the stream that it reads.
+        out_channels: channels of the stream that its output is added to.
         stride: stride of the first convolution, where the released code has it. With a 1 x 1 first kernel F_j then
             reads one position in stride^2.
         kernel_sizes: the three odd kernel sizes; 1, 3, 1 in the paper, 3, 3, 3 in the released code.
         ratio: output channels over channels in the middle; 4 in the paper, below 1 for an inverted bottleneck.
         dropout: probability of dropping an activation after the second convolution, as in the released code.
-        preactivate: whether batch normalisation and ReLU precede the first convolution too. The released network
-            leaves them out of its very first block.
+        preactivate: whether batch normalisation and ReLU precede the first convolution too. In the first block of the
+            released network they do not.
     """
 
     def __init__(
@@ -54,14 +54,13 @@ class Bottleneck(nn.Sequential):
         super().__init__(*layers)
 
 
-torch.fx.wrap("squeeze")  # what looks at shapes is traced as one call
+torch.fx.wrap("squeeze")  # functions of shapes are traced as one call
 torch.fx.wrap("unsqueeze")
 torch.fx.wrap("both")
 
 
 def both(y: Tensor, y_tilde: Tensor) -> tuple[Tensor, Tensor]:
-    """The streams that a block puts out, as its last step: a traced network's features of a block are then not the
-    second stream alone."""
+    """Both streams of a block as its last operation, which makes both the block's output in a traced network."""
     return y, y_tilde
 
 
@@ -80,7 +79,7 @@ class Coupling(nn.Module):
         self.stride = stride
         self.squeeze_order: SqueezeOrder = squeeze_order
         self.path: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-        """What `forward` goes through while a path that saves memory is taken."""
+        """Computation that `forward` delegates to while back-propagation saves memory."""
 
     def forward(self, x: Stream, x_tilde: Stream) -> tuple[Tensor, Tensor]:
         return self.couple(x, x_tilde, self.bottleneck(x_tilde)) if self.path is None else self.path(x, x_tilde)
@@ -98,27 +97,27 @@ class Coupling(nn.Module):
         return x, x_tilde
 
     def squeeze(self, x: Stream) -> Tensor:
-        """S of this block."""
+        """S, the squeeze of this block."""
         return squeeze(x, self.stride, self.squeeze_order)
 
     def unsqueeze(self, x: Stream) -> Tensor:
-        """The inverse of S, which is its transpose as well: S moves values and computes none."""
+        """The inverse of S, and its transpose: S is a permutation."""
         return unsqueeze(x, self.stride, self.squeeze_order)
 
 
 class Step(NamedTuple):
-    """A convolution of a bottleneck, and the batch normalisation that, with a ReLU, comes before it."""
+    """A convolution of a bottleneck, and the batch normalisation that precedes it together with a ReLU."""
 
     norm: nn.BatchNorm2d | nn.SyncBatchNorm | None
     convolution: nn.Conv2d
 
 
 def steps_of(block: nn.Module, name: str) -> list[Step]:
-    """The convolutions of a block in eval mode, whose bottleneck computes them and what is between them alone.
+    """The convolutions of a block in eval mode, each with its batch normalisation.
 
-    For what takes a bottleneck apart, and so would leave out without a word whatever else there is in it.
+    For code that takes a bottleneck apart, and would silently ignore any other layer in it.
 
-    Raises `ValueError`, naming the layer, for any other: another activation, a bias, statistics of the batch, a hook.
+    Raises `ValueError`, naming the layer, for anything else: another activation, a bias, batch statistics, a hook.
     """
     steps: list[Step] = []
     norm: nn.BatchNorm2d | nn.SyncBatchNorm | None = None

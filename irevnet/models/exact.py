@@ -1,20 +1,20 @@
-"""Bottlenecks in exact arithmetic: with them the inverse of an i-RevNet returns its input to the last bit, anywhere.
+"""Bottlenecks in exact arithmetic, with which the inverse of an i-RevNet is bit-exact, on any machine.
 
 In floating point y = x + F(x~) is rounded, so that y - F(x~) is x up to "machine error" only (section 4.2). Here every
 number is a whole multiple of a power of two, and small enough for float64 to compute with it exactly:
 
-- streams, and all that a convolution reads, are multiples of q = 2^-p, the lattice, below 2^(28 - p);
-- each batch normalisation is folded into the convolution before it (or is a convolution of its own, of one pixel and
-  channel, where none comes before), and each output channel's weights are rounded to multiples of a power of two u such
-  that their absolute values sum to less than 2^25 u.
+- streams, and all inputs of convolutions, are multiples of q = 2^-p, the lattice, below 2^(28 - p);
+- each batch normalisation is folded into the convolution before it (or, where there is none, becomes a depthwise 1 x 1
+  convolution), and each output channel's weights are rounded to multiples of a power of two u such that their absolute
+  values sum to less than 2^25 u.
 
 So every partial sum of a convolution is a multiple of q u below 2^53 q u, whatever the order of summation: exact in
-float64, and the same for any batch size, number of threads, device or instruction set. What a convolution puts out is
-rounded to the lattice again. Then F is a function of its input alone, x + F and y - F are exact, and the inverse
-network undoes the network bit for bit.
+float64, and the same for any batch size, number of threads, device or instruction set. The output of a convolution is
+rounded to the lattice again. Then F depends on its input alone, x + F and y - F are exact, and the inverse network
+undoes the network bit for bit.
 
-The price is one rounding of the weights (relative to their sum, 2^-25) and of the activations (2^-p): the network is
-not the very same function any more, but one beside it that is evaluated without error.
+The price is one rounding of the weights (relative to their sum, 2^-25) and of the activations (2^-p): the network
+becomes a slightly different function, which is evaluated without error.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,17 @@ from torch import Tensor, nn
 from irevnet.models.coupling import Step, steps_of
 
 NUMBER_BITS, WEIGHT_BITS = 28, 25
-"""Of a number that a convolution reads, and of the weights of one of its outputs together; 53 in all, float64's."""
+"""Bits of an input of a convolution, and of the sum of the weights of an output; together the 53 of float64."""
 
 
 @dataclass(frozen=True)
 class Lattice:
     """The multiples of 2^-bits below 2^(28 - bits) in absolute value.
 
-    Raises `ValueError` for bits that are not from 8, at which 8-bit images are still told apart, to 24.
+    Attributes:
+        bits: number of bits after the binary point, from 8, with which 8-bit images still differ, to 24.
+
+    Raises `ValueError` for other numbers of bits.
 
     >>> Lattice(bits=8).round(torch.tensor([0.123]), "x").item() * 2**8
     31.0
@@ -44,22 +47,22 @@ class Lattice:
 
     def __post_init__(self):
         if not 8 <= self.bits <= 24:
-            raise ValueError(f"a lattice of {self.bits} bits was asked for; expected 8 to 24")
+            raise ValueError(f"bits is {self.bits}; expected 8 to 24")
 
     @property
     def spacing(self) -> float:
-        """The distance of neighbours."""
+        """Distance between neighbouring points."""
         return 2.0**-self.bits
 
     @property
     def limit(self) -> float:
-        """All of the lattice is below this."""
+        """Upper bound of the absolute values."""
         return 2.0 ** (NUMBER_BITS - self.bits)
 
     def round(self, x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
-        """The nearest points of the lattice, ties to the even one, in float64.
+        """The nearest points of the lattice, ties to even, in float64.
 
-        Raises `ValueError` for values that are beyond it or not finite; `name` says what they are.
+        Raises `ValueError`, with the `name` of the values, for any that are out of range or not finite.
         """
         x = x.double().div(self.spacing).round_().mul_(self.spacing)
         largest = torch.linalg.vector_norm(x, torch.inf).item()
@@ -72,15 +75,15 @@ class Lattice:
 
 
 class _ExactConvolution(nn.Module):
-    """A convolution and the batch normalisation after it, as one convolution with a bias, of which no sum is rounded.
+    """A convolution and the batch normalisation after it, as one convolution with a bias that rounds no sum.
 
     Args:
-        weight: in float64, `(out, in / groups, k, k)`.
-        bias: in float64, `(out,)`.
-        lattice: of what it reads.
-        stride: of the convolution.
-        padding: with zeros, on each side.
-        groups: of channels.
+        weight: weights in float64, `(out, in / groups, k, k)`.
+        bias: biases in float64, `(out,)`.
+        lattice: lattice of the inputs.
+        stride: stride of the convolution.
+        padding: number of zeros on each side.
+        groups: number of groups of channels.
     """
 
     weight: Tensor
@@ -90,9 +93,9 @@ class _ExactConvolution(nn.Module):
         self, weight: Tensor, bias: Tensor, lattice: Lattice, *, stride: int = 1, padding: int = 0, groups: int = 1
     ):
         super().__init__()
-        # A bias is a weight on a further input, which is as large as any can be.
+        # A bias is a weight on one more input, as large as an input can be.
         summands = torch.cat((weight.flatten(1), bias[:, None] / lattice.limit), dim=1).abs()
-        # One bit less than there is room for: rounding adds up to half a unit to each weight.
+        # One bit fewer than there are: rounding adds up to half a unit to each weight.
         unit = _power_of_two_above_sum(summands) / 2 ** (WEIGHT_BITS - 1)
         self.register_buffer("weight", _to_multiples(weight, unit.reshape(-1, 1, 1, 1)))
         self.register_buffer("bias", _to_multiples(bias, unit * lattice.spacing).reshape(-1, 1, 1))
@@ -101,14 +104,14 @@ class _ExactConvolution(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        # Not by cuDNN, which may transform (Winograd, FFT), and then adds up other numbers than the products.
+        # Without cuDNN, whose transforms (Winograd, FFT) add up other numbers than the products.
         with torch.backends.cudnn.flags(enabled=False):
             x = nn.functional.conv2d(x, self.weight, None, self.stride, self.padding, groups=self.groups)
         return x + self.bias
 
 
 def _power_of_two_above_sum(x: Float[Tensor, "rows summands"]) -> Float[Tensor, " rows"]:
-    """A power of two above the sum of each row, by whole numbers, so that the order of summation has no part in it."""
+    """A power of two above the sum of each row, from a sum of integers, which does not depend on the order."""
     _, largest = torch.frexp(x.amax(dim=1))  # x < 2^largest
     whole = torch.ldexp(x, NUMBER_BITS - largest[:, None]).ceil()
     _, exponent = torch.frexp(whole.sum(dim=1))
@@ -120,14 +123,14 @@ def _to_multiples(x: Tensor, unit: Tensor) -> Tensor:
 
 
 class ExactBottleneck(nn.Module):
-    """F_j on the lattice: reads multiples of its spacing, puts out multiples of it, and computes without error between.
+    """F_j from the lattice to the lattice, computed without error.
 
     Args:
-        block: a coupling, in eval mode.
-        lattice: of the streams.
-        name: for errors.
+        block: coupling in eval mode.
+        lattice: lattice of the streams.
+        name: name of the block, for errors.
 
-    Raises `ValueError` for weights that are not finite, and layers that it does not know.
+    Raises `ValueError` for weights that are not finite, and for unknown layers.
     """
 
     def __init__(self, block: nn.Module, lattice: Lattice, name: str):
@@ -150,14 +153,14 @@ class ExactBottleneck(nn.Module):
 
 
 def _pairs(steps: Sequence[Step]) -> list[tuple[nn.Conv2d | None, nn.Module | None]]:
-    """The convolutions, each with the batch normalisation after it; first one that comes before all."""
+    """Each convolution with the batch normalisation after it; first, one that precedes all convolutions."""
     leading = [(None, steps[0].norm)] if steps[0].norm is not None else []
     following = [*(step.norm for step in steps[1:]), None]
     return [*leading, *((step.convolution, norm) for step, norm in zip(steps, following))]
 
 
 def _fold(conv: nn.Conv2d | None, norm: nn.Module | None, lattice: Lattice) -> _ExactConvolution:
-    """norm(conv(x)), of which one may be left out, as one convolution."""
+    """norm(conv(x)), of which one may be `None`, as one convolution."""
     if norm is None:
         assert conv is not None
         weight = conv.weight.double()

@@ -1,4 +1,4 @@
-"""The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is inverted up to its last layer."""
+"""The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is invertible up to its last layer."""
 
 import copy
 import warnings
@@ -35,12 +35,12 @@ Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
 
 
-torch.fx.wrap("squeeze")  # what looks at shapes is traced as one call
+torch.fx.wrap("squeeze")  # functions of shapes are traced as one call
 torch.fx.wrap("check_images")
 
 
 def check_images(images: Tensor, channels: int, stride: int) -> None:
-    """Raises `ValueError` for what is no batch of images with so many channels, of multiples of that stride."""
+    """Raises `ValueError` unless images are a batch with that number of channels, and of a multiple of that stride."""
     if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % stride or images.shape[3] % stride:
         raise ValueError(
             f"images of shape {tuple(images.shape)} do not fit; this network takes (batch, {channels}, height, width) "
@@ -101,18 +101,18 @@ class IRevNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = Head(2 * channels, config.num_classes)
         self.lattice: Lattice | None = None
-        """Of exact arithmetic, or `None` for floating point."""
+        """Lattice of exact arithmetic; `None` in floating point."""
         self.memory = "plain"
         self.reconstruction_error: Tensor | None = None
-        """Of the last reversible back-propagation: the relative error of the input stream that it rebuilt."""
+        """Relative error of the input stream that the last reversible back-propagation rebuilt."""
         self._warned = False
 
     @property
     def memory(self) -> Memory:
         """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
 
-        See `irevnet.models.config.Memory`. Gradients are the same up to rounding; memory and time differ. In
-        eval mode, and without gradients, the path is always the plain one.
+        See `irevnet.models.config.Memory`. Gradients are the same up to rounding; memory and time differ. Eval mode,
+        and computation without gradients, are always plain.
         """
         return self._memory
 
@@ -123,7 +123,7 @@ class IRevNet(nn.Module):
         self._memory: Memory = cast(Memory, memory)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(n, classes)` of images `(n, c, h, w)`: `head` of the last features, whichever module that is."""
+        """Logits `(n, classes)` of images `(n, c, h, w)`: the module `head` applied to the last features."""
         (phi,) = self._encode(images, [self.config.num_blocks])
         return self.head(phi)
 
@@ -139,13 +139,13 @@ class IRevNet(nn.Module):
         """Phi_depth of images `(n, c, h, w)`, of `config.feature_shape(depth, (h, w))`; the last layer by default.
 
         Args:
-            images: `(n, c, h, w)`.
-            depth: one depth or, for their features in one pass, several, in any order.
-            allow_train: whether train mode is meant: to train on features, normalised by the statistics of this batch,
-                with gradients that come by way of `memory`. They are not what `inverse` inverts.
+            images: batch of images, `(n, c, h, w)`.
+            depth: one depth or, for the features of one forward pass, a sequence of depths in any order.
+            allow_train: whether train mode is allowed, to train on features: they are normalised by the statistics of
+                this batch, gradients come by way of `memory`, and `inverse` does not invert them.
 
-        Raises `RuntimeError` in train mode, unless that is allowed: batch normalisation would use the statistics of
-        this batch, and the inverse, which uses those of another, would be wrong without a word.
+        Raises `RuntimeError` in train mode unless that is allowed: batch normalisation uses the statistics of the
+        batch, and an inverse, with those of another batch, would silently be wrong.
         """
         if not allow_train:
             self._require_eval("features")
@@ -156,8 +156,8 @@ class IRevNet(nn.Module):
     def inverse(self, phi: Tensor, depth: int | None = None) -> Images:
         """The images whose Phi_depth is `phi`: the inverse of `features` if the network is bijective (equation 1).
 
-        If it is injective, a left inverse: the channels that S~ appended are dropped, so features off the network's
-        range are not reproduced when the result is encoded again; `range_residual` tells by how much.
+        If it is injective, a left inverse: the channels that S~ appended are dropped, so the features of the result
+        differ from `phi` where that is off the network's range; `range_residual` measures by how much.
         Raises `RuntimeError` in train mode, `ValueError` if `phi` cannot be features of that depth.
         """
         self._require_eval("inverse")
@@ -177,8 +177,8 @@ class IRevNet(nn.Module):
     def range_residual(self, phi: Tensor, depth: int | None = None) -> Float[Tensor, " batch"]:
         """How far each feature lies off the network's range: ||Phi Phi^+ phi - phi|| / ||phi|| at that depth.
 
-        Rounding error on the range (everywhere, if the network is bijective). Elsewhere, as for the midpoint of two
-        features of an injective network, an upper bound on the relative distance to the range.
+        On the range, which is everywhere if the network is bijective, this is rounding error. Elsewhere, such as at the
+        midpoint of two features of an injective network, it bounds the relative distance to the range from above.
         """
         again = self.features(self.inverse(phi, depth), depth)
         return torch.linalg.vector_norm(again - phi, dim=(1, 2, 3)) / torch.linalg.vector_norm(phi, dim=(1, 2, 3))
@@ -187,16 +187,16 @@ class IRevNet(nn.Module):
     def exact(self, *, bits: int = 14) -> "IRevNet":
         """This network in exact arithmetic (`irevnet.models.exact`): `inverse(features(x, j), j)` is x to the last bit.
 
-        Of a bijective network the other round trip is exact as well. What it takes, images or features, is rounded to
-        multiples of 2^-bits first; what it returns is float64. It cannot be trained.
+        For a bijective network the other round trip is exact as well. Inputs, images or features, are first rounded to
+        multiples of 2^-bits; outputs are float64. The network cannot be trained.
 
         Args:
-            bits: fewer leave room for larger numbers.
+            bits: number of bits after the binary point; fewer bits leave room for larger numbers.
 
         Raises:
             RuntimeError: the network is in train mode.
-            ValueError: it is in exact arithmetic already, its weights are not finite, there is no such lattice, or a
-                block has other layers than the network was built with.
+            ValueError: the network is in exact arithmetic already, its weights are not finite, `bits` is out of range,
+                or a block has other layers than the network was built with.
         """
         self._require_eval("exact")
         if self.lattice is not None:
@@ -218,7 +218,7 @@ class IRevNet(nn.Module):
 
     def _note_reconstruction(self, error: Tensor) -> None:
         self.reconstruction_error = error
-        if error.device.type == "cpu":  # elsewhere to look at it now would hold up the device: the next pass does
+        if error.device.type == "cpu":  # a look at it now would hold up a GPU; the next forward pass looks
             self._check_reconstruction()
 
     def _check_reconstruction(self) -> None:
@@ -231,7 +231,7 @@ class IRevNet(nn.Module):
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
     def _encode(self, images: Tensor, depths: Sequence[int]) -> list[Tensor]:
-        """Phi of each depth."""
+        """Phi at each depth."""
         check_images(images, self.config.input_shape[0], self.config.total_stride)
         x, x_tilde = self._split(self._on_lattice(images, "images"))
         streams = [(x, x_tilde)]
@@ -263,7 +263,7 @@ class IRevNet(nn.Module):
         return self.config.input_shape[0] * self.config.initial_squeeze**2
 
     def check_depth(self, depth: int | None) -> int:
-        """The depth, which is the last if it is `None`; `ValueError` if the network has no such depth."""
+        """The depth, or the last one for `None`; raises `ValueError` if the network has no such depth."""
         last = self.config.num_blocks
         return check_depth(last if depth is None else depth, last)
 

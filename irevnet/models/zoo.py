@@ -1,4 +1,4 @@
-"""The named networks of the paper, of the authors' release and of this toolkit, each one config."""
+"""The networks by name: those of the paper, of the authors' release and of this toolkit."""
 
 import dataclasses
 import math
@@ -22,12 +22,12 @@ Network = IRevNet | RevNet | ResNet
 def small_config(
     input_shape: tuple[int, int, int] = (1, 8, 8), num_classes: int = 10, *, blocks_per_stage: int = 4
 ) -> IRevNetConfig:
-    """`irevnet-small`: three stages or fewer for images of any size, bijective wherever a bijective network exists.
+    """`irevnet-small`: at most three stages for images of any size, bijective wherever a bijective network exists.
 
-    The image is squeezed by the prime factors of its size, by 2 or 3 at least three times, and by 5 or 7 as well while
-    it is more than 8 pixels wide; the last two squeezes open a stage each, the others come first. An odd number of
-    values cannot be halved into two streams: there zeros are appended, and the network is injective. Each bottleneck
-    is 64 channels wide inside, whatever its streams.
+    The image is squeezed by prime factors of its size: by 2 or 3 up to three times, and further, by 5 or 7 too, while
+    it is wider than 8 pixels. Each of the last two squeezes begins a stage, the others come first. An odd number of
+    values cannot be split into two equal streams: zeros are then appended, and the network is injective. Each
+    bottleneck has 64 channels inside, whatever its streams.
     """
     channels, height, width = input_shape
     factors: list[int] = []
@@ -94,7 +94,7 @@ _PRESETS: dict[str, tuple[Config, str]] = {
             blocks=(4, 8, 4),
             strides=(1, 2, 2),
             kernel_sizes=(3, 3, 3),
-            # Streams of 6, 24 and 96 channels are thin; 32, 64 and 128 inside the bottlenecks give back the capacity.
+            # Streams of 6, 24 and 96 channels are thin; 32, 64 and 128 inside the bottlenecks restore the capacity.
             bottleneck_ratio=(6 / 32, 24 / 64, 96 / 128),
         ),
         "this toolkit, for CIFAR",
@@ -126,13 +126,13 @@ def build_model(
     """The network of that name, with fresh weights drawn from torch's global generator.
 
     Args:
-        name: one of `list_models()`.
-        num_classes: outputs; the preset's own number by default (1000 or 10).
-        image_size: height and width, or one number for both; the preset's own by default.
-        in_channels: channels of the images; the preset's own by default.
+        name: name of one of `list_models()`.
+        num_classes: number of classes; by default the network's own (1000 or 10).
+        image_size: height and width, or one number for both; by default the network's own.
+        in_channels: channels of the images; by default the network's own.
 
     Raises:
-        ValueError: no such name (the nearest are suggested), or a size that the network's strides do not divide.
+        ValueError: an unknown name, or a size that is no multiple of the network's strides.
     """
     return build_network(preset_config(name, num_classes=num_classes, image_size=image_size, in_channels=in_channels))
 
@@ -172,14 +172,14 @@ class ModelInfo:
     """One row of the table of networks.
 
     Attributes:
-        name: what `build_model` takes.
+        name: name that `build_model` takes.
         injective: whether distinct images have distinct features, by construction.
         bijective: whether every feature is also the feature of some image.
-        blocks: number of blocks, the largest depth.
+        blocks: number of blocks, and the largest depth.
         parameters: number of trainable parameters.
-        multiply_adds: multiply-accumulate operations of one forward pass over one image of `input_shape`.
-        input_shape: channels, height, width.
-        source: where the architecture comes from.
+        multiply_adds: number of multiply-accumulate operations of a forward pass over one image of `input_shape`.
+        input_shape: channels, height and width of the images.
+        source: origin of the architecture.
     """
 
     name: str
@@ -193,7 +193,7 @@ class ModelInfo:
 
 
 def list_models() -> list[ModelInfo]:
-    """All named networks, counted on torch's meta device: no weights are made."""
+    """All named networks, counted on torch's meta device, without weights."""
     rows = []
     for name, (config, source) in _PRESETS.items():
         with torch.device("meta"):
@@ -214,14 +214,14 @@ def list_models() -> list[ModelInfo]:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Numbers that training can change."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_multiply_adds(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulate operations of one forward pass over one image: convolutions and matrix products.
+    """Number of multiply-accumulate operations of a forward pass over one image, in convolutions and matrix products.
 
-    Leaves out batch normalisation, additions and pooling, as is the custom.
+    Batch normalisation, additions and pooling are not counted, as usual.
     """
     with in_eval_mode(model), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(as_input(torch.empty(1, *input_shape, device=device_of(model)), model))

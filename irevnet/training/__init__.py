@@ -1,1 +1,1 @@
-"""Training: its settings, the steps, and the folders that runs leave behind."""
+"""Training: settings, steps, and run folders."""

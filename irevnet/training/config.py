@@ -1,4 +1,4 @@
-"""How a network is trained: the settings, the learning rate they give each step, and the recipes by name."""
+"""Settings of training, the learning rate of each step, and recipes by name."""
 
 import dataclasses
 import math
@@ -127,11 +127,12 @@ class TrainConfig:
             raise ValueError(f"compile=True with memory={self.memory!r}; a compiled network needs memory='plain'")
 
     def num_steps(self, steps_per_epoch: int) -> int:
-        """The steps of the whole run."""
+        """Number of steps of the whole run."""
         return self.steps if self.epochs is None else self.epochs * steps_per_epoch  # type: ignore[return-value]
 
-    def turns(self, num_steps: int) -> list[int]:
-        """The steps, counted from 0, that tell the schedule: the first of each rate, or else first, highest, last."""
+    def milestones(self, num_steps: int) -> list[int]:
+        """Steps, counted from 0, that summarise the schedule: the first of each constant rate for the step schedule;
+        the first, the one of the highest rate and the last for one-cycle."""
         if self.schedule == "step":
             return [0, *(round(part * num_steps) for part in sorted(self.decay_at))]
         below = max(0, math.floor(_top(num_steps)))
@@ -147,7 +148,7 @@ class TrainConfig:
         """
         peak = self.learning_rate
         if self.schedule == "step":
-            return peak * self.decay ** sum(step >= first for first in self.turns(num_steps)[1:])
+            return peak * self.decay ** sum(step >= first for first in self.milestones(num_steps)[1:])
         top = _top(num_steps)
         if step < top:
             return _along_cosine(peak / 25, peak, step / top)
@@ -160,7 +161,7 @@ TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n    Attributes:\n" + "".join(
 
 
 def _top(num_steps: int) -> float:
-    """Where the one-cycle rate peaks, between two steps, as torch's OneCycleLR places it."""
+    """The peak of the one-cycle rate, in steps, as in torch's OneCycleLR; it may lie between two steps."""
     return 0.2 * (num_steps + 1) - 1
 
 
@@ -198,12 +199,12 @@ def recipe(name: str, *, invertible: bool = True, **changes: object) -> TrainCon
     """The settings of a recipe, with changes.
 
     Args:
-        name: `"digits"`, `"fast"`, `"cifar"` or `"imagenet"`.
+        name: name of the recipe, `"digits"`, `"fast"`, `"cifar"` or `"imagenet"`.
         invertible: whether the network is an i-RevNet; any other stores its activations (`memory="plain"`).
-        changes: fields of `TrainConfig`. A number of epochs replaces a recipe's number of steps, and the reverse;
+        changes: fields of `TrainConfig` to replace. A number of epochs replaces a number of steps, and vice versa;
             another schedule drops the recipe's decays.
 
-    Raises `ValueError`, with the nearest names, if there is no such recipe, and for settings that cannot work.
+    Raises `ValueError` for an unknown recipe, with the nearest names, and for settings that cannot work.
     """
     config = find("recipe", name, RECIPES)
     if not invertible or changes.get("compile"):

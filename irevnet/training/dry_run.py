@@ -1,4 +1,4 @@
-"""What a training run will take, found out without training: steps, learning rates, multiply-adds and memory."""
+"""Steps, learning rates, multiply-adds and memory of a training run, found without training."""
 
 import weakref
 from collections.abc import Sequence
@@ -23,25 +23,25 @@ from irevnet.utils.progress import Track, no_progress
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a training run will take.
+    """Steps, learning rates, cost and memory of a training run.
 
     Attributes:
         parameters: number of trainable parameters.
-        multiply_adds: of one forward pass over one image; training takes three times as many, with recomputed
-            activations four.
+        multiply_adds: number of multiply-adds of a forward pass over one image; training takes three times as many, or
+            four times with recomputed activations.
         input_shape: channels, height and width of the network's input.
-        num_classes: classes trained on.
-        num_train: training images.
-        num_test: test images.
-        num_checked: how many of all these were read, to see whether they can be.
-        batch_size: images a step.
-        steps_per_epoch: steps of an epoch.
+        num_classes: number of classes trained on.
+        num_train: number of training images.
+        num_test: number of test images.
+        num_checked: number of these images that were read, to check that they can be.
+        batch_size: images per step.
+        steps_per_epoch: steps per epoch.
         num_steps: steps of the run.
-        learning_rates: the first step, counted from 1, of each learning rate that holds for a while; under a one-cycle
-            schedule the first step, the peak and the last step.
+        learning_rates: pairs of a step, counted from 1, and its learning rate: the first step of each constant rate; or
+            for a one-cycle schedule the first step, the peak and the last step.
         state_memory: bytes of parameters, gradients and momentum.
-        memory: by how back-propagation gets its activations, the bytes that all tensors take at the peak of a step.
-            Work space of convolutions comes on top of it.
+        memory: bytes of all tensors at the peak of a step, for each way in which back-propagation gets its activations.
+            Workspace of convolutions is not included.
     """
 
     parameters: int
@@ -59,7 +59,7 @@ class Plan:
     memory: dict[Memory, int]
 
     def lines(self) -> dict[str, str]:
-        """The plan for people: a text under each heading."""
+        """The plan as text for a terminal, by heading."""
         rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in self.learning_rates)
         return {
             "parameters": f"{self.parameters:,}",
@@ -79,7 +79,7 @@ def _in_units(size: int) -> str:
 
 
 def plan(training: Training, *, track: Track = no_progress) -> Plan:
-    """What a training that has not begun will take; looks at the images on the way.
+    """The plan of a training that has not started; checks that images can be read.
 
     Raises `ValueError`, naming the file, for an image that cannot be read.
     """
@@ -100,7 +100,7 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
         num_steps=training.num_steps,
         learning_rates=tuple(
             (step + 1, training.config.rate(step, training.num_steps))
-            for step in training.config.turns(training.num_steps)
+            for step in training.config.milestones(training.num_steps)
         ),
         state_memory=parameter_bytes * (3 if training.config.momentum else 2),
         memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
@@ -108,9 +108,9 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
 
 
 def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:
-    """Bytes that tensors take at the peak of a training step: parameters, momentum, gradients and activations.
+    """Bytes of all tensors at the peak of a training step: parameters, momentum, gradients and activations.
 
-    The step is run on tensors that have shapes but no values, and every storage is counted while it lives.
+    The step is run on tensors that have shapes but no values, and every storage is counted while it exists.
     """
     with FakeTensorMode():
         model = build_network(network).train()
@@ -129,7 +129,7 @@ def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages from the operation that returns them first until they are freed."""
+    """Counts the bytes of storages, each from the operation that first returns it until it is freed."""
 
     def __init__(self, known: Sequence[Tensor]):
         super().__init__()
@@ -158,9 +158,9 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def check_images(data: Dataset[tuple[Tensor, int]], *, limit: int = 1000, track: Track = no_progress) -> int:
-    """Loads every image or, of more than `limit`, so many spread evenly, and returns how many.
+    """Loads all images, or `limit` evenly spaced ones if there are more, and returns their number.
 
-    Raises `ValueError`, naming the file, for one that cannot be read.
+    Raises `ValueError`, naming the file, for an image that cannot be read.
     """
     count = len(data)  # type: ignore[arg-type]
     rows = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int)).tolist()

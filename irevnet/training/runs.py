@@ -1,11 +1,11 @@
-"""Run folders: what a training run leaves behind, how it goes on, and how later commands find it.
+"""Run folders: their files, how a run is resumed, and how later commands find it.
 
-    RUN/config.json   the run as it was asked for        RUN/last.pt   the newest checkpoint
-    RUN/metrics.csv   a line an epoch                    RUN/best.pt   the one with the highest test accuracy
-    RUN/losses.csv    a line a step                      RUN/analysis/ results of the studies
-    RUN/classes.txt   class names, one a line            RUN/left-out.json  images that were left out, and why
+    RUN/config.json   settings and provenance        RUN/last.pt   the newest checkpoint
+    RUN/metrics.csv   one line per epoch             RUN/best.pt   the one with the highest test accuracy
+    RUN/losses.csv    one line per step              RUN/analysis/ results of the studies
+    RUN/classes.txt   class names, one per line      RUN/left-out.json  skipped images, and why
 
-Studies use `last.pt`: choosing `best.pt` by its test accuracy makes that accuracy an optimistic one.
+Studies use `last.pt`: `best.pt` is chosen by its test accuracy, which is therefore optimistic.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from irevnet.utils.progress import Interrupted, Track, never, no_progress
 from irevnet.utils.provenance import provenance
 
 SAVE_EVERY = 600.0
-"""Seconds after which a run saves in the middle of an epoch: no more work than that is ever lost."""
+"""Seconds after which a run saves within an epoch, and so the most work that can be lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class Run:
     """A training run and its folder, into which the first process of a group writes for all.
 
     Attributes:
-        folder: where it is kept.
-        training: the run in progress.
-        checkpoint: the network that is being trained, and what goes into its checkpoints.
+        folder: folder of the run.
+        training: training in progress.
+        checkpoint: network that is trained, with the other content of its checkpoints.
     """
 
     folder: Path
@@ -66,8 +66,8 @@ class Run:
             stop: whether to stop, asked after each step and before each batch of an evaluation.
 
         Raises:
-            FloatingPointError: see `irevnet.training.trainer.Training.steps`; `last.pt` stays as it was last saved, and
-                the message names it.
+            FloatingPointError: see `irevnet.training.trainer.Training.steps`; `last.pt` stays as it was last saved,
+                and the message names it.
         """
         training = self.training
         first, saved = training.step, time.monotonic()
@@ -112,13 +112,13 @@ class Run:
         now = dataclasses.replace(self.checkpoint, metrics=rows[-1] if rows else {"step": self.training.step})
         ended_epoch = bool(history) and history[-1].step == self.training.step
         if ended_epoch and history[-1].test_top1 >= max(metrics.test_top1 for metrics in history):
-            save_checkpoint(self.folder / "best.pt", now, training=state)  # first: a run goes on from the last
+            save_checkpoint(self.folder / "best.pt", now, training=state)  # first: a run resumes from last.pt
         save_checkpoint(self.folder / "last.pt", now, training=state)
 
     def _last_good(self) -> str:
         path = self.folder / "last.pt"
         if not path.is_file():
-            return "no checkpoint had been saved by then"
+            return "no checkpoint has been saved"
         return f"the last good checkpoint is {path}, after step {read_training_state(path)['step']}"
 
 
@@ -129,11 +129,11 @@ def default_folder(settings: RunSettings) -> Path:
 
 
 def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:
-    """A run that begins, in a folder that is new or empty.
+    """A new run, in a folder that is new or empty.
 
-    The command goes into the provenance; options are those of `prepare`.
+    The command is recorded in the provenance; options are those of `prepare`.
 
-    Raises `FileExistsError` if the folder holds anything: a run is never written over.
+    Raises `FileExistsError` if the folder is not empty: a run is never overwritten.
     """
     distributed.from_first(lambda: _check_unused(folder))
     training, checkpoint, left_out = prepare(settings, **options)
@@ -172,21 +172,20 @@ def _begin_folder(run: Run, settings: RunSettings, left_out: Mapping[str, str] |
 
 
 def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
-    """The run of a folder, as it was when `last.pt` was saved; a run that was stopped before that begins anew.
+    """The run of a folder, as it was when `last.pt` was saved; without `last.pt` it starts again.
 
-
-    `settings` are those that `irevnet.training.settings.read_settings` finds in the folder; options are those of
-    `prepare`. The images that were left out when it began are left out again.
+    `settings` are those that `irevnet.training.settings.read_settings` reads from the folder; options are those of
+    `prepare`. The images that were skipped at its start are skipped again.
     """
     left_out = read_left_out(folder)
     if left_out is None and options.get("on_error") == "skip":
-        raise ValueError(f"{folder} was begun with all images; mend those that cannot be read, or begin a new run")
+        raise ValueError(f"{folder} was started with all images; repair those that cannot be read, or start a new run")
     training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "left_out": left_out})
     last = folder / "last.pt"
     if last.is_file():
         saved = read_checkpoint(last)
         if plain(saved) | {"metrics": {}} != plain(checkpoint):
-            raise ValueError(f"{last} is of another network or other data than {folder / 'config.json'} says")
+            raise ValueError(f"{last} has another network or other data than {folder / 'config.json'} says")
         checkpoint.model.load_state_dict(saved.model.state_dict())
         training.restore(read_training_state(last))
     run = Run(folder=folder, training=training, checkpoint=checkpoint)
@@ -206,18 +205,19 @@ def prepare(
     workers: int = 0,
     track: Track = no_progress,
 ) -> tuple[Training, Checkpoint, Mapping[str, str] | None]:
-    """The training that the settings describe, not begun, what goes into its checkpoints, and which images were left
-    out; nothing is written.
+    """The training that the settings describe, the content of its checkpoints, and the images that are skipped.
+
+    Nothing is written, and no step is taken.
 
     Args:
-        settings: what to train, on what, and how.
-        data_root: where the files of a data set by name are.
-        download: fetch them if they are not there.
-        on_error: what to do about images that cannot be read, see `irevnet.data.datasets.load_dataset`.
-        left_out: images that are left out, as found earlier.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
-        workers: processes that load images.
-        track: shows progress.
+        settings: settings of the run.
+        data_root: folder that holds the files of a data set by name.
+        download: whether to download the files if they are missing.
+        on_error: what to do about unreadable images, see `irevnet.data.datasets.load_dataset`.
+        left_out: images to skip, by path, with the reasons that an earlier check found.
+        device: device to train on, `"auto"`, `"cpu"` or `"cuda"`.
+        workers: number of processes that load images.
+        track: wrapper of loops over images, to show their progress.
     """
     device = distributed.choose_device(device)
     reading: dict[str, Any] = {"on_error": on_error, "left_out": left_out, "workers": workers, "track": track}
@@ -243,9 +243,9 @@ def prepare(
 
 
 def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:
-    """What was asked for; else the images' own size or, where they differ in it, that which the network was made for.
+    """The size of the settings; else `None` for the images' own or, where images differ in size, the network's own.
 
-    `irevnet-small` is made for any size, and takes the data's.
+    `irevnet-small` has no size of its own, and takes the data's.
     """
     if settings.image_size is not None or source.image_shape[1] is not None or settings.model == "irevnet-small":
         return settings.image_size
@@ -253,9 +253,9 @@ def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, i
 
 
 def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
-    """The checkpoint file meant by `path`: a file, or a run's folder; `None` means the newest run under `root`.
+    """The checkpoint file for `path`, a file or a run's folder; `None` is the newest run under `root`.
 
-    Raises `FileNotFoundError` where there is none.
+    Raises `FileNotFoundError` if there is none.
     """
     if path is None:
         checkpoints = sorted(root.glob("*/last.pt"), key=lambda file: file.stat().st_mtime)
@@ -274,13 +274,13 @@ def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
 
 
 def study_folder(checkpoint: Path, study: str) -> Path:
-    """Where the results of a study of that checkpoint go: into its run or, unless it is the run's last, beside it."""
+    """Folder for the results of a study of a checkpoint: in its run or, unless it is the run's last, beside it."""
     folder = results_folder(checkpoint)
     return folder / "analysis" / study if _is_run(checkpoint) else folder / study
 
 
 def results_folder(checkpoint: Path) -> Path:
-    """The folder for all that is made of a checkpoint: its run or, unless it is the run's last, one beside it."""
+    """Folder for everything computed from a checkpoint: its run or, unless it is the run's last, one beside it."""
     return checkpoint.parent if _is_run(checkpoint) else checkpoint.parent / f"{checkpoint.stem}-analysis"
 
 

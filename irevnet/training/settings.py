@@ -1,4 +1,4 @@
-"""What a training run is asked for: put together from what a user gives, kept in the run's folder, and read again."""
+"""Settings of a training run: chosen from a user's values and defaults, and kept in the run's folder."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from irevnet.utils.untrusted import build, parse_json
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What a run is asked for, but where: its `config.json`.
+    """Settings of a run, as in its `config.json`.
 
     Attributes:
-        model: a name of `irevnet.list_models()`; built for the data's classes, channels and size.
-        data: a data set or folder that `irevnet.data.datasets.load_dataset` knows.
-        training: how to train.
-        classes: those to train on, by name or a number of them drawn at random; `None` for all. A run's folder keeps
+        model: name from `irevnet.list_models()`; the network is built for the data's classes, channels and size.
+        data: name or folder of a data set for `irevnet.data.datasets.load_dataset`.
+        training: settings of the training.
+        classes: class names to train on, or number of classes to draw at random; `None` for all. A run's folder keeps
             their names.
-        class_seed: of that draw.
-        image_size: height and width to resize the images to; their own by default or, where they differ in size, the
-            network's.
-        seed: of the order and augmentation of the images. Initial weights and dropout are drawn from torch's global
-            generator.
+        class_seed: seed of that draw.
+        image_size: height and width that images are resized to; by default their own or, where images differ in size,
+            the network's.
+        seed: seed of the order and augmentation of the images. Initial weights and dropout are drawn from torch's
+            global generator.
     """
 
     model: str
@@ -42,8 +42,9 @@ def choose_settings(given: Mapping[str, Any], *, recipe_name: str | None = None)
     """The settings of a new run.
 
     Args:
-        given: fields of `RunSettings` and of `TrainConfig`, in one mapping; `irevnet-small` and the digits by default.
-        recipe_name: where the other fields of `TrainConfig` come from; `"digits"` for the digits, else `"fast"`.
+        given: values of fields of `RunSettings` and of `TrainConfig`; the model is `irevnet-small` and the data are the
+            digits by default.
+        recipe_name: name of the recipe for other fields of `TrainConfig`; `"digits"` for the digits, else `"fast"`.
     """
     own = {field.name for field in dataclasses.fields(RunSettings)}
     of_run: dict[str, Any] = {"model": "irevnet-small", "data": "digits"}
@@ -57,13 +58,13 @@ def choose_settings(given: Mapping[str, Any], *, recipe_name: str | None = None)
 
 
 def check_unchanged(folder: Path, given: Mapping[str, Any]) -> None:
-    """Raises `ValueError` if what is given is not what the run in a folder was begun with."""
+    """Raises `ValueError` if a given value differs from the settings of the run in a folder."""
     settings = read_settings(folder)
     begun = {**dataclasses.asdict(settings), **dataclasses.asdict(settings.training)}
     for name, value in given.items():
         if begun[name] != value:
             raise ValueError(
-                f"{folder} was begun with {name}={begun[name]!r}, not {value!r}; leave it out, or begin a new run"
+                f"{folder} was started with {name}={begun[name]!r}, not {value!r}; omit it, or start a new run"
             )
 
 
@@ -71,18 +72,18 @@ def read_settings(folder: Path) -> RunSettings:
     """The settings of the run in a folder.
 
     Raises:
-        FileNotFoundError: it holds no run.
+        FileNotFoundError: the folder holds no run.
         ValueError: its `config.json` is damaged.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to go on with")
+        raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to resume")
     try:
         content = parse_json(path.read_bytes())
         own = {field.name: content[field.name] for field in dataclasses.fields(RunSettings)}
         settings = build(RunSettings, {**own, "training": build(TrainConfig, own["training"])})
         if not isinstance(settings.classes, tuple):
-            raise ValueError("its classes are not their names")
+            raise ValueError("its classes are not a list of names")
         return settings
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error

@@ -23,13 +23,13 @@ from irevnet.utils.progress import Interrupted, Track, never, no_progress
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a network classifies a set of images.
+    """Accuracy and loss of a network on a set of images.
 
     Attributes:
         loss: mean cross-entropy, in nats.
-        top1: share of images whose label has the highest logit.
-        top5: share of images whose label is among the five highest logits (all of them, below five classes).
-        num_images: images evaluated.
+        top1: fraction of images whose label has the highest logit.
+        top5: fraction of images whose label has one of the five highest logits; 1 for fewer than five classes.
+        num_images: number of images.
     """
 
     loss: float
@@ -40,7 +40,19 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """One line of a run's `metrics.csv`; training figures are means over the epoch's steps, in train mode."""
+    """Metrics of an epoch, one line of a run's `metrics.csv`.
+
+    Attributes:
+        epoch: number of the epoch, from 1 on.
+        step: number of steps done.
+        learning_rate: learning rate of the last step.
+        train_loss: mean training loss over the epoch's steps, in train mode, in nats.
+        train_top1: mean training accuracy over the epoch's steps, in train mode.
+        test_loss: test loss after the epoch, in nats.
+        test_top1: test accuracy after the epoch.
+        test_top5: top-5 test accuracy after the epoch.
+        seconds: time of the epoch and its evaluation, in seconds.
+    """
 
     epoch: int
     step: int
@@ -87,7 +99,7 @@ def evaluate(
             if number < shared and distributed.any_of(stop()):
                 raise Interrupted("the evaluation was stopped")
             logits = model(as_input(images, model))
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums of half precision are none
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision cannot hold sums
             labels = labels.to(logits.device)
             if not logits.isfinite().all():
                 row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
@@ -104,39 +116,39 @@ def evaluate(
 
 
 class Training:
-    """A network being trained in place, on the device that it is on, one step after the other.
+    """Training of a network in place, on the device that it is on, step by step.
 
-    It can stop after any step: `state()` is all that it takes to go on, and `restore` goes on as if it had never
-    stopped, to the last bit where the device computes reproducibly (a CPU with the same number of threads does).
+    It can stop after any step: a new `Training` that restores the `state()` continues as if it had never stopped, to
+    the last bit if the device computes reproducibly (as a CPU with the same number of threads does).
 
     Processes of a group (`irevnet.utils.distributed`) share each batch equally, and take the same step by the mean of
-    their gradients; what is measured is of all of them. The running statistics of batch normalisation are those of the
-    first process, as DistributedDataParallel has it.
+    their gradients; metrics are those of the whole batch. The running statistics of batch normalisation are those of
+    the first process, as in DistributedDataParallel.
 
     Args:
-        model: maps images `(n, c, h, w)` to logits `(n, classes)`.
-        train_data: images and labels to learn from; `LabelledImages` where they are to be augmented.
-        test_data: images and labels to evaluate on after each epoch; they steer nothing.
-        config: how to train.
-        seed: of the order of the images and of their augmentation. Dropout draws from torch's global generator.
-        workers: processes that load images.
-        track: shows progress.
+        model: network that maps images `(n, c, h, w)` to logits `(n, classes)`.
+        train_data: images and labels to train on; `LabelledImages` with augmentation.
+        test_data: images and labels to evaluate on after each epoch; they do not affect training.
+        config: settings of the training.
+        seed: seed of the order and augmentation of the images. Dropout draws from torch's global generator.
+        workers: number of processes that load images.
+        track: wrapper of the loop over an epoch, to show its progress.
 
     Attributes:
-        model: the network.
-        config: how it is trained.
-        device: where.
-        train_data: the images to learn from.
-        test_data: the images to evaluate on.
-        step: the steps done.
-        num_steps: the steps of the whole run.
-        steps_per_epoch: the steps of an epoch.
-        history: the metrics of the epochs done.
-        losses: the training loss of every step done, in nats.
+        model: network that is trained.
+        config: settings of the training.
+        device: device of the network.
+        train_data: images and labels to train on.
+        test_data: images and labels to evaluate on.
+        step: number of steps done.
+        num_steps: number of steps of the whole run.
+        steps_per_epoch: number of steps of an epoch.
+        history: metrics of the epochs done.
+        losses: training loss of each step done, in nats.
 
     Raises:
-        ValueError: the training set does not fill one batch, the processes of a group cannot share it equally, a
-            network that is no i-RevNet is to save memory, or batch normalisation is to be synchronised without GPUs.
+        ValueError: the training set does not fill one batch, the processes of a group cannot share a batch equally,
+            `memory` is not plain for a network other than an i-RevNet, or `sync_bn` is set without GPUs.
     """
 
     def __init__(
@@ -243,7 +255,7 @@ class Training:
         rate = config.rate(self.step, self.num_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        if not self.model.training:  # parts of a network in train mode may be frozen in eval mode
+        if not self.model.training:  # otherwise submodules may be frozen in eval mode
             self.model.train()
         logits = self._logits(images.to(self.device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels)
@@ -293,7 +305,7 @@ class Training:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """All that it takes to go on, but the network's own weights: plain values and tensors on the CPU.
+        """Everything needed to resume except for the network's weights, as plain values and tensors on the CPU.
 
         The states of the random generators are those of all processes of a group, by rank.
         """
@@ -312,11 +324,11 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a state, and with it torch's global generators; the network must have the weights of that moment.
+        """Restores a state, torch's global generators included; the network must have the weights of that state.
 
-        It may be that of another number of processes; one for which it has no generators keeps its own.
+        The number of processes may have been different; processes without a saved generator keep their own.
 
-        Raises `ValueError` if the state is not of such a run.
+        Raises `ValueError` if the state does not fit this training.
         """
         try:
             self.step = state["step"]
@@ -326,12 +338,12 @@ class Training:
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             if distributed.rank() < len(state["generators"]):
-                torch.set_rng_state(state["generators"][distributed.rank()].clone())  # of a view torch crashes
+                torch.set_rng_state(state["generators"][distributed.rank()].clone())  # torch crashes on a view
                 if self.device.type == "cuda" and state["device_generators"] is not None:
                     torch.cuda.set_rng_state(state["device_generators"][distributed.rank()].clone(), self.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"this is not the state of such a training run ({type(error).__name__}: {error}); begin a new one"
+                f"the state does not fit this training ({type(error).__name__}: {error}); start a new run"
             ) from error
 
 
@@ -347,8 +359,8 @@ def train(
 ) -> list[EpochMetrics]:
     """Trains a network in place, on the device that it is on, and returns the metrics of each epoch.
 
-    See `Training` for the arguments, and for a training that can stop and go on; `irevnet.training.runs` keeps one in a
-    folder.
+    See `Training` for the arguments, and for training that can be stopped and resumed; `irevnet.training.runs` keeps
+    one in a folder.
 
     Raises:
         ValueError: the network, the data and the settings do not fit together.
@@ -369,11 +381,11 @@ def _check_shares(batch_size: int, processes: int) -> None:
 
 
 def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
-    """The network as it goes forward: where several processes train it, one that takes the mean of their gradients."""
+    """The network, wrapped in a group so that back-propagation takes the mean of the processes' gradients."""
     if sync_bn and device.type != "cuda":
         raise ValueError(
-            f"sync_bn=True needs GPUs, where torch can do it, and this is the {device.type}; leave it out, and each "
-            "process normalises by its own images"
+            f"sync_bn=True needs GPUs, but the network is on the {device.type}; omit it, and each process "
+            "normalises by its own images"
         )
     if distributed.size() == 1:
         return model

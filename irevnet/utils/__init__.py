@@ -1,1 +1,1 @@
-"""What networks, data and training share: files, untrusted input, several processes, provenance."""
+"""Files, untrusted input, processes, progress and provenance, for all other packages."""

@@ -1,7 +1,7 @@
-"""Several processes that work as one, each on a GPU or on CPU cores of its own, as torchrun starts them.
+"""Work shared by several processes, each on a GPU or on CPU cores of its own, as torchrun starts them.
 
-Outside of `process_group` there is one process, of rank 0, and nothing here waits for another. Inside, all have to call
-what is called, in the same order.
+Outside `process_group` there is one process, of rank 0. Inside, all processes have to call the same functions in the
+same order.
 """
 
 import math
@@ -24,11 +24,12 @@ def launched() -> bool:
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """Joins the processes that torchrun has started, for the length of the block, unless there is a group already; once
-    left, it cannot be joined again. Where torchrun has started none, there is nothing to join.
+    """Joins the processes that torchrun has started, within the block. It can be joined once.
+
+    Does nothing in a process that torchrun has not started, or that has joined already.
 
     Args:
-        device: that this process computes on; GPUs talk to each other through NCCL, CPUs through Gloo.
+        device: device that this process computes on; GPUs communicate through NCCL, CPUs through Gloo.
 
     Raises `ConnectionError` if another process is lost meanwhile.
     """
@@ -44,39 +45,39 @@ def process_group(device: str) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise ConnectionError("another process has ended, or cannot be reached; what it said tells why") from error
+        raise ConnectionError("another process has ended, or cannot be reached; its own messages say why") from error
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process, from 0 on."""
+    """Rank of this process, from 0 on."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def part() -> tuple[int, int]:
-    """(k, n) for the k-th of n processes: the part of the work that is for this one."""
+    """(k, n) for the k-th of n processes: this one's part of the work."""
     return rank() + 1, size()
 
 
 def local_rank() -> int:
-    """The number of this process among those on the same machine, from 0 on."""
+    """Rank of this process among those on the same machine, from 0 on."""
     return int(os.environ["LOCAL_RANK"]) if launched() else 0
 
 
 def choose_device(name: str) -> str:
-    """`"cpu"`, `"cuda"` or, for `"auto"`, the latter where there is one; of several GPUs, each of the processes that
-    torchrun has started on this machine has its own.
+    """The device for `"cpu"`, `"cuda"`, or `"auto"`, which is CUDA if there is a GPU. Each process that torchrun has
+    started on this machine gets a GPU of its own.
 
-    Raises `ValueError` if CUDA is asked for in vain, or by more processes than there are GPUs.
+    Raises `ValueError` if CUDA is asked for and not available, or if there are more processes than GPUs.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("torch finds no CUDA device here; compute on the cpu instead")
+        raise ValueError("torch finds no CUDA device; set `device` to cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return "cpu"
     if not launched():
@@ -91,7 +92,7 @@ def choose_device(name: str) -> str:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, for all of them; the error that it raises, by all of them."""
+    """Calls `make` in the first process; all processes return its result, or raise its error."""
     if size() == 1:
         return make()
     box: list[Any] = [None, None]
@@ -108,24 +109,24 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Gives tensors the values that they have in the first process."""
+    """Copies the values of tensors in the first process to the other processes."""
     if size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def total(*values: float | int) -> list[float]:
-    """The sum of each number over the processes, in float64."""
+    """Sum of each number over the processes, in float64."""
     return _reduced(values, dist.ReduceOp.SUM)
 
 
 def highest(value: float) -> float:
-    """The highest of the numbers of all processes; infinity if one is not a number."""
+    """Highest of the numbers of all processes; infinity if one is NaN."""
     return _reduced([math.inf if math.isnan(value) else value], dist.ReduceOp.MAX)[0]
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it holds in any of the processes."""
+    """Whether the flag is set in any process."""
     return highest(float(flag)) > 0
 
 

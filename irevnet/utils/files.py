@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and folders that one process has to itself."""
+"""Files that are written whole or not at all, and folders that one process uses alone."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
-"""The file that a process holds while a folder is its own."""
+"""Name of the file that a process locks while it uses a folder alone."""
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.part(\..*)?")
 _swept: set[Path] = set()
@@ -23,7 +23,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to, then renames it to `path`, so that a reader never sees half a file.
 
     The file is flushed to the disk before the rename and the folder after it. If writing fails, an earlier file of
-    that name stays as it was. The temporary name keeps the ending, which some writers choose their format by.
+    that name stays as it was. The temporary name keeps the suffix, by which some writers choose their format.
 
     Raises `OSError`, naming the file, if it cannot be written.
     """
@@ -35,8 +35,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Writes files of one folder, each by what writes to a path, of which the last stands for all: it is there only
-    while the others belong to it.
+    """Writes files of one folder, each by a function that is given a path, such that the last exists only while all
+    others belong to it.
 
     All are flushed to the disk before an earlier one is touched. If writing fails, all earlier files stay as they were.
 
@@ -75,7 +75,7 @@ def as_json(content: Any) -> str:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or what a folder lists, is on the disk."""
+    """Waits until a file, or the listing of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,9 +85,9 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """An empty file in the same folder, with the same ending, which is removed in the end if it is still there.
+    """Yields an empty file in the same folder, with the same suffix, and removes it afterwards if it still exists.
 
-    Those that were left by processes that were killed are removed when a process first writes to a folder.
+    Such files of processes that were killed are removed when a process first writes to a folder.
 
     Raises `OSError`, naming `path`, where the temporary file cannot be written.
     """
@@ -105,7 +105,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Names a file in errors of writing it, which may be known under a temporary name, or not at all."""
+    """Makes errors of writing a file name that file, instead of a temporary one or none."""
     try:
         yield
     except OSError as error:
@@ -117,7 +117,7 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files of a folder that no process holds any more; once in the life of this one."""
+    """Removes temporary files that no process holds any more from a folder, the first time that it is called for it."""
     if folder in _swept:
         return
     _swept.add(folder)
@@ -133,7 +133,7 @@ def sweep(folder: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Locks an open file for this process; whether it could. The system unlocks what a process that has ended held."""
+    """Locks an open file until this process ends, and returns whether that succeeded."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -142,22 +142,22 @@ def _lock(descriptor: int) -> bool:
 
 
 def contents(folder: Path) -> list[Path]:
-    """What a folder holds, but locks and temporary files, such as processes that were killed leave there."""
+    """The files and folders in a folder, except for locks and temporary files."""
     return [entry for entry in folder.iterdir() if entry.name != LOCK and not _TEMPORARY.fullmatch(entry.name)]
 
 
 def is_unused(folder: Path) -> bool:
-    """Whether there is no such folder or file, or nothing in it."""
+    """Whether a path does not exist, or is an empty folder."""
     return not contents(folder) if folder.is_dir() else not folder.exists()
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Has a folder, which is made if need be, for this process alone. One that stays empty is removed again.
+    """Reserves a folder for this process within the block; creates it if needed, and removes it if it stays empty.
 
-    A process that was killed no longer has it. On disks that cannot lock files there is no protection.
+    The end of a process ends its reservation. Disks that cannot lock files give no protection.
 
-    Raises `FileExistsError`, naming the process, if another has it.
+    Raises `FileExistsError`, naming the process, if another one has reserved the folder.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> int:
-    """Opens and locks a file, with the name of this process in it."""
+    """Opens and locks a file, and writes the name of this process into it."""
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
         try:
@@ -195,7 +195,7 @@ def _take(path: Path) -> int:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one of that name, which another process may remove at any moment."""
+    """Whether an open file still has that path; another process may remove it at any moment."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:

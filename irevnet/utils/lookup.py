@@ -1,4 +1,4 @@
-"""Names: those that users type, found in a table or answered with the nearest; and those that tell things apart."""
+"""Names: looked up, with suggestions for unknown ones, and made unique."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def find(what: str, name: str, table: Mapping[str, T]) -> T:
-    """`table[name]`; otherwise a `ValueError` that says what there is instead, nearest names first."""
+    """`table[name]`; raises `ValueError` for an unknown name, with the nearest known ones or, if none is near, all."""
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, table, n=3)
@@ -24,7 +24,7 @@ def check_depth(depth: int, last: int, *, first: int = 0) -> int:
 
 
 def names_apart(short: Sequence[str], long: Sequence[str]) -> list[str]:
-    """The short name of each thing, but the long one where another has the same short name.
+    """The short name of each thing, or its long name where another thing has the same short name.
 
     >>> names_apart(["irevnet-b", "resnet-50", "resnet-50"], ["first", "second", "third"])
     ['irevnet-b', 'second', 'third']

@@ -1,4 +1,4 @@
-"""What holds of any network of torch: where it is, what it takes, and the mode that it is in."""
+"""The device, the precision and the mode of any torch module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network is; the CPU, if it has no tensors."""
+    """Device of a network; the CPU if it has no tensors."""
     return next(_tensors(model), torch.empty(0)).device
 
 
@@ -24,7 +24,7 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a network into eval mode; afterwards each of its modules is in the mode in which it was."""
+    """Puts a network into eval mode within the block, then each of its modules back into the mode that it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

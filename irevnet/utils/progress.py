@@ -1,4 +1,4 @@
-"""How long work shows its progress to whoever wants to see it, and is asked to stop."""
+"""Progress of long work, and requests to stop it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How work shows its progress and learns that it should stop; by default it shows nothing and never stops.
+    """How work shows its progress, and whether it should stop; by default it shows nothing and never stops.
 
     Attributes:
-        track: wraps a loop to show its progress.
-        report: shows a line on how far the work is.
-        stop: whether to stop, asked after each step of work that can go on later.
+        track: function that wraps a loop to show its progress.
+        report: function that shows a line on how far the work is.
+        stop: function that returns whether to stop, called after each step of work that can be resumed.
     """
 
     track: Track = no_progress

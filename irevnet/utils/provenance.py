@@ -1,4 +1,4 @@
-"""Where a run or a result comes from."""
+"""The origin of a run or a result."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ PACKAGES = ("irevnet-toolkit", "torch", "torchvision", "numpy", "scipy", "scikit
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """The command, the versions of the packages that compute, the platform, this toolkit's commit, and the time.
 
-    Of the program its name alone: where it was installed is nobody's business.
+    The program is recorded by its name, without the folder that it is installed in.
     """
     program, arguments = command[:1], command[1:]
     return {
@@ -28,7 +28,7 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
 
 
 def _source_commit() -> str | None:
-    """The git commit of this source tree; `None` where it is not under git itself, such as in site-packages."""
+    """The git commit of this source tree; `None` if it is not tracked by git, such as in site-packages."""
     here = Path(__file__)
     try:
         for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):

@@ -1,6 +1,6 @@
-"""Files that may come from strangers: what they announce is held against what they hold before any memory is taken.
+"""Untrusted files: the sizes that a file declares are checked against its own before any memory is allocated.
 
-Nothing here runs code of a file. Everything raises `ValueError` that says what is wrong; callers add whose file it is.
+Nothing here runs code from a file. Errors are `ValueError` and say what is wrong; callers add the name of the file.
 """
 
 import io
@@ -23,11 +23,11 @@ from numpy import ndarray
 T = TypeVar("T")
 
 DEEPEST = 64
-"""Levels of lists and objects in JSON; what this toolkit writes has a handful."""
+"""Most levels of nested lists and objects in JSON; this toolkit writes a handful."""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The content of JSON, of no more than `DEEPEST` levels.
+    """The content of JSON with at most `DEEPEST` levels.
 
     >>> parse_json('{"epochs": 2}')
     {'epochs': 2}
@@ -50,9 +50,9 @@ def _parts(value: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is what a type hint asks for.
+    """Whether a plain value matches a type hint.
 
-    Lists pass for tuples and sequences, integers of 64 bits for floats; objects may have more keys than a `TypedDict`.
+    Lists match tuples and sequences, integers of 64 bits match floats; objects may have more keys than a `TypedDict`.
 
     >>> fits([1, 2.5], tuple[float, ...]), fits(True, int), fits({"a": "1"}, dict[str, int])
     (True, False, False)
@@ -89,10 +89,9 @@ def _is_list(value: Any) -> bool:
 
 
 def build(kind: type[T], content: Any) -> T:
-    """A dataclass from plain values by the names of its fields, each of the kind that the field asks for.
+    """A dataclass from plain values by the names of its fields, each of the type of the field.
 
-    Raises `TypeError` for fields that are missing or unknown, `ValueError` for one of another kind, and what the class
-    raises.
+    Raises `TypeError` for missing or unknown fields, `ValueError` for values of another type, and what `kind` raises.
     """
     if type(content) is not dict:
         raise TypeError(f"found {type(content).__name__} where the fields of {kind.__name__} are expected")
@@ -104,7 +103,7 @@ def build(kind: type[T], content: Any) -> T:
 
 
 def brief(value: Any) -> str:
-    """The beginning of a value, for a message.
+    """The beginning of a value, for an error message.
 
     >>> brief((1, 2))
     '(1, 2)'
@@ -121,7 +120,7 @@ def _spelled(hint: Any) -> str:
 
 
 class Arrays:
-    """The arrays of an open `.npz` file by name, without pickles; `open_arrays` makes it."""
+    """The arrays of an `.npz` file by name, without pickles, as `open_arrays` opens it."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
@@ -131,19 +130,19 @@ class Arrays:
     def names(self) -> list[str]:
         return list(self._members)
 
-    def announced(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        """The shape and the kind of an array, of which nothing is read."""
+    def declared(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of an array, from its header alone."""
         with _as_value_error(), self._archive.open(self._member(name)) as file:
             return _check_header(file, self._member(name).file_size)
 
     def __getitem__(self, name: str) -> ndarray:
-        self.announced(name)
+        self.declared(name)
         with _as_value_error(), self._archive.open(self._member(name)) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:
-            raise ValueError(f"it has no {name}")
+            raise ValueError(f"it has no array {name!r}")
         return self._members[name]
 
 
@@ -152,9 +151,9 @@ def open_arrays(path: Path, *, compressed: bool = False) -> Iterator[Arrays]:
     """Opens an `.npz` file.
 
     Args:
-        path: the file.
-        compressed: it may hold more than its own size. What an array then takes is for the caller to judge, by what it
-            announces.
+        path: path of the file.
+        compressed: whether arrays may be compressed, and so larger than the file. The caller then has to check the
+            shapes that they declare.
     """
     with open(path, "rb") as file:
         size = path.stat().st_size
@@ -165,43 +164,43 @@ def open_arrays(path: Path, *, compressed: bool = False) -> Iterator[Arrays]:
 
 
 def map_array(path: Path) -> ndarray:
-    """The array of an `.npy` file as a memory map that cannot be written to."""
+    """The array of an `.npy` file as a read-only memory map."""
     with open(path, "rb") as file, _as_value_error():
         _check_header(file, path.stat().st_size)
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _check_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and the kind in the header of an `.npy` file, which has to be of just the size that they take."""
+    """Shape and dtype in the header of an `.npy` file, whose size has to be exactly what they take."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array is of format {version}, and neither of (1, 0) nor of (2, 0)")
+        raise ValueError(f"an array has format version {version}; expected (1, 0) or (2, 0)")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read(file)
     if kind.hasobject:
         raise ValueError("an array holds Python objects, which allow_pickle=False refuses")
     if not all(type(length) is int and 0 <= length <= size for length in shape):
-        raise ValueError(f"an array announces the shape {brief(shape)}, which the file has no room for")
+        raise ValueError(f"an array declares the shape {brief(shape)}, for which the file is too small")
     if kind.itemsize == 0 < math.prod(shape) or file.tell() + math.prod(shape) * kind.itemsize != size:
-        raise ValueError(f"an array announces {brief(shape)} of {brief(kind)}, and is of another size")
+        raise ValueError(f"an array declares {brief(shape)} of {brief(kind)}, but has another size")
     return shape, kind
 
 
 def _open_archive(file: Any, size: int, *, compressed: bool) -> zipfile.ZipFile:
-    """A zip file of members that take no more room than it has, or are deflated, to less than a thousandth each."""
+    """A zip file whose members are stored, and no larger than the file together, or deflated where that is allowed."""
     archive = zipfile.ZipFile(file)
     kinds = {info.compress_type for info in archive.infolist()}
     if not kinds <= {zipfile.ZIP_STORED, *([zipfile.ZIP_DEFLATED] if compressed else [])}:
-        raise ValueError("its parts are compressed, which this toolkit never does")
-    announced = sum(info.file_size for info in archive.infolist())
-    if not compressed and announced > size:
-        raise ValueError(f"its parts announce {announced:,} bytes, and it has {size:,}")
+        raise ValueError("its members are compressed; expected uncompressed ones")
+    declared = sum(info.file_size for info in archive.infolist())
+    if not compressed and declared > size:
+        raise ValueError(f"its members declare {declared:,} bytes, but the file has {size:,}")
     return archive
 
 
 @contextmanager
 def _as_value_error() -> Iterator[None]:
-    """Damage has a dozen exceptions, by what the bytes happen to look like."""
+    """Turns the many exceptions that a damaged file can raise into one."""
     try:
         yield
     except Exception as error:
@@ -212,20 +211,20 @@ _GLOBAL = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
     r"|torch(\.cuda)? \w+Storage|torch\.nn\.parameter Parameter|torch (Size|device|(b?float|u?int)\d+|bool)"
 )
-"""What files of tensors name. Torch would also call what makes as many bytes as a file asks for, such as bytearray."""
+"""The globals that files of tensors need. Torch would also allow some that allocate any size, such as bytearray."""
 
 _ZIP = b"PK\x03\x04"
 
 LONGEST_PICKLE = 2**24
-"""In bytes: what a file of 80,000 tensors needs to name them. Their values are elsewhere in the file."""
+"""Most bytes of a pickle: enough to name 80,000 tensors, whose values are elsewhere in the file."""
 
 
 def check_tensors(path: Path) -> None:
-    """Looks through a file of `torch.save`, as a zip file or as torch wrote it before 1.6, without loading it.
+    """Checks a file of `torch.save`, a zip file or in the format before torch 1.6, without loading it.
 
     Raises:
-        ValueError: its parts announce more than it has, or it is damaged.
-        pickle.UnpicklingError: it names what no file of tensors needs.
+        ValueError: its members declare more bytes than it has, or it is damaged.
+        pickle.UnpicklingError: it names a global that no file of tensors needs.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -244,7 +243,7 @@ def check_tensors(path: Path) -> None:
 
 def _check_length(length: int) -> None:
     if length > LONGEST_PICKLE:
-        raise ValueError(f"it takes more than {LONGEST_PICKLE:,} bytes to name its tensors")
+        raise ValueError(f"it needs more than {LONGEST_PICKLE:,} bytes to name its tensors")
 
 
 def _check_pickle(file: Any) -> None:

@@ -26,7 +26,7 @@ def draw(path: Path, *shape: int, mode: str | None = None, seed: int = 0) -> Pat
 
 
 @pytest.mark.parametrize("depth", [None, 0, 2])
-def test_images_come_back_identical_whatever_their_size_and_kind(model, tmp_path, depth):
+def test_images_of_any_size_and_kind_are_decoded_identically(model, tmp_path, depth):
     images = [
         draw(tmp_path / "square.png", 8, 8, 3),
         draw(tmp_path / "odd.bmp", 13, 30, 3),
@@ -90,7 +90,7 @@ def lossy_images(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_what_would_not_come_back_is_refused_before_anything_is_written(model, tmp_path):
+def test_lossy_images_are_refused_before_writing(model, tmp_path):
     good = draw(tmp_path / "good.png", 8, 8, 3)
     for message, path in lossy_images(tmp_path / "lossy").items():
         with pytest.raises(ValueError, match=message):
@@ -101,16 +101,16 @@ def test_what_would_not_come_back_is_refused_before_anything_is_written(model, t
 
 
 def test_a_network_in_floating_point_is_refused(bijective, tmp_path):
-    with pytest.raises(ValueError, match=r"by a network in exact arithmetic alone; take model\.exact\(\)"):
+    with pytest.raises(ValueError, match=r"encoding needs a network in exact arithmetic; pass model\.exact\(\)"):
         encode(bijective, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], tmp_path / "phi.npz")
 
 
 def test_nothing_is_overwritten(model, tmp_path):
     image, file = draw(tmp_path / "a.png", 8, 8, 3), tmp_path / "phi.npz"
     encode(model, TRANSFORM, [image], file)
-    with pytest.raises(FileExistsError, match=r"phi\.npz is there already; name another file"):
+    with pytest.raises(FileExistsError, match=r"phi\.npz already exists; name another file"):
         encode(model, TRANSFORM, [image], file)
-    with pytest.raises(FileExistsError, match=r"a\.png is there already; name another folder"):
+    with pytest.raises(FileExistsError, match=r"a\.png already exists; name another folder"):
         decode(model, TRANSFORM, file, tmp_path)
 
 
@@ -189,11 +189,11 @@ def test_a_damaged_file_is_named(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", [".hidden", "a\nb", "a\x1b[2J", "a\\b", "c:d", "x" * 201, "\ud800", "a\0b"])
-def test_names_that_are_odd_are_refused(model, tmp_path, name):
+def test_unsafe_names_are_refused(model, tmp_path, name):
     file = tmp_path / "phi.npz"
     encode(model, TRANSFORM, [draw(tmp_path / "a.png", 8, 8, 3)], file)
     rewrite(file, {"images": [{"name": name, "channels": 3, "height": 8, "width": 8}]})
-    with pytest.raises(ValueError, match=r"no image can be called .*; expected a name of at most 200 bytes"):
+    with pytest.raises(ValueError, match=r"is no name for an image; expected at most 200 bytes of printable"):
         decode(model, TRANSFORM, file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -209,7 +209,7 @@ def test_two_images_of_one_name_are_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("channels", "height", "message"),
     [
-        (3, 10**9, r"it is of 1000000000 x 8; images of up to 178,956,970 pixels can be encoded"),
+        (3, 10**9, r"the image has 1000000000 x 8 pixels; expected at most 178,956,970"),
         (3, 16, r"the features of 'a' cannot be read: they are \(48, 2, 2\) of int32; expected \(48, 4, 2\) of int32"),
     ],
 )
@@ -222,14 +222,14 @@ def test_features_are_of_the_size_of_their_image(model, tmp_path, channels, heig
     assert not (tmp_path / "out").exists()
 
 
-def test_features_of_a_coloured_image_are_not_of_a_network_for_grey_ones(tmp_path, trained_looking):
+def test_grey_network_refuses_features_of_coloured_images(tmp_path, trained_looking):
     config = IRevNetConfig(input_shape=(1, 8, 8), num_classes=2, blocks=(2,), strides=(2,))
     grey = trained_looking(IRevNet(config)).exact()
     transform = InputTransform(channels=1, image_size=(8, 8))
     file = tmp_path / "phi.npz"
     encode(grey, transform, [draw(tmp_path / "a.png", 8, 8)], file)
     rewrite(file, {"images": [{"name": "a", "channels": 3, "height": 8, "width": 8}]})
-    with pytest.raises(ValueError, match="is coloured, and the network is of grey images"):
+    with pytest.raises(ValueError, match="is coloured, but the network takes grey images"):
         decode(grey, transform, file, tmp_path / "out")
 
 

@@ -1,1 +1,1 @@
-"""Back-propagation with fewer stored activations: blocks are evaluated again, or inverted."""
+"""Back-propagation with fewer stored activations, by evaluating blocks again or inverting them."""

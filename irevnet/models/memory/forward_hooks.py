@@ -1,4 +1,4 @@
-"""Forward hooks of what is evaluated twice: they look once, and may change nothing."""
+"""Forward hooks of modules that are evaluated twice: they are called once, and may change nothing."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ from torch.nn.modules import module as torch_hooks
 from torch.utils._pytree import tree_leaves, tree_map
 
 PLAIN = 'set model.memory = "plain"'
-"""The way out of every refusal."""
+"""Advice that every error ends with."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-"""Where a module keeps them."""
+"""Attributes in which a module keeps its forward hooks."""
 
 _GLOBAL_HOOKS = (torch_hooks._global_forward_hooks, torch_hooks._global_forward_pre_hooks)
 
 
 def is_torchs(thing: Any) -> bool:
-    """Whether torch or this toolkit wrote the class of a module or of a hook: such do not reach outside themselves."""
+    """Whether the class of a module or hook is torch's or this toolkit's, and so uses no state outside the module."""
     return type(thing).__module__.startswith(("torch.nn.", "irevnet."))
 
 
@@ -28,7 +28,7 @@ def named(name: str) -> str:
 
 
 def mark(tensor: Tensor) -> tuple:
-    """What differs where a tensor was changed in place, or given other memory by way of `.data`."""
+    """A value that changes when a tensor is changed in place, or gets other memory through `.data`."""
     version = None if tensor.is_inference() else tensor._version
     ordinary = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
     return version, tensor.dtype, tensor.data_ptr() if ordinary else None
@@ -40,14 +40,14 @@ def as_leaf(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def observed_hooks(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Lets forward hooks look, and refuses those that change what is computed, or use it in a graph that is not kept.
+    """Calls forward hooks with tensors cut off from the graph, and refuses those that change what is computed.
 
-    torch's own, which compute weights from others, are part of the function, and left alone.
+    Torch's own hooks, which compute weights from others, are part of the function, and called as usual.
     """
-    places = [(name, hooks) for name, part in modules.items() for kind in HOOKS if (hooks := getattr(part, kind))]
-    places += [("", hooks) for hooks in _GLOBAL_HOOKS if hooks]
-    kept = [(hooks, dict(hooks)) for _, hooks in places]
-    for name, hooks in places:
+    dictionaries = [(name, hooks) for name, part in modules.items() for kind in HOOKS if (hooks := getattr(part, kind))]
+    dictionaries += [("", hooks) for hooks in _GLOBAL_HOOKS if hooks]
+    kept = [(hooks, dict(hooks)) for _, hooks in dictionaries]
+    for name, hooks in dictionaries:
         for key, hook in list(hooks.items()):
             if not is_torchs(hook):
                 hooks[key] = _observer(hook, name)
@@ -71,7 +71,7 @@ def without_global_hooks() -> Iterator[None]:
 
 
 def _observer(hook: Callable[..., Any], name: str) -> Callable[..., None]:
-    """A hook that is shown what it would see, cut off from the graph."""
+    """A hook that calls another with tensors cut off from the graph."""
 
     def observe(module: nn.Module, *seen: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(seen) if isinstance(leaf, Tensor)]
@@ -96,7 +96,7 @@ def _unconnected(tensor: Tensor) -> Tensor:
 
 
 class _Unconnected(torch.autograd.Function):
-    """A tensor whose graph is not kept: to back-propagate through it is an error rather than a missing gradient."""
+    """A tensor without a graph, through which back-propagation raises an error instead of losing a gradient."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -105,5 +105,5 @@ class _Unconnected(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> None:
         raise RuntimeError(
-            f"what a forward hook saw inside a bottleneck has no graph that gradients could go through; {PLAIN}"
+            f"tensors that a forward hook gets inside a bottleneck have no graph to back-propagate through; {PLAIN}"
         )

@@ -1,4 +1,4 @@
-"""The states of random generators, wherever layers draw from: as values that compare, and can be set again."""
+"""The states of all random generators that layers may draw from, as values to compare and to restore."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -17,24 +17,22 @@ class RandomSource:
     """A random generator.
 
     Attributes:
-        get: its state, as a value that compares.
-        set: sets it to such a state.
+        get: function that returns the state, as a value that can be compared.
+        set: function that sets the generator to such a state.
     """
 
     get: Callable[[], Any]
     set: Callable[[Any], object]
 
 
-def random_sources(attributes: Sequence[Mapping[str, Any]], place: Tensor, *, everywhere: bool) -> list[RandomSource]:
-    """torch's generators and, where others' code may draw from them, Python's, NumPy's and those that modules hold."""
-    if isinstance(place, FakeTensor):  # which have shapes alone: nothing is drawn
+def random_sources(attributes: Sequence[Mapping[str, Any]], like: Tensor, *, everywhere: bool) -> list[RandomSource]:
+    """Torch's generators for the device of a tensor and, if `everywhere`, Python's, NumPy's and those in attributes."""
+    if isinstance(like, FakeTensor):  # has a shape alone: nothing is drawn
         return []
     sources = [RandomSource(lambda: _bytes(torch.get_rng_state()), lambda state: torch.set_rng_state(_tensor(state)))]
-    if place.device.type not in ("cpu", "meta"):
+    if like.device.type not in ("cpu", "meta"):
         sources.append(
-            RandomSource(
-                lambda: tuple(map(_bytes, get_device_states(place)[1])), lambda state: _set_device(place, state)
-            )
+            RandomSource(lambda: tuple(map(_bytes, get_device_states(like)[1])), lambda state: _set_device(like, state))
         )
     if everywhere:
         sources.append(RandomSource(random.getstate, random.setstate))
@@ -75,9 +73,9 @@ def _tensor(state: bytes) -> Tensor:
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
-def _set_device(place: Tensor, state: Sequence[bytes]) -> None:
-    devices, _ = get_device_states(place)
-    set_device_states(devices, list(map(_tensor, state)), device_type=place.device.type)
+def _set_device(like: Tensor, state: Sequence[bytes]) -> None:
+    devices, _ = get_device_states(like)
+    set_device_states(devices, list(map(_tensor, state)), device_type=like.device.type)
 
 
 def _set_numpy(state: Any) -> None:
@@ -85,7 +83,7 @@ def _set_numpy(state: Any) -> None:
 
 
 def _numpy_state(state: Any) -> Any:
-    """NumPy's nested dictionaries, with lists, which compare, for arrays."""
+    """A nested state of NumPy, with tuples, which can be compared, in place of arrays."""
     if isinstance(state, Mapping):
         return {name: _numpy_state(value) for name, value in state.items()}
     return ("array", state.dtype.str, state.tobytes()) if isinstance(state, np.ndarray) else state

@@ -1,11 +1,11 @@
-"""Evaluating a module a second time as it was evaluated the first time, or refusing to.
+"""Evaluating a module a second time exactly as the first time, or refusing to.
 
 Back-propagation that stores no activations evaluates each F_j again. Its gradients are right only if the second
-evaluation computes what the first one did. What a module computes follows from its input and from: its parameters, its
-buffers and the plain attributes of it and its parts (training flags among them), the random generators that it draws
-from, and autocast. All of that is noted before the first evaluation and is in force again during the second one; what
-cannot be brought back, since a tensor was changed in place since, is refused. Whatever the second evaluation changes,
-such as running statistics, is discarded. Forward hooks are called the first time alone.
+evaluation computes the same as the first. The result of a module depends on its input and on: the parameters, buffers
+and plain attributes of the module and its submodules (training flags among them), the random generators that it draws
+from, and autocast. All of these are recorded before the first evaluation and restored for the second one; a tensor that
+was changed in place in between cannot be restored, and raises an error. Changes by the second evaluation, such as to
+running statistics, are discarded. Forward hooks are called in the first evaluation only.
 """
 
 from collections import OrderedDict, deque
@@ -33,19 +33,20 @@ _INTERNAL = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
 
 _CONTAINERS = (list, dict, set, OrderedDict, deque)
-"""Attributes of these kinds are copied, so that what is put into them during the second evaluation is discarded."""
+"""Types of attributes that are copied, so that changes to them in the second evaluation are discarded."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A module within the one that is evaluated.
+    """A submodule of the module that is evaluated.
 
     Attributes:
-        name: its name there.
-        module: itself.
-        attributes: a copy of its attributes, one level deep.
-        containers: names of plain attributes that are containers.
-        tensors: its own tensors: the container that they are in (empty for plain attributes), their names, themselves.
+        name: name of the submodule.
+        module: the submodule.
+        attributes: copy of its attributes, one level deep.
+        containers: names of the plain attributes that are containers.
+        tensors: the submodule's own tensors, each with the attribute that contains it (empty for plain attributes) and
+            its name.
     """
 
     name: str
@@ -60,10 +61,10 @@ class _Part:
             raise RuntimeError(f"{named(name)} is a TorchScript module, whose state cannot be replayed; {PLAIN}")
         own = vars(module).copy()
         containers, tensors = [], []
-        for place in ("_parameters", "_buffers"):
-            if own[place]:
-                own[place] = own[place].copy()
-                tensors += [(place, key, tensor) for key, tensor in own[place].items() if tensor is not None]
+        for kind in ("_parameters", "_buffers"):
+            if own[kind]:
+                own[kind] = own[kind].copy()
+                tensors += [(kind, key, tensor) for key, tensor in own[kind].items() if tensor is not None]
         if own["_modules"]:
             own["_modules"] = own["_modules"].copy()
         for key in own.keys() - _INTERNAL:
@@ -78,41 +79,41 @@ class _Part:
         """The attributes for a second evaluation, which may change them: buffers and containers are copies.
 
         Args:
-            number: of this part.
-            saved: tensors that the first evaluation changed, as they were before, by part, container and name.
-            replaced: leaves of the graph, by the tensor that they stand for.
+            number: index of this part.
+            saved: tensors that the first evaluation changed, with their earlier values, by part, container and name.
+            replaced: leaves of the graph, by the id of the tensor that they replace.
         """
         own = self.attributes.copy()
-        for place in ("_parameters", "_buffers"):
-            if own[place]:
-                own[place] = own[place].copy()
+        for kind in ("_parameters", "_buffers"):
+            if own[kind]:
+                own[kind] = own[kind].copy()
         for key in self.containers:
             own[key] = own[key].copy()
-        for place, key, tensor in self.tensors:
-            tensor = saved.get((number, place, key), replaced.get(id(tensor), tensor))
-            if place != "_parameters" and not tensor.requires_grad:
+        for kind, key, tensor in self.tensors:
+            tensor = saved.get((number, kind, key), replaced.get(id(tensor), tensor))
+            if kind != "_parameters" and not tensor.requires_grad:
                 tensor = tensor.detach().clone()
-            (own[place] if place else own)[key] = tensor
+            (own[kind] if kind else own)[key] = tensor
         for hooks in HOOKS:
             if own[hooks]:
                 own[hooks] = OrderedDict((key, hook) for key, hook in own[hooks].items() if is_torchs(hook))
         return own
 
     def watched(self) -> Iterator[tuple[str, str, Tensor]]:
-        """Of `tensors`, those that what it computes may depend on: torch's normalisations only update their running
-        statistics in train mode."""
+        """The tensors that the result may depend on: all but the running statistics of torch's normalisations in train
+        mode, which are updated but not read."""
         own_statistics = self.is_torchs_norm and self.attributes["training"]
         return (entry for entry in self.tensors if not (own_statistics and entry[0] == "_buffers"))
 
     @property
     def is_torchs_norm(self) -> bool:
-        """Whether it is one of torch's normalisations, which update buffers in train mode and do not read them."""
+        """Whether it is one of torch's normalisations, which update buffers in train mode but do not read them."""
         return isinstance(self.module, nn.modules.batchnorm._NormBase) and is_torchs(self.module)
 
 
 @dataclass(frozen=True, eq=False)
 class _Watched:
-    """A tensor that has to be the same in the second evaluation."""
+    """A tensor that has to be unchanged in the second evaluation."""
 
     name: str
     tensor: Tensor
@@ -128,15 +129,15 @@ class _Watched:
 
 
 class Replay:
-    """The evaluation of a module, which can be repeated.
+    """An evaluation of a module that can be repeated.
 
     Args:
-        module: what is evaluated.
-        like: a tensor on the device on which that is done.
+        module: module to evaluate.
+        like: tensor on the device of the evaluation.
 
     Attributes:
-        module: what is evaluated.
-        tensors: the tensors of the module that require gradients, each once.
+        module: module to evaluate.
+        tensors: tensors of the module that require gradients, each once.
     """
 
     def __init__(self, module: nn.Module, like: Tensor):
@@ -145,8 +146,8 @@ class Replay:
         self._foreign = not all(is_torchs(part.module) for part in self._parts)
         self._watched: list[_Watched] = []
         self._saved: dict[tuple[int, str, str], Tensor] = {}
-        place = like.new_empty(0)  # which, kept, keeps nothing of what is evaluated
-        self._sources = random_sources([part.attributes for part in self._parts], place, everywhere=self._foreign)
+        like = like.new_empty(0)  # keeps no activation alive
+        self._sources = random_sources([part.attributes for part in self._parts], like, everywhere=self._foreign)
         self._states: list[Any] = []
         self._autocast = _Autocast.current(like.device.type)
         found = (tensor for part in self._parts for _, _, tensor in part.tensors)
@@ -154,12 +155,12 @@ class Replay:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Within it the first evaluation takes place, without gradients.
+        """The context of the first evaluation, which is without gradients.
 
-        Raises `RuntimeError` for what cannot be done twice: hooks that change what is computed, and parameters that
-        are changed by being used.
+        Raises `RuntimeError` for what cannot be repeated: hooks that change what is computed, and parameters that the
+        evaluation changes.
         """
-        # What the evaluation itself may change is kept as it was before.
+        # Tensors that the evaluation itself may change are copied.
         watched, copies = [], []
         for number, part in enumerate(self._parts):
             for container, name, tensor in part.watched():
@@ -170,21 +171,21 @@ class Replay:
         with observed_hooks({part.name: part.module for part in self._parts}), self._autocast.entered():
             before = [source.get() for source in self._sources]
             yield
-        # Generators that were not drawn from, and tensors that did not change, need not be brought back.
+        # Generators that were not drawn from, and tensors that did not change, need not be restored.
         drawn = [(source, state) for source, state in zip(self._sources, before) if source.get() != state]
         self._sources, self._states = [source for source, _ in drawn], [state for _, state in drawn]
-        self._saved = {place: copy for place, entry, copy in copies if entry.changed}
+        self._saved = {key: copy for key, entry, copy in copies if entry.changed}
         restored = {id(entry) for _, entry, _ in copies if entry.changed}
         self._watched = [entry for entry in watched if id(entry) not in restored]
         _refuse_changes(self._watched, "while it was evaluated")
 
     def leaves(self) -> list[Tensor]:
-        """A leaf of the graph of a second evaluation for each of `tensors`; themselves, where they are leaves."""
+        """Leaves of the graph of a second evaluation, one for each of `tensors`: the tensor itself if it is a leaf."""
         return [each if each.is_leaf and each.requires_grad else as_leaf(each) for each in self.tensors]
 
     @contextmanager
     def again(self, leaves: Sequence[Tensor]) -> Iterator[None]:
-        """Within it the evaluation can be repeated, with these leaves in place of `tensors`.
+        """The context of a repeated evaluation, with these leaves in place of `tensors`.
 
         Raises `RuntimeError` for tensors that have been changed in place since the first evaluation.
         """
@@ -203,9 +204,9 @@ class Replay:
             yield
 
     def check_leaves(self, output: Tensor, leaves: Sequence[Tensor]) -> None:
-        """Raises `RuntimeError` if an output of the second evaluation depends on tensors that it does not know of.
+        """Raises `RuntimeError` if an output of the second evaluation depends on unknown tensors.
 
-        Only code of others reaches for tensors that no module has.
+        Only foreign code uses tensors that no module holds.
         """
         if not self._foreign:
             return
@@ -241,9 +242,9 @@ def _refuse_changes(watched: Sequence[_Watched], when: str) -> None:
 
 @dataclass(frozen=True)
 class _Autocast:
-    """Automatic mixed precision as it is set, without its cache of weights.
+    """The current setting of automatic mixed precision, without its cache of weights.
 
-    The cache would hand weights that were cast without gradients, in the first evaluation, to the second.
+    The cache would pass weights that the first evaluation cast without gradients on to the second.
     """
 
     device_type: str

@@ -1,8 +1,8 @@
 """Back-propagation through the cascade without storing its activations (section 3.2; Gomez et al., 2017).
 
 The gradients of a block, from those g, g~ of its outputs (S x~, S x + F x~), are S^T g~ for x and S^T g + F'(x~)^T g~
-for x~: all that they need is x~. It is either stored, or rebuilt by inverting the block from its outputs; then F is
-evaluated again, with gradients (`irevnet.models.memory.replay`).
+for x~: only x~ is needed. It is either stored, or rebuilt from the block's outputs by its inverse; then F is evaluated
+again, with gradients (`irevnet.models.memory.replay`).
 """
 
 import functools
@@ -21,7 +21,7 @@ from irevnet.models.memory.replay import Replay
 Streams = tuple[Tensor, Tensor]
 
 
-@torch.compiler.disable  # to a compiled network these are ordinary calls
+@torch.compiler.disable  # a compiled network calls it as ordinary code
 def run_blocks(
     blocks: Sequence[Coupling],
     x: Tensor,
@@ -31,27 +31,26 @@ def run_blocks(
     outputs: Collection[int] = (),
     report: Callable[[Tensor], None] = lambda error: None,
 ) -> list[Streams]:
-    """The streams after each block of the cascade, and a graph for first-order gradients that keeps next to nothing.
+    """The streams after each block of the cascade, with a graph for first-order gradients that stores little.
 
-    Gradients are those of the plain cascade up to rounding, for parameters, for frozen parameters (none) and for
-    inputs that need none. Batch-norm statistics are updated once, random draws and the autocast state are those of the
-    forward pass, forward hooks are called once, and random generators are left where the forward pass left them.
+    Gradients are those of the plain cascade up to rounding, also where parameters are frozen or inputs need none.
+    Batch-norm statistics are updated once, random draws and the autocast state are those of the forward pass, forward
+    hooks are called once, and random generators are left in the state after the forward pass.
 
     Args:
-        blocks: the cascade.
-        x: the first stream.
-        x_tilde: the second, which the first block's bottleneck reads.
-        memory: `"checkpoint"` keeps a stream of each block; `"reversible"`, those of the last output and one of each
-            of the first two blocks.
+        blocks: blocks of the cascade.
+        x: first stream.
+        x_tilde: second stream, which the first block's bottleneck reads.
+        memory: `"checkpoint"` stores one stream per block; `"reversible"` stores those of the last output and one for
+            each of the first two blocks.
         outputs: numbers of blocks, from 1 on, besides the last, at which back-propagation may begin.
-        report: with `"reversible"`, is given after back-propagation how far the stream that the first block reads,
-            rebuilt from the output, lies from the one that was kept: ||x~' - x~|| / ||(x, x~)||, a tensor with one
-            element. It is rounding error, which grows with depth.
+        report: function that, with `"reversible"`, is called after back-propagation with the relative error of the
+            rebuilt input stream, ||x~' - x~|| / ||(x, x~)||, a tensor of one element. It is rounding error, which
+            grows with depth.
 
     Raises:
-        RuntimeError: forward-mode differentiation, `torch.func` transforms and double backward, which need the graph
-            that is not kept; and whatever cannot be evaluated a second time as the first, see
-            `irevnet.models.memory.replay`.
+        RuntimeError: forward-mode differentiation, `torch.func` transforms and double backward, which need the full
+            graph; and evaluations that cannot be repeated, see `irevnet.models.memory.replay`.
     """
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(_refusal(memory, "torch.func transforms"))
@@ -61,15 +60,17 @@ def run_blocks(
     for number, block in enumerate(blocks, start=1):
         replay = Replay(block.bottleneck, x_tilde)
         if replay.tensors or x.requires_grad or x_tilde.requires_grad:
-            place = _Place(
+            position = _Position(
                 number=number,
                 keeps_input=memory == "checkpoint" or trained < 2,
                 keeps_output=memory == "reversible" and (number == len(blocks) or number in outputs),
                 first=trained == 0,
             )
             trained += 1
-            x, x_tilde = _through(block, place, functools.partial(_evaluate, tape, block, place, replay), x, x_tilde)
-        else:  # frozen, and so is all before it
+            x, x_tilde = _through(
+                block, position, functools.partial(_evaluate, tape, block, position, replay), x, x_tilde
+            )
+        else:  # frozen, as are all blocks before it
             x, x_tilde = block(x, x_tilde)
         after.append((x, x_tilde))
     return after
@@ -80,7 +81,7 @@ def _refusal(memory: Memory, what: str) -> str:
 
 
 class _Tape:
-    """Hands the rebuilt outputs of a block, with its number, to the backward pass of that block."""
+    """Passes the rebuilt outputs of a block on to the backward pass of that block."""
 
     def __init__(self, memory: Memory, report: Callable[[Tensor], None]):
         self.memory: Memory = memory
@@ -98,12 +99,12 @@ class _Tape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """A block's place in the cascade, and what is kept of it.
+class _Position:
+    """The position of a block in the cascade, and what is stored for it.
 
-    What the bottlenecks of the first two blocks read is always kept. Zeros appended to an injective network are
-    constant there: rebuilt to 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by each
-    batch normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every
+    The inputs of the bottlenecks in the first two blocks are always stored. There the zeros appended in an injective
+    network are constant: rebuilt as 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by
+    each batch normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every
     channel.
     """
 
@@ -114,9 +115,9 @@ class _Place:
 
 
 def _through(
-    block: Coupling, place: _Place, evaluate: Callable[[Tensor, Tensor], Streams], x: Tensor, x_tilde: Tensor
+    block: Coupling, position: _Position, evaluate: Callable[[Tensor, Tensor], Streams], x: Tensor, x_tilde: Tensor
 ) -> Streams:
-    """The block called as a module, with its hooks, computing by `evaluate`."""
+    """Calls the block as a module, with its hooks, and computes its output by `evaluate`."""
     inner: list[Streams] = []
 
     def path(x_in: Tensor, x_tilde_in: Tensor) -> Streams:
@@ -131,50 +132,50 @@ def _through(
     given, computed = inner
     if not (_are(given, (x, x_tilde)) and isinstance(result, tuple) and _are(result, computed)):
         raise RuntimeError(
-            f"a forward hook of block {place.number} changes its streams, which are then not those that its inverse "
-            f"gives back; {PLAIN}"
+            f"a forward hook of block {position.number} changes its streams, so that the inverse cannot rebuild them; "
+            f"{PLAIN}"
         )
     return result
 
 
 def _are(these: tuple, those: Streams) -> bool:
-    """Whether tensors are the same numbers at the same place; backward hooks make other tensors of them."""
+    """Whether tensors share their memory; backward hooks make new tensors of the same memory."""
     return len(these) == len(those) and all(
         one is other or (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
         for one, other in zip(these, those)
     )
 
 
-def _evaluate(tape: _Tape, block: Coupling, place: _Place, replay: Replay, x: Tensor, x_tilde: Tensor) -> Streams:
-    return _Block.apply(tape, block, place, replay, x, x_tilde, *replay.tensors)  # type: ignore[return-value]
+def _evaluate(tape: _Tape, block: Coupling, position: _Position, replay: Replay, x: Tensor, x_tilde: Tensor) -> Streams:
+    return _Block.apply(tape, block, position, replay, x, x_tilde, *replay.tensors)  # type: ignore[return-value]
 
 
 class _Block(torch.autograd.Function):
-    """Streams and the tensors of a block in, streams out. The tensors are inputs so that autograd knows of them."""
+    """A block as a function of its streams and of its tensors, which are inputs so that autograd knows of them."""
 
     @staticmethod
     def forward(
         ctx: Any,
         tape: _Tape,
         block: Coupling,
-        place: _Place,
+        position: _Position,
         replay: Replay,
         x: Tensor,
         x_tilde: Tensor,
         *tensors: Tensor,
     ) -> Streams:
-        ctx.tape, ctx.block, ctx.place, ctx.replay = tape, block, place, replay
+        ctx.tape, ctx.block, ctx.position, ctx.replay = tape, block, position, replay
         with replay.first():
             moved = replay.module(x_tilde)
         y, y_tilde = block.couple(x, x_tilde, moved)
-        kept = (y, y_tilde) if place.keeps_output else (None, None)
-        ctx.save_for_backward(x_tilde if place.keeps_input else None, *kept)
+        kept = (y, y_tilde) if position.keeps_output else (None, None)
+        ctx.save_for_backward(x_tilde if position.keeps_input else None, *kept)
         return y, y_tilde
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         block: Coupling = ctx.block
-        place: _Place = ctx.place
+        position: _Position = ctx.position
         tape: _Tape = ctx.tape
         if torch.is_grad_enabled():
             raise RuntimeError(_refusal(tape.memory, "double backward"))
@@ -182,17 +183,17 @@ class _Block(torch.autograd.Function):
         rebuilt = None
         if tape.memory == "reversible":
             if y is None:
-                y, y_tilde = tape.take(place.number)
+                y, y_tilde = tape.take(position.number)
             rebuilt = block.unsqueeze(y)
             x_tilde = rebuilt if x_tilde is None else x_tilde
         moved, through_f, of_tensors = _differentiate(ctx.replay, x_tilde, gradients[1])
         if rebuilt is not None:
             x = block.unsqueeze(y_tilde - moved)
-            if place.first:
+            if position.first:
                 size = torch.hypot(torch.linalg.vector_norm(x), torch.linalg.vector_norm(x_tilde))
                 tape.report(torch.linalg.vector_norm(rebuilt - x_tilde) / size)
             else:
-                tape.rebuilt = place.number - 1, (x, x_tilde)
+                tape.rebuilt = position.number - 1, (x, x_tilde)
         # S is orthogonal: its transpose is its inverse.
         grad_x, grad_x_tilde = block.unsqueeze(gradients[1]), block.unsqueeze(gradients[0])
         return None, None, None, None, grad_x, grad_x_tilde + through_f, *of_tensors

@@ -115,7 +115,7 @@ def test_other_contents_are_refused(saved, content, message):
         ({"transform": None}, "model.pt is damaged: TypeError"),
         (
             {"state_dict": {"a": torch.zeros(1)}},
-            "the weights of .*model.pt do not fit its .*: 12 blocks cannot be of 1",
+            "the weights of .*model.pt do not fit its .*: 12 blocks need more than 1",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_config_that_cannot_work_is_refused(saved):
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to write more than so many bytes to a file."""
+    """Makes the system refuse to write more than that number of bytes to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -162,7 +162,7 @@ def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_weights_are_identified_whichever_file_they_are_in(tmp_path):
+def test_digest_of_weights_does_not_depend_on_the_file(tmp_path):
     made = checkpoint()
     before = weights_sha256(made.model)
     save_checkpoint(tmp_path / "a.pt", made)
@@ -174,7 +174,7 @@ def test_weights_are_identified_whichever_file_they_are_in(tmp_path):
     assert weights_sha256(made.model) != before
 
 
-def test_a_network_from_no_file_is_described_without_one():
+def test_network_without_file_is_described_without_digest():
     made = checkpoint()
     record = describe(None, made)
     assert record["parameters"] == sum(tensor.numel() for tensor in made.model.parameters())
@@ -210,7 +210,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
 
 
 def resaved(path, **change):
-    """The checkpoint with other content."""
+    """A checkpoint with changed content."""
     content = torch.load(path, weights_only=True)
     torch.save(content | change, path)
     return content
@@ -220,9 +220,9 @@ def resaved(path, **change):
     ("change", "message"),
     [
         ({"classes": ["a"]}, "it lists 1 class names, but its network has 3 outputs"),
-        ({"classes": "abc"}, "its data, classes or metrics are not text, a list of names, and numbers by name"),
-        ({"metrics": {"epoch": "4"}}, "its data, classes or metrics are not text"),
-        ({"data": 3}, "its data, classes or metrics are not text"),
+        ({"classes": "abc"}, "expected text as data, a list of names as classes, and numbers by name as metrics"),
+        ({"metrics": {"epoch": "4"}}, "expected text as data"),
+        ({"data": 3}, "expected text as data"),
         ({"config": {"num_classes": "3"}}, "num_classes is '3'; expected int"),
         ({"transform": {"channels": 3, "image_size": 8}}, r"image_size is 8; expected tuple\[int, int\]"),
         ({"version": torch.zeros(2)}, r"is of checkpoint version tensor"),
@@ -238,11 +238,11 @@ def test_values_of_another_kind_are_refused(saved, change, message):
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("head.classifier.bias", torch.zeros(4), r"head\.classifier\.bias has the shape \(4,\); expected \(3,\)"),
-        ("further", torch.zeros(4), "'further' belongs to no part of it"),
+        ("head.classifier.bias", torch.zeros(4), r"head\.classifier\.bias has shape \(4,\); expected \(3,\)"),
+        ("further", torch.zeros(4), "'further' belongs to none of its modules"),
         ("head.classifier.bias", None, r"head\.classifier\.bias is missing"),
         ("head.classifier.bias", torch.zeros(3, dtype=torch.complex64), "holds a tensor of torch.complex64"),
-        ("head.classifier.bias", torch.zeros(()).expand(2**40), r"its tensors announce \d+,\d+,\d+,\d+,\d+ bytes"),
+        ("head.classifier.bias", torch.zeros(()).expand(2**40), r"its tensors declare \d+,\d+,\d+,\d+,\d+ bytes"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(saved, name, tensor, message):
@@ -256,7 +256,7 @@ def test_weights_that_do_not_fit_are_named(saved, name, tensor, message):
 
 
 class Hiding:
-    """A dictionary in a pickle, with attributes that hide its methods."""
+    """A pickled dictionary with attributes that hide its methods."""
 
     def __init__(self, content):
         self.content = content
@@ -266,7 +266,7 @@ class Hiding:
         return OrderedDict, (), hidden, None, iter(self.content.items())
 
 
-def test_attributes_of_a_dictionary_hide_none_of_its_methods(saved):
+def test_attributes_of_a_dictionary_cannot_hide_its_methods(saved):
     content = torch.load(saved, weights_only=True)
     torch.save(content | {"state_dict": Hiding(content["state_dict"])}, saved)
     assert read_checkpoint(saved).classes == ("a", "b", "ü")
@@ -302,22 +302,22 @@ class Subclass(IRevNet):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model: nn.Linear(2, 2), "cannot hold a Linear, of which no config makes another"),
-        (averaged, "cannot hold a AveragedModel"),
-        (lambda model: Subclass(model.config), "cannot hold a Subclass"),
-        (lambda model: model.eval().exact(), "blocks.0.bottleneck is ExactBottleneck.* has Bottleneck"),
-        (with_another("blocks.1.bottleneck.1", nn.GELU()), "its blocks.1.bottleneck.1 is GELU.* has ReLU"),
+        (lambda model: nn.Linear(2, 2), "a Linear cannot be saved, since no config describes it"),
+        (averaged, "a AveragedModel cannot be saved"),
+        (lambda model: Subclass(model.config), "a Subclass cannot be saved"),
+        (lambda model: model.eval().exact(), "blocks.0.bottleneck is ExactBottleneck.* describes Bottleneck"),
+        (with_another("blocks.1.bottleneck.1", nn.GELU()), "its blocks.1.bottleneck.1 is GELU.* describes ReLU"),
         (with_another("blocks.1.bottleneck.0", nn.BatchNorm2d(6, eps=1e-3)), "bottleneck.0 is BatchNorm2d.*0.001"),
         (with_another("head", nn.Identity()), "its head is Identity"),
         (with_another("head.classifier", nn.Linear(384, 7)), "head.classifier is Linear.*out_features=7"),
-        (with_another("extra", nn.Linear(2, 2)), "its extra is Linear.* has nothing there"),
+        (with_another("extra", nn.Linear(2, 2)), "its extra is Linear.* describes nothing there"),
         (lambda model: torch.nn.utils.parametrizations.weight_norm(model.head.classifier) and model, "head.classifier"),
-        (lambda model: model.register_buffer("mask", torch.ones(1)) or model, "mask. belongs to no part of it"),
+        (lambda model: model.register_buffer("mask", torch.ones(1)) or model, "mask. belongs to none of its modules"),
         (lambda model: with_another("blocks.1", compiled(model.blocks[1]))(model),
          "blocks.1 is OptimizedModule"),
     ],
 )  # fmt: skip
-def test_a_network_that_its_config_does_not_describe_is_not_saved(tmp_path, change, message):
+def test_network_that_differs_from_its_config_is_not_saved(tmp_path, change, message):
     save_checkpoint(tmp_path / "model.pt", checkpoint())
     before = (tmp_path / "model.pt").read_bytes()
     changed = change(build_model("irevnet-small", num_classes=3, image_size=32, in_channels=3))
@@ -368,7 +368,7 @@ ANYTHING = st.recursive(
     ),
     training=st.one_of(st.none(), st.dictionaries(st.text(), ANYTHING, max_size=2)),
 )
-def test_what_is_saved_is_read_and_all_else_refused(tmp_path, tiny, metrics, training):
+def test_saved_content_is_read_and_other_content_refused(tmp_path, tiny, metrics, training):
     path = tmp_path / "random.pt"
     given_checkpoint = Checkpoint(model=tiny, transform=TRANSFORM, data="digits", classes=(), metrics=metrics)
     try:
@@ -408,8 +408,8 @@ def test_numbers_of_numpy_become_pythons(tmp_path):
     json.dumps(describe(None, given))
 
 
-def test_names_of_another_number_of_classes_are_not_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"would not be read again: it lists 2 class names, but its network has 3"):
+def test_wrong_number_of_class_names_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"could not be read back: it lists 2 class names, but its network has 3"):
         save_checkpoint(tmp_path / "model.pt", dataclasses.replace(checkpoint(), classes=("a", "b")))
 
 

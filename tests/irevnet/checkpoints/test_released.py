@@ -1,4 +1,4 @@
-"""The authors' checkpoint layout, written here by code that shares none with the toolkit's."""
+"""The authors' checkpoint layout, written by code that is independent of the toolkit's."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ BIJECTIVE = dict(blocks=(2, 3), strides=(2, 2), channels=(24, 96), squeeze=2)
 
 
 def write(path, network, *, prefix="module.", batches_tracked=True, **options):
-    """What the authors' training script saved."""
+    """A checkpoint as the authors' training script saved it."""
     state = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
     if not batches_tracked:
         state = {key: value for key, value in state.items() if "num_batches_tracked" not in key}

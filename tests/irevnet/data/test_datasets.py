@@ -27,7 +27,7 @@ def digits_for_testing(digits) -> LabelledImages:
     return digits.images("test", digits.transform())
 
 
-def test_the_digits_are_split_once_and_for_all_with_every_class_in_both_parts(digits, digits_for_testing):
+def test_split_of_the_digits_is_fixed_and_stratified(digits, digits_for_testing):
     train = digits.images("train", digits.transform())
     assert (len(train), len(digits_for_testing)) == (1437, 360)
     assert min(np.bincount(digits_for_testing.labels)) >= 34
@@ -44,7 +44,7 @@ def test_images_are_in_the_unit_interval_with_their_labels(digits, digits_for_te
     assert digits.classes[label] in "0123456789"
 
 
-def test_an_unknown_data_set_is_answered_with_what_there_is():
+def test_unknown_data_set_error_lists_the_known_ones():
     with pytest.raises(ValueError, match="there is no data set or folder 'digit'; did you mean digits"):
         load_dataset("digit")
 
@@ -150,10 +150,10 @@ def test_classes_are_chosen_by_number_and_seed_or_by_name(digits):
 @pytest.mark.parametrize(
     ("which", "message"),
     [
-        (1, "1 classes were asked for; expected 2 to 10, of digits"),
-        (11, "11 classes were asked for; expected 2 to 10"),
+        (1, "expected 2 to 10 classes of digits, got 1"),
+        (11, "expected 2 to 10 classes of digits, got 11"),
         (("3", "13"), "there is no class of digits '13'; did you mean 3"),
-        (("3", "3"), "1 class of digits was named; expected at least 2"),
+        (("3", "3"), "expected at least 2 classes of digits, got 1"),
     ],
 )
 def test_classes_that_are_not_there_are_named(digits, which, message):
@@ -161,7 +161,7 @@ def test_classes_that_are_not_there_are_named(digits, which, message):
         choose_classes(digits, which)
 
 
-def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits, digits_for_testing):
+def test_subset_has_the_images_of_its_classes(digits, digits_for_testing):
     subset = digits.images("test", digits.transform(), classes=("7", "2"))
     expected = [(image, "72".index(str(label))) for image, label in digits_for_testing if label in (2, 7)]
     assert len(subset) == len(expected)
@@ -175,7 +175,7 @@ def test_a_subset_holds_the_images_of_its_classes_labelled_in_their_order(digits
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Two classes of coloured images of various sizes, and one that is grey."""
+    """Two classes of coloured images of different sizes, one of them grey."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2)):
         for name in ("cat", "dog"):
@@ -198,9 +198,9 @@ def test_a_folder_of_images_is_a_data_set(folder):
     assert dogs_first.labels == [1, 1, 1, 0, 0, 0]
 
 
-def test_images_of_various_sizes_are_resized_and_cropped_as_in_the_release(folder):
+def test_images_of_different_sizes_are_resized_and_cropped(folder):
     source = load_dataset(str(folder))
-    for name in ("cat", "dog"):  # the first of each class settles the channels
+    for name in ("cat", "dog"):  # the first of each class determines the channels
         Image.fromarray(np.zeros((50, 60, 3), dtype=np.uint8)).save(folder / "train" / name / "0.png")
     assert load_dataset(str(folder)).image_shape == (3, None, None)
     assert source.transform() == InputTransform(channels=1, image_size=(224, 224), resize=256)
@@ -266,8 +266,8 @@ def test_a_folder_that_is_no_data_set_is_explained(folder, how, error, message):
         load_dataset(str(folder))
 
 
-def test_only_images_are_images_and_their_names_may_be_any(folder):
-    """As torchvision's ImageFolder has them, but for hidden files."""
+def test_image_files_are_found_by_extension(folder):
+    """As in torchvision's ImageFolder, except for hidden files."""
     cats, names = folder / "train" / "cat", ["a b.png", "ünï.PNG", "日本.JPG", "two\nlines.png", "-x.jpeg", "B.png"]
     for name in names:
         Image.new("RGB", (30, 20), "red").save(cats / name, format="PNG")
@@ -290,10 +290,10 @@ def test_only_images_are_images_and_their_names_may_be_any(folder):
 
 
 @pytest.mark.parametrize(("link", "target"), [("train/dog/loop", "."), ("train/dog/up", "../.."), ("train/loop", ".")])
-def test_a_link_that_leads_round_in_a_circle_is_refused(folder, link, target):
+def test_circular_link_is_refused(folder, link, target):
     for split in ("train", "val"):  # a class of both
         (folder / link.replace("train", split)).symlink_to(target)
-    with pytest.raises(ValueError, match="is a link to a folder that it is in itself; remove it"):
+    with pytest.raises(ValueError, match="is a link to a folder that contains it; remove it"):
         load_dataset(str(folder))
 
 
@@ -309,7 +309,7 @@ def test_links_to_folders_elsewhere_are_followed(folder, tmp_path):
 UNREADABLE = {
     "train/cat/1.png": "image file is truncated",
     "train/dog/empty.png": "it is no BMP",
-    "train/dog/link.jpg": "it is gone, or a link to nothing",
+    "train/dog/link.jpg": "it is missing, or a broken link",
     "val/dog/text.png": "it is no BMP",
 }
 
@@ -325,7 +325,7 @@ def spoilt_folder(folder) -> Path:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_images_that_cannot_be_read_are_left_out_and_listed(spoilt_folder, workers):
+def test_unreadable_images_are_skipped_and_listed(spoilt_folder, workers):
     tracked = []
 
     def track(loop, description):
@@ -349,7 +349,7 @@ def test_images_that_cannot_be_read_are_left_out_and_listed(spoilt_folder, worke
         assert found.sha256() == expected.sha256()
 
 
-def test_the_first_image_that_cannot_be_read_stops_unless_they_are_left_out(spoilt_folder):
+def test_unreadable_image_is_an_error_unless_skipped(spoilt_folder):
     source = load_dataset(str(spoilt_folder))
     images = source.images("train", source.transform())
     for row, name in ((1, "cat/1.png"), (6, "dog/empty.png"), (7, "dog/link.jpg")):
@@ -359,11 +359,11 @@ def test_the_first_image_that_cannot_be_read_stops_unless_they_are_left_out(spoi
             images[row]
 
 
-def test_what_was_left_out_is_left_out_again_unread(spoilt_folder, tmp_path):
+def test_skipped_images_stay_skipped_unread(spoilt_folder, tmp_path):
     first = load_dataset(str(spoilt_folder), on_error="skip")
     (tmp_path / "run").mkdir()
     save_left_out(tmp_path / "run", first.left_out)
-    shutil.copy(spoilt_folder / "train/cat/0.png", spoilt_folder / "train/cat/1.png")  # mended meanwhile
+    shutil.copy(spoilt_folder / "train/cat/0.png", spoilt_folder / "train/cat/1.png")  # repaired meanwhile
     known = read_left_out(tmp_path / "run")
     again = load_dataset(str(spoilt_folder), left_out=known)
     assert again.left_out == first.left_out
@@ -378,7 +378,7 @@ def test_what_was_left_out_is_left_out_again_unread(spoilt_folder, tmp_path):
     assert read_left_out(tmp_path / "run") is None
 
 
-def test_a_class_of_which_no_image_can_be_read_is_named(folder):
+def test_class_without_readable_images_is_named(folder):
     for path in (folder / "val" / "dog").iterdir():
         path.write_bytes(b"")
     source = load_dataset(str(folder), on_error="skip")
@@ -397,7 +397,7 @@ def epoch_of(data, **options) -> list[torch.Tensor]:
     return [images for images, _ in training_batches(data, 50, augmentation="cifar", **options)]
 
 
-def test_the_batches_of_an_epoch_are_full_and_drawn_by_seed_and_epoch(digits_for_testing):
+def test_batches_are_full_and_drawn_by_seed_and_epoch(digits_for_testing):
     first = epoch_of(digits_for_testing, seed=1, epoch=1)
     assert [len(images) for images in first] == [50] * 7
     for other in (epoch_of(digits_for_testing, seed=2, epoch=1), epoch_of(digits_for_testing, seed=1, epoch=2)):
@@ -417,7 +417,7 @@ def test_an_epoch_holds_each_image_once(digits_for_testing):
     assert first != second
 
 
-def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(digits_for_testing):
+def test_each_image_of_an_epoch_is_augmented_differently(digits_for_testing):
     """100 copies of one image: padded by one pixel, it has 9 shifts, each flipped or not."""
     image = torch.arange(64.0).reshape(1, 8, 8) / 64
     copies = LabelledImages(image.expand(100, 1, 8, 8), [0] * 100, ("a",), digits_for_testing.transform)
@@ -425,7 +425,7 @@ def test_each_image_of_an_epoch_is_changed_in_a_way_of_its_own(digits_for_testin
     assert len(torch.unique(drawn, dim=0)) > 14  # of the 18
 
 
-def test_an_epoch_goes_on_in_the_middle_as_if_it_had_not_stopped(digits_for_testing):
+def test_epoch_resumed_midway_has_the_same_batches(digits_for_testing):
     whole = epoch_of(digits_for_testing, seed=1, epoch=3)
     rest = epoch_of(digits_for_testing, seed=1, epoch=3, start=4)
     assert len(rest) == 3
@@ -445,7 +445,7 @@ def test_loading_leaves_the_global_generator(digits_for_testing):
 
 def test_images_in_memory_are_identified_by_pixels_and_labels(digits):
     images = digits.images("test", digits.transform())
-    again = digits.images("test", digits.transform(image_size=16))  # how they are shown is another matter
+    again = digits.images("test", digits.transform(image_size=16))  # the transform has no influence
     assert images.sha256() == again.sha256()
     assert images.sha256() != digits.images("train", digits.transform()).sha256()
     changed = LabelledImages(images.images.clone(), images.labels, images.classes, images.transform)
@@ -456,7 +456,7 @@ def test_images_in_memory_are_identified_by_pixels_and_labels(digits):
 
 
 @pytest.mark.parametrize(("value", "label"), [(np.nan, 0), (np.inf, 0), (0.5, -1), (0.5, 2)])
-def test_images_and_labels_that_cannot_be_are_named(value, label):
+def test_invalid_images_and_labels_are_named(value, label):
     images, labels = torch.rand(4, 1, 8, 8), [0, 1, 1, 0]
     images[2, 0, 3, 3], labels[2] = value, label or labels[2]
     message = (
@@ -484,7 +484,7 @@ def test_image_files_are_identified_by_class_name_and_size(folder, tmp_path_fact
         ('["a.png"]', r"left-out\.json is damaged: found \['a\.png'\] where names of files and reasons are expected"),
     ],
 )
-def test_a_damaged_list_of_what_was_left_out_is_named(tmp_path, text, message):
+def test_damaged_list_of_skipped_images_is_named(tmp_path, text, message):
     (tmp_path / "left-out.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_left_out(tmp_path)

@@ -30,7 +30,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
     assert torch.equal(DIGITS(image), image)
 
 
-def test_the_whole_image_is_resized_where_nothing_is_cropped():
+def test_whole_image_is_resized_without_crop():
     assert InputTransform(channels=1, image_size=(4, 6))(torch.rand(1, 9, 9)).shape == (1, 4, 6)
 
 
@@ -52,7 +52,7 @@ def test_pixels_come_back_from_the_networks_input():
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match="an image of 2 channels cannot be shown to a network of 3"):
+    with pytest.raises(ValueError, match="an image with 2 channels does not fit a network that takes 3"):
         InputTransform(channels=3, image_size=(8, 8))(torch.rand(2, 8, 8))
 
 
@@ -62,7 +62,7 @@ def test_an_unchanged_training_image_is_the_test_image():
     assert torch.equal(transform.augmented(image, "none", (0, 1, 2)), transform(image))
 
 
-def test_the_cifar_augmentation_draws_every_shift_and_flip_of_the_padded_image_alike():
+def test_cifar_augmentation_draws_all_shifts_and_flips_equally():
     image = torch.rand(3, 32, 32)
     padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
     windows = {}
@@ -96,7 +96,7 @@ def test_the_imagenet_augmentation_is_the_releases():
         torch.set_rng_state(state)
 
 
-def test_an_augmentation_is_drawn_by_its_seed_alone_and_leaves_the_global_generator():
+def test_augmentation_depends_on_its_seed_alone():
     image = torch.rand(1, 8, 8)
     state = torch.get_rng_state()
     first = DIGITS.augmented(image, "imagenet", (3, 1, 5))
@@ -140,11 +140,11 @@ def test_image_files_are_read_as_they_are(tmp_path):
 
 GREY = RGB[..., 0]
 DEEP = GREY.astype(np.uint16) * 256 + 99
-"""Of which GREY is the upper byte."""
+"""GREY in 16 bits, as their upper byte."""
 
 
 def planes(array: np.ndarray) -> torch.Tensor:
-    """What `read_image` makes of a picture of these bytes."""
+    """The tensor that `read_image` returns for these pixels."""
     return torch.from_numpy(array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy())
 
 
@@ -188,16 +188,16 @@ def test_deep_and_floating_point_tiffs_keep_their_upper_bits(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (GREY.astype(np.int8), "nothing says what is white in its 8-bit integers, convert it to 8 or 16 bits"),
-        (GREY.astype(np.int16), "nothing says what is white in its 16-bit integers"),
-        (DEEP.astype(np.int32), "nothing says what is white in its 32-bit integers"),
-        (DEEP.astype(np.uint32), "nothing says what is white in its 32-bit integers"),
-        (GREY.astype(np.float32), r"its values go from \d+ to \d+, expected floating-point ones from 0 to 1"),
-        (np.full((4, 4), np.nan, np.float32), "its values go from nan to nan"),
+        (GREY.astype(np.int8), "the white level of its 8-bit integers is unknown, convert it to 8 or 16 bits"),
+        (GREY.astype(np.int16), "the white level of its 16-bit integers is unknown"),
+        (DEEP.astype(np.int32), "the white level of its 32-bit integers is unknown"),
+        (DEEP.astype(np.uint32), "the white level of its 32-bit integers is unknown"),
+        (GREY.astype(np.float32), r"its values range from \d+ to \d+, expected floating-point ones from 0 to 1"),
+        (np.full((4, 4), np.nan, np.float32), "its values range from nan to nan"),
         (GREY.astype(np.float64), "it is no BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP, or an unusual one"),
     ],
 )
-def test_numbers_that_nothing_says_the_white_of_are_refused(tmp_path, pixels, message):
+def test_values_of_unknown_white_level_are_refused(tmp_path, pixels, message):
     with pytest.raises(ValueError, match=rf"x\.tif cannot be read as an image: {message}.*; replace or remove it"):
         read_image(tiff(tmp_path / "x.tif", pixels))
 
@@ -234,7 +234,7 @@ def test_transparency_is_left_out(tmp_path):
     palette = Image.fromarray(GREY // 64).convert("P")
     colours = np.array([[250, 3, 4], [5, 240, 6], [7, 8, 230], [0, 0, 0]], dtype=np.uint8)
     palette.putpalette(colours.tobytes())
-    for transparent in (1, b"\x00\x80\xff\x10"):  # one index, or as much as each of them
+    for transparent in (1, b"\x00\x80\xff\x10"):  # of one index, or an opacity for each index
         path = saved(tmp_path / "palette.png", palette, transparency=transparent)
         assert torch.equal(read_image(path), planes(colours[GREY // 64]))
 
@@ -245,7 +245,7 @@ def test_cmyk_is_the_light_that_its_inks_leave(tmp_path):
     expected = (255 - inks.astype(float)) * (255 - 51) / 255
     image = Image.frombytes("CMYK", cmyk.shape[1::-1], cmyk.tobytes())
     jpeg = saved(tmp_path / "x.jpg", image, quality=100, subsampling=0)
-    assert b"Adobe" in jpeg.read_bytes()  # whose inks are inverted in the file
+    assert b"Adobe" in jpeg.read_bytes()  # the file inverts its inks
     for path, off in ((jpeg, 6), (saved(tmp_path / "x.tif", image), 1)):
         assert np.abs(read_image(path).permute(1, 2, 0).numpy() - expected).max() <= off
 
@@ -271,7 +271,7 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_a_photograph_is_turned_upright(tmp_path, orientation):
-    """Also one in an uncompressed TIFF of one byte a pixel, which Pillow would map into memory by the turned size."""
+    """Also in an uncompressed TIFF of one byte per pixel, which Pillow would map into memory by the turned size."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = UPRIGHT[orientation]
@@ -330,7 +330,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("builtins.open", refuse)  # as those who run tests may be allowed everything
+    monkeypatch.setattr("builtins.open", refuse)  # root may read every file
     with pytest.raises(ValueError, match=r"x\.png cannot be read as an image: Permission denied; replace or remove it"):
         read_image(tmp_path / "x.png")
 
@@ -340,9 +340,9 @@ def test_any_name_will_do(tmp_path, name):
     assert torch.equal(read_image(saved(tmp_path / name, Image.fromarray(RGB), format="PNG")), planes(RGB))
 
 
-def test_a_picture_that_is_too_large_is_named_with_the_limit(tmp_path, monkeypatch):
+def test_too_large_image_error_names_the_limit(tmp_path, monkeypatch):
     path = saved(tmp_path / "large.png", Image.fromarray(np.broadcast_to(GREY[:1, :1], (40, 50))))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1999)  # from which on Pillow warns; it refuses twice as much
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1999)  # Pillow warns above it, and refuses twice as much
     assert read_image(path).shape == (1, 40, 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999)
     with pytest.raises(
@@ -354,7 +354,7 @@ def test_a_picture_that_is_too_large_is_named_with_the_limit(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_size": (0, 8)}, r"image_size=\(0, 8\), resize=None; expected integers from 1 on"),
+        ({"image_size": (0, 8)}, r"image_size=\(0, 8\), resize=None; expected positive integers"),
         ({"image_size": (10**5, 10**5)}, "and no more than 16,777,216 pixels"),
         ({"image_size": (8, 8), "resize": 10**9}, "and no more than 16,777,216 pixels"),
         (
@@ -369,7 +369,7 @@ def test_a_transform_that_cannot_be_is_refused(fields, message):
         InputTransform(channels=3, **fields)
 
 
-def test_a_line_of_pixels_is_not_made_an_image_without_end():
+def test_resize_of_a_thin_image_is_refused():
     transform = InputTransform(channels=1, image_size=(224, 224), resize=256)
     with pytest.raises(ValueError, match="an image of 1000 x 1 pixels, resized to 256 on its shorter side, would have"):
         transform(torch.zeros(1, 1, 1000))

@@ -16,7 +16,7 @@ def test_resnet_50_is_torchvisions(trained_looking):
     torch.testing.assert_close(model(images), reference(images), rtol=1e-10, atol=1e-10)
 
 
-def test_resnet_for_small_images_keeps_their_resolution_in_the_first_stage():
+def test_resnet_for_small_images_keeps_resolution_at_first():
     model = build_model("resnet-cifar", num_classes=4).eval()
     shapes = []
     for block in model.blocks:
@@ -28,7 +28,7 @@ def test_resnet_for_small_images_keeps_their_resolution_in_the_first_stage():
 def test_revnet_units_add_f_of_one_stream_and_g_of_the_other(trained_looking):
     model = trained_looking(RevNet(RevNetConfig(num_classes=3)).double())
     assert model(torch.rand(1, 3, 64, 64, dtype=torch.float64)).shape == (1, 3)
-    unit = model.blocks[1]  # of one width, so that the projections are the identity
+    unit = model.blocks[1]  # of constant width, so that its projections are the identity
     x, x_tilde = torch.rand(2, 1, 256, 4, 4, dtype=torch.float64)
     y, y_tilde = unit(x, x_tilde)
     back_tilde = y_tilde - unit.g(y)
@@ -53,11 +53,11 @@ def test_images_with_other_channels_are_refused(name):
 
 
 def test_configs_that_cannot_work_are_refused():
-    with pytest.raises(ValueError, match=r"blocks=\(1, 1\), widths=.*expected one of each a stage"):
+    with pytest.raises(ValueError, match=r"blocks=\(1, 1\), widths=.*expected one of each per stage"):
         RevNetConfig(blocks=(1, 1))
-    with pytest.raises(ValueError, match=r"blocks=\(1,\), widths=.*expected one of both a stage"):
+    with pytest.raises(ValueError, match=r"blocks=\(1,\), widths=.*expected one of each per stage"):
         ResNetConfig(blocks=(1,))
-    with pytest.raises(ValueError, match="num_classes=0; expected integers from 1 on"):
+    with pytest.raises(ValueError, match="num_classes=0; expected positive integers"):
         ResNetConfig(num_classes=0)
     with pytest.raises(ValueError, match=r"input_shape=\(3, 0, 8\)"):
         RevNetConfig(input_shape=(3, 0, 8))
@@ -66,11 +66,11 @@ def test_configs_that_cannot_work_are_refused():
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (RevNetConfig, {"widths": (512, 1024, 2048, 3)}, "expected even widths from 8 on"),
-        (RevNetConfig, {"strides": (1, 2, 2, 0)}, "even widths from 8 on, and other integers from 1 on"),
-        (RevNetConfig, {"blocks": (2, 2, 3, 10**9)}, "expected no more than 10,000"),
-        (ResNetConfig, {"widths": (0, 1, 1, 1)}, r"widths=\(0, 1, 1, 1\); expected integers from 1 on"),
-        (ResNetConfig, {"blocks": (10**5, 1, 1, 1)}, "expected no more than 10,000"),
+        (RevNetConfig, {"widths": (512, 1024, 2048, 3)}, "expected even widths of at least 8"),
+        (RevNetConfig, {"strides": (1, 2, 2, 0)}, "even widths of at least 8, and otherwise positive integers"),
+        (RevNetConfig, {"blocks": (2, 2, 3, 10**9)}, "expected at most 10,000"),
+        (ResNetConfig, {"widths": (0, 1, 1, 1)}, r"widths=\(0, 1, 1, 1\); expected positive integers"),
+        (ResNetConfig, {"blocks": (10**5, 1, 1, 1)}, "expected at most 10,000"),
     ],
 )
 def test_configs_of_no_network_are_refused(kind, fields, message):

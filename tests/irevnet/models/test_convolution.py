@@ -1,4 +1,4 @@
-"""Convolutions, against float64, as each network uses them: on this processor, and on one with narrower vectors."""
+"""The convolutions of each network against float64, on this processor and on one with narrower vectors."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ def first_blocks(name: str) -> nn.Module:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_weight_gradients_of_first_blocks(name, layout):
-    """Each convolution's, from what it read and from the gradient of what it put out.
+    """Those of each convolution, from its input and the gradient of its output.
 
     A sum of n products in any order is off by no more than n eps times the sum of their absolute values.
     """

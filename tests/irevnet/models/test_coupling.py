@@ -38,7 +38,7 @@ def test_both_streams_are_squeezed_where_the_bottleneck_strides():
     torch.testing.assert_close((y_tilde - block.bottleneck(x_tilde))[:, 4:8], x[:, :, ::2, 1::2], rtol=0, atol=1e-12)
 
 
-def test_bottleneck_is_three_convolutions_each_after_norm_and_relu():
+def test_bottleneck_has_three_preactivated_convolutions():
     layers = [type(layer) for layer in Bottleneck(8, 16, stride=1, kernel_sizes=(1, 3, 1), ratio=4.0)]
     step = [nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
     assert layers == [*step, *step, nn.Dropout, *step]

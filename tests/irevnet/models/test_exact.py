@@ -43,7 +43,7 @@ def test_any_network_inverts_bit_for_bit_at_every_depth(data, bits, architecture
 def integer_convolution(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: int
 ) -> np.ndarray:
-    """In Python's integers, which have no size."""
+    """Computed with Python's integers of any size."""
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))).astype(object)
     windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
     return np.einsum("nchwij,ocij->nohw", windows, weight.astype(object)) + bias.astype(object)
@@ -60,7 +60,7 @@ def test_no_sum_is_rounded_not_even_of_the_largest_numbers(bits, in_channels, ou
     bias = lattice.limit * torch.randn(out_channels).double()
     convolution = _ExactConvolution(weight, bias, lattice, stride=stride, padding=kernel // 2)
     largest = 2**28 - 1
-    x = torch.randint(0, 2, (2, in_channels, 8, 8)).mul(2).sub(1).mul(largest)  # the sums are as large as they can be
+    x = torch.randint(0, 2, (2, in_channels, 8, 8)).mul(2).sub(1).mul(largest)  # makes the sums as large as possible
     x[1] = torch.randint(-largest, largest + 1, x[1].shape)
     total = weight.abs().sum(dim=(1, 2, 3)) + bias.abs() / lattice.limit
     unit = 2.0 ** (np.floor(np.log2(total.numpy())) + 1 - 24)
@@ -78,7 +78,7 @@ def test_no_sum_is_rounded_not_even_of_the_largest_numbers(bits, in_channels, ou
     torch.testing.assert_close(convolution.weight, weight, rtol=0, atol=float(unit.max()) / 2)
 
 
-def test_the_network_is_nearly_the_one_that_it_was_made_from(bijective, injective):
+def test_exact_network_is_close_to_the_original(bijective, injective):
     images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
     for model in (bijective, injective):
         for bits, bound in ((10, 2e-2), (14, 1e-3), (24, 2e-6)):
@@ -88,7 +88,7 @@ def test_the_network_is_nearly_the_one_that_it_was_made_from(bijective, injectiv
             assert exact(images).dtype == torch.float64
 
 
-def test_what_is_between_two_points_of_the_lattice_is_rounded(bijective):
+def test_values_between_lattice_points_are_rounded(bijective):
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     exact = bijective.exact()
     again = exact.inverse(exact.features(images))
@@ -98,7 +98,7 @@ def test_what_is_between_two_points_of_the_lattice_is_rounded(bijective):
     assert torch.equal(exact.inverse(phi + 2**-17), exact.inverse(phi))
 
 
-def test_what_is_computed_does_not_depend_on_threads_layout_or_batch(bijective):
+def test_exact_results_do_not_depend_on_threads_layout_or_batch(bijective):
     exact = bijective.exact()
     images = on_lattice((64, 3, 8, 8), 14)
     phi = exact.features(images)
@@ -114,7 +114,7 @@ def test_what_is_computed_does_not_depend_on_threads_layout_or_batch(bijective):
         torch.set_num_threads(threads)
 
 
-def test_8_bit_images_come_back_identical_on_every_lattice(bijective):
+def test_every_lattice_inverts_8_bit_images_identically(bijective):
     grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
     for bits in (8, 14, 24):
         exact = bijective.exact(bits=bits)
@@ -122,13 +122,13 @@ def test_8_bit_images_come_back_identical_on_every_lattice(bijective):
         assert torch.equal((255 * again).round().long(), grey_levels)
 
 
-def test_a_trained_network_keeps_its_answers_and_returns_its_whole_test_set(finished_run):
+def test_trained_network_keeps_predictions_and_inverts_exactly(finished_run):
     model = load_checkpoint(finished_run / "last.pt")
     exact = model.exact()
     source = load_dataset("digits")
     data = source.images("test", source.transform())
     assert evaluate(exact, data).top1 == pytest.approx(evaluate(model, data).top1, abs=1e-3)
-    images = torch.stack([image for image, _ in data])  # sixteenths, which are points of the lattice
+    images = torch.stack([image for image, _ in data])  # multiples of 1/16, which are on the lattice
     inputs = torch.cat((images, exact.lattice.round(torch.rand(140, 1, 8, 8), "noise")))
     for depth in range(model.config.num_blocks + 1):
         assert torch.equal(exact.inverse(exact.features(inputs, depth), depth), inputs)
@@ -147,7 +147,7 @@ def photographs() -> torch.Tensor:
 
 @torch.no_grad()
 def paper_network(photographs: torch.Tensor, *, averaged: bool) -> IRevNet:
-    """(b) with fresh weights and batch-norm statistics of these images: averages, or moved towards them once."""
+    """(b) with fresh weights and batch-norm statistics of these images, averaged or after one update."""
     model = build_model("irevnet-b")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and averaged:
@@ -163,7 +163,7 @@ def errors(model: IRevNet, images: torch.Tensor) -> float:
 
 
 @pytest.mark.slow
-def test_the_papers_network_at_its_size_is_exact_and_nearly_so_in_float32(photographs):
+def test_paper_network_is_exact_at_full_size(photographs):
     model = paper_network(photographs, averaged=False)
     noise = torch.rand(2, 3, 224, 224)
     assert 1e-8 < errors(model, photographs[1:3]) < 3e-6  # the paper's, on images
@@ -200,8 +200,8 @@ def test_values_beyond_the_lattice_are_reported(bijective):
         bijective.exact(bits=20).features(torch.rand(1, 3, 8, 8))
 
 
-def test_features_that_no_block_reads_are_looked_at_too(bijective):
-    """Of the last block one stream is a sum, which may be too large though both summands are not."""
+def test_features_that_no_block_reads_are_checked_too(bijective):
+    """One stream of the last block is a sum, which may be too large although both summands are not."""
     last = bijective.blocks[0].bottleneck
     images = torch.full((1, 3, 8, 8), 250.0, dtype=torch.float64)
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_features_that_no_block_reads_are_looked_at_too(bijective):
 
 @pytest.mark.parametrize("bits", [7, 25])
 def test_a_lattice_has_a_sensible_number_of_bits(bijective, bits):
-    with pytest.raises(ValueError, match=f"a lattice of {bits} bits was asked for; expected 8 to 24"):
+    with pytest.raises(ValueError, match=f"bits is {bits}; expected 8 to 24"):
         bijective.exact(bits=bits)
 
 
@@ -249,7 +249,7 @@ def test_it_is_made_and_used_in_eval_mode_alone(bijective):
         bijective.train().exact()
 
 
-def test_the_network_that_it_is_made_from_stays_as_it_is(bijective):
+def test_exact_leaves_the_original_network_unchanged(bijective):
     before = copy.deepcopy(bijective.state_dict())
     state = torch.get_rng_state()
     exact = bijective.exact()
@@ -305,7 +305,7 @@ OTHERS: dict[str, tuple[Callable[[IRevNet], object], str]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_network_is_refused(name, bijective_config):
-    """Both by exact arithmetic and by the linearised network, which fold the layers that they know."""
+    """By exact arithmetic as well as the linearised network, which fold the layers that they know."""
     model = IRevNet(bijective_config).eval()
     change, message = OTHERS[name]
     change(model)

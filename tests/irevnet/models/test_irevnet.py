@@ -43,7 +43,7 @@ def test_float32_round_trips_at_every_depth(bijective, tolerance):
 
 @pytest.mark.parametrize("squeeze_order", ["block", "channel"])
 @pytest.mark.parametrize("initial_squeeze", [2, 4])
-def test_the_jacobian_of_a_bijective_network_has_determinant_one(squeeze_order, initial_squeeze, trained_looking):
+def test_jacobian_of_a_bijective_network_has_determinant_one(squeeze_order, initial_squeeze, trained_looking):
     config = IRevNetConfig(
         input_shape=(2, 8, 8),
         num_classes=2,
@@ -56,7 +56,7 @@ def test_the_jacobian_of_a_bijective_network_has_determinant_one(squeeze_order, 
     model = trained_looking(IRevNet(config).double())
     image = torch.randn(2, 8, 8, dtype=torch.float64)
     jacobian = torch.func.jacrev(lambda x: model.features(x[None]).flatten())(image).reshape(128, 128)
-    assert not torch.allclose(jacobian.T @ jacobian, torch.eye(128, dtype=torch.float64))  # no isometry by chance
+    assert not torch.allclose(jacobian.T @ jacobian, torch.eye(128, dtype=torch.float64))  # not an isometry
     _, logarithm = torch.linalg.slogdet(jacobian)
     assert abs(logarithm.item()) < 1e-10
 
@@ -137,8 +137,8 @@ def test_depths_and_features_that_do_not_exist_are_refused(bijective):
         ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
         ({"blocks": (2,)}, "one number of blocks and one stride for each stage"),
         ({"blocks": (), "strides": ()}, "at least one stage"),
-        ({"blocks": (2, 0)}, "expected integers from 1 on"),
-        ({"initial_squeeze": 0}, "expected integers from 1 on"),
+        ({"blocks": (2, 0)}, "expected positive integers"),
+        ({"initial_squeeze": 0}, "expected positive integers"),
         ({"strides": (2, 3)}, "images of 8 x 8 cannot be squeezed by 12 .* resize them to 12 x 12 or lower a stride"),
         ({"kernel_sizes": (1, 2, 1)}, "expected three odd numbers"),
         ({"bottleneck_ratio": (4.0,)}, "or one for each of the 2 stages"),
@@ -167,7 +167,7 @@ def test_dropout_acts_in_train_mode_alone(bijective_config):
     assert torch.equal(model(images), model(images))
 
 
-def test_the_heads_running_statistics_follow_the_last_batch_as_in_the_release(bijective_config):
+def test_running_statistics_of_the_head_follow_the_last_batch(bijective_config):
     model = IRevNet(bijective_config)
     images = torch.rand(4, 3, 8, 8)
     seen = []

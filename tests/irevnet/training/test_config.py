@@ -25,7 +25,7 @@ def test_the_shortest_runs_have_rates_too(num_steps):
     assert all(0 < config.rate(step, num_steps) <= 0.1 for step in range(num_steps))
 
 
-def test_the_papers_recipe_is_600k_steps_divided_by_10_every_160k():
+def test_imagenet_recipe_is_that_of_the_paper():
     config = recipe("imagenet")
     assert config.num_steps(5004) == 600_000
     steps = (0, 159_999, 160_000, 319_999, 320_000, 479_999, 480_000, 599_999)
@@ -35,7 +35,7 @@ def test_the_papers_recipe_is_600k_steps_divided_by_10_every_160k():
     assert (config.augmentation, config.normalise, config.memory) == ("imagenet", False, "reversible")
 
 
-def test_the_release_recipe_for_cifar_is_200_epochs_with_steps_at_60_120_and_160():
+def test_cifar_recipe_is_that_of_the_release():
     config = recipe("cifar")
     num_steps = config.num_steps(390)
     assert num_steps == 200 * 390
@@ -48,13 +48,15 @@ def test_the_release_recipe_for_cifar_is_200_epochs_with_steps_at_60_120_and_160
 
 
 @pytest.mark.parametrize("num_steps", [3, 9, 44, 440, 441])
-def test_the_turns_of_a_schedule_are_where_its_rate_changes_or_peaks(num_steps):
+def test_milestones_are_where_the_rate_changes_or_peaks(num_steps):
     cycle = recipe("fast")
     rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
-    assert cycle.turns(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
+    assert cycle.milestones(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
     stairs = recipe("fast", schedule="step", decay_at=(0.7, 0.4))
     rates = [stairs.rate(step, num_steps) for step in range(num_steps)]
-    assert stairs.turns(num_steps) == [step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]]
+    assert stairs.milestones(num_steps) == [
+        step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]
+    ]
 
 
 def test_every_setting_of_a_recipe_can_be_changed():
@@ -86,7 +88,7 @@ def test_a_change_takes_with_it_what_it_excludes():
         recipe("fast", epochs=3, steps=4)
 
 
-def test_an_unknown_recipe_is_answered_with_what_there_is():
+def test_unknown_recipe_error_lists_the_known_ones():
     with pytest.raises(ValueError, match="there is no recipe 'cifar10'; did you mean cifar"):
         recipe("cifar10")
     assert set(RECIPES) == {"digits", "fast", "cifar", "imagenet"}

@@ -41,7 +41,7 @@ def test_the_plan_of_a_step_schedule_has_its_steps():
 
 
 def measured_peak(network, batch_size: int, memory: str) -> int:
-    """What torch's allocator hands out, by the profiler's record of each allocation and release."""
+    """Peak memory of torch's allocator, from the profiler's record of allocations and releases."""
     model = build_network(network).train()
     if isinstance(network, IRevNetConfig):
         model.memory = memory
@@ -64,8 +64,8 @@ def measured_peak(network, batch_size: int, memory: str) -> int:
         ("resnet-cifar", "plain"),
     ],
 )
-def test_the_peak_of_memory_is_what_the_allocator_hands_out(model, memory):
-    """Within a tenth: convolutions take work space that no tensor shows."""
+def test_peak_memory_matches_the_allocator(model, memory):
+    """Within a tenth, since convolutions take workspace outside of tensors."""
     network = preset_config(model)
     predicted = peak_memory(network, TrainConfig(epochs=1, batch_size=64), memory)
     assert predicted == pytest.approx(measured_peak(network, 64, memory), rel=0.1)

@@ -24,7 +24,7 @@ def settings(**changes) -> RunSettings:
     return RunSettings(**{"model": "irevnet-small", "data": "digits", "training": config, **changes})
 
 
-def test_a_run_folder_holds_config_metrics_losses_classes_and_checkpoints(finished_run):
+def test_run_folder_has_all_its_files(finished_run):
     assert {path.name for path in finished_run.iterdir()} == {
         "config.json",
         "metrics.csv",
@@ -65,7 +65,7 @@ def test_default_run_on_digits_is_right_on_97_percent(tmp_path):
     assert last.test_top1 >= 0.97
 
 
-def test_the_best_checkpoint_is_not_replaced_by_a_worse_one(tmp_path, monkeypatch):
+def test_best_checkpoint_is_not_replaced_by_a_worse_one(tmp_path, monkeypatch):
     run = new_run(tmp_path / "run", settings(training={"epochs": 3}))
     top1 = iter((0.5, 0.9, 0.7))
     monkeypatch.setattr(
@@ -81,8 +81,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.pt", weights_only=True)["state_dict"]
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_to_the_same_end(tmp_path):
-    """Of four classes drawn at random, on augmented images: all that the folder has to keep."""
+def test_run_stopped_within_an_epoch_resumes_exactly(tmp_path):
+    """With four classes drawn at random and augmented images, so with everything that the folder has to keep."""
     asked = settings(classes=4, class_seed=7, training={"epochs": 2, "batch_size": 150, "augmentation": "cifar"})
     torch.manual_seed(0)
     whole = new_run(tmp_path / "whole", asked)
@@ -106,7 +106,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_to_the_same_end(tmp_pat
     assert len(read_checkpoint(tmp_path / "parts" / "last.pt").classes) == 4
 
 
-def test_a_run_saves_in_the_middle_of_an_epoch_every_so_often(tmp_path, monkeypatch):
+def test_run_saves_within_an_epoch_at_intervals(tmp_path, monkeypatch):
     monkeypatch.setattr("irevnet.training.runs.SAVE_EVERY", 0.0)
     run = new_run(tmp_path / "run", settings())
     seen = []
@@ -134,7 +134,7 @@ def test_a_finished_run_has_nothing_left_to_do(finished_run):
     assert list(run.epochs()) == []
 
 
-def test_a_run_is_asked_after_every_step_whether_to_stop(tmp_path):
+def test_stop_is_asked_after_every_step(tmp_path):
     run = new_run(tmp_path / "run", settings())
     answers = iter((False, True))
     assert list(run.epochs(stop=lambda: next(answers))) == []
@@ -143,7 +143,7 @@ def test_a_run_is_asked_after_every_step_whether_to_stop(tmp_path):
     assert not (run.folder / "best.pt").exists()
 
 
-def test_a_run_stopped_in_an_evaluation_is_resumed_with_it(tmp_path):
+def test_run_stopped_in_an_evaluation_resumes_with_it(tmp_path):
     torch.manual_seed(0)
     whole = new_run(tmp_path / "whole", settings())
     list(whole.epochs())
@@ -163,7 +163,7 @@ def test_a_run_stopped_in_an_evaluation_is_resumed_with_it(tmp_path):
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
+def test_infinite_loss_error_names_the_last_good_checkpoint(tmp_path):
     run = new_run(tmp_path / "run", settings(training={"epochs": 2}))
     list(run.epochs(max_steps=2))
     before = (run.folder / "last.pt").read_bytes()
@@ -188,20 +188,20 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.training, "_do_step", step)
     with pytest.raises(
-        FloatingPointError, match=r"a weight is no longer finite after step 1; .*; no checkpoint had been saved by then"
+        FloatingPointError, match=r"a weight is no longer finite after step 1; .*; no checkpoint has been saved"
     ):
         list(run.epochs(max_steps=1))
     assert not (run.folder / "last.pt").exists()
 
 
-def test_a_checkpoint_of_something_else_is_not_gone_on_with(finished_run, tmp_path):
+def test_run_does_not_resume_from_another_checkpoint(finished_run, tmp_path):
     other = new_run(tmp_path / "other", settings(classes=3))
     shutil.copy(finished_run / "last.pt", other.folder)
-    with pytest.raises(ValueError, match=r"last\.pt is of another network or other data than .*config\.json says"):
+    with pytest.raises(ValueError, match=r"last\.pt has another network or other data than .*config\.json says"):
         resume_run(other.folder, read_settings(other.folder))
     bare = new_run(tmp_path / "bare", settings())
     save_checkpoint(bare.folder / "last.pt", bare.checkpoint)
-    with pytest.raises(ValueError, match=r"last\.pt holds weights alone, and not the state of the training"):
+    with pytest.raises(ValueError, match=r"last\.pt holds weights but no training state"):
         resume_run(bare.folder, read_settings(bare.folder))
 
 
@@ -212,7 +212,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished_run):
     assert {path: path.read_bytes() for path in finished_run.iterdir()} == before
 
 
-def test_a_folder_or_file_of_something_else_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for out in (tmp_path, tmp_path / "thesis.tex"):
         with pytest.raises(FileExistsError, match="holds other files"):
@@ -220,7 +220,7 @@ def test_a_folder_or_file_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_nothing_is_left_behind_where_training_cannot_start(tmp_path):
+def test_training_that_cannot_start_leaves_no_files(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ValueError, match="there is no model"):
         new_run(out, settings(model="resnet"))
@@ -251,7 +251,7 @@ def test_images_of_various_sizes_get_the_networks(tmp_path, model, size):
     assert prepare(asked)[1].model.config.input_shape == (3, size, size)
 
 
-def test_a_run_without_a_name_is_called_after_what_it_is(tmp_path, monkeypatch):
+def test_default_folder_is_named_after_data_and_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = default_folder(settings())
     assert folder.parent == Path("runs")

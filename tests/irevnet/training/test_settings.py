@@ -7,7 +7,7 @@ from irevnet.training.config import RECIPES, recipe
 from irevnet.training.settings import RunSettings, check_unchanged, choose_settings, read_settings
 
 
-def test_without_a_word_the_small_net_learns_the_digits():
+def test_default_settings_train_the_small_net_on_digits():
     assert choose_settings({}) == RunSettings(model="irevnet-small", data="digits", training=RECIPES["digits"])
 
 
@@ -26,7 +26,7 @@ def test_settings_are_read_from_the_folder_of_a_run(finished_run):
     )
 
 
-def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path):
+def test_missing_and_damaged_runs_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); give the folder of a run"):
         read_settings(tmp_path)
     for content, message in {
@@ -40,14 +40,14 @@ def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path):
 
 def test_a_run_goes_on_as_it_was_begun(finished_run):
     check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 5, "seed": 0})
-    with pytest.raises(ValueError, match="digits was begun with epochs=5, not 30; leave it out, or begin a new run"):
+    with pytest.raises(ValueError, match="digits was started with epochs=5, not 30; omit it, or start a new run"):
         check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 30})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": 3}, "its classes are not their names"),
+        ({"classes": 3}, "its classes are not a list of names"),
         ({"classes": "0123456789"}, "classes is '0123456789'; expected"),
         ({"seed": "0"}, "seed is '0'; expected int"),
         ({"training": {"epochs": "20"}}, "epochs is '20'; expected int | None"),

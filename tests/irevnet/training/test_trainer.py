@@ -15,7 +15,7 @@ from irevnet.utils.progress import Interrupted
 
 
 class Fixed(nn.Module):
-    """Logits given beforehand, whatever the image: image i asks for row i."""
+    """A network of fixed logits: an image of value i gets row i."""
 
     def __init__(self, logits):
         super().__init__()
@@ -40,7 +40,7 @@ def test_evaluation_counts_what_it_says():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_image_whose_logits_are_not_finite_is_named(value):
+def test_image_with_infinite_logits_is_named(value):
     logits = torch.randn(50, 8)
     logits[23, 5] = value
     with pytest.raises(FloatingPointError, match="the logits of image 23 are not finite; the network's weights or its"):
@@ -48,7 +48,7 @@ def test_an_image_whose_logits_are_not_finite_is_named(value):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_uses_eval_mode_and_leaves_the_mode_as_it_was(training):
+def test_evaluation_uses_eval_mode_and_restores_the_mode(training):
     seen = []
     model = nn.Sequential(Fixed(torch.randn(4, 3))).train(training)
     model.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
@@ -73,7 +73,7 @@ def test_top_5_of_three_classes_is_everything():
 
 @pytest.fixture
 def blobs() -> TensorDataset:
-    """Two classes that a line separates."""
+    """Two linearly separable classes."""
     labels = torch.arange(40) % 2
     return TensorDataset(torch.randn(40, 3) + 4 * labels[:, None], labels)
 
@@ -98,7 +98,7 @@ def test_training_learns_and_reports_every_epoch(blobs):
     assert metrics == training.history
     assert len(training.losses) == 15
     assert metrics[1].train_loss == pytest.approx(sum(training.losses[5:10]) / 5)
-    assert metrics[-1].train_top1 == evaluate(model, blobs).top1  # nothing moves at this rate
+    assert metrics[-1].train_top1 == evaluate(model, blobs).top1  # the last rates change nothing
 
 
 def test_a_number_of_steps_may_end_within_an_epoch(blobs):
@@ -140,12 +140,12 @@ def test_the_same_seed_gives_the_same_network_to_the_last_bit(blobs):
 
 @pytest.fixture
 def digits_net() -> nn.Module:
-    """Draws dropout masks, and has batch-norm statistics."""
+    """A network with dropout and batch-norm statistics."""
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 10))
 
 
 def digits_training(model: nn.Module) -> Training:
-    """3 steps an epoch on 431 images of three digits, of which 71 are left out; 9 in all."""
+    """Three epochs of 3 steps on 431 images of three digits, of which each epoch drops 71."""
     source = load_dataset("digits")
     classes = ("1", "3", "8")
     train, test = (source.images(split, source.transform(), classes=classes) for split in ("train", "test"))
@@ -153,7 +153,7 @@ def digits_training(model: nn.Module) -> Training:
 
 
 @pytest.mark.parametrize("stops", [[1], [3], [4], [2, 5, 6]])
-def test_a_run_that_stops_goes_on_as_if_it_had_not(digits_net, stops):
+def test_stopped_training_resumes_exactly(digits_net, stops):
     first = copy.deepcopy(digits_net)
     state_of_generator = torch.get_rng_state()
     whole = digits_training(digits_net)
@@ -185,7 +185,7 @@ def test_a_run_that_stops_goes_on_as_if_it_had_not(digits_net, stops):
 
 
 @pytest.mark.parametrize("stop", [3, 9])
-def test_a_run_stopped_in_an_evaluation_goes_on_with_it(digits_net, stop):
+def test_training_stopped_in_an_evaluation_resumes_with_it(digits_net, stop):
     first, state_of_generator = copy.deepcopy(digits_net), torch.get_rng_state()
     whole = digits_training(digits_net)
     epochs(whole)
@@ -207,18 +207,14 @@ def test_a_run_stopped_in_an_evaluation_goes_on_with_it(digits_net, stop):
 
 def test_a_state_of_something_else_is_refused(blobs):
     training = Training(nn.Linear(3, 2), blobs, blobs, config())
-    with pytest.raises(
-        ValueError, match=r"this is not the state of such a training run \(KeyError: 'step'\); begin a new one"
-    ):
+    with pytest.raises(ValueError, match=r"the state does not fit this training \(KeyError: 'step'\); start a new run"):
         training.restore({})
     other = Training(nn.Linear(3, 2, bias=False), blobs, blobs, config())
-    with pytest.raises(
-        ValueError, match=r"this is not the state of such a training run \(ValueError: loaded state dict"
-    ):
+    with pytest.raises(ValueError, match=r"the state does not fit this training \(ValueError: loaded state dict"):
         training.restore(other.state())
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step(blobs):
+def test_infinite_loss_error_has_the_step(blobs):
     data = TensorDataset(torch.full((40, 3), torch.inf), blobs.tensors[1])
     training = Training(nn.Linear(3, 2), data, blobs, config(epochs=20))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 1, learning rate 0\.004; try a lower"):
@@ -306,7 +302,7 @@ def test_float16_leaves_out_steps_that_overflow(blobs):
     assert training.state()["scaler"]["scale"] == 2.0**119
 
 
-def test_channels_last_changes_the_order_in_memory_and_not_the_numbers(bijective_config):
+def test_channels_last_changes_memory_order_alone(bijective_config):
     data = images_and_labels(bijective_config)
     model = IRevNet(bijective_config)
     seen = []
@@ -354,13 +350,13 @@ def test_parts_that_are_frozen_in_eval_mode_stay_so(bijective_config):
     assert torch.equal(model.blocks[0].bottleneck[1].running_mean, before)
     assert not model.blocks[0].training
     assert model.training
-    opened = IRevNet(bijective_config).eval()  # as a checkpoint is
+    opened = IRevNet(bijective_config).eval()  # as a checkpoint is read
     epochs(Training(opened, data, data, config(batch_size=4)))
     assert all(module.training for module in opened.modules())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_network_is_evaluated_in_its_own_precision_and_left_in_its_modes(bijective_config, dtype):
+def test_evaluation_keeps_precision_and_modes_of_the_network(bijective_config, dtype):
     data = images_and_labels(bijective_config)
     model = IRevNet(bijective_config).to(dtype).train()
     model.blocks[1].eval()
@@ -369,7 +365,7 @@ def test_a_network_is_evaluated_in_its_own_precision_and_left_in_its_modes(bijec
     assert [module.training for module in model.modules()] == modes
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     reference = evaluate(copy.deepcopy(model).double(), data)
-    # Logits of bfloat16, of 8 bits, move the mean loss by no more than they are rounded by.
+    # Rounding of the logits to the 8 bits of bfloat16 changes the mean loss by no more than itself.
     assert found.loss == pytest.approx(reference.loss, rel=1e-12 if dtype == torch.float64 else 2**-5)
 
 

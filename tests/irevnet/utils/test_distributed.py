@@ -1,4 +1,4 @@
-"""Two processes under torchrun, held against one that does the same by hand. What they do is in two_processes.py."""
+"""Two processes under torchrun, compared with one that does the same by hand; two_processes.py is what they run."""
 
 import importlib.util
 import json
@@ -44,8 +44,8 @@ two = _load_script()
 
 
 def torchrun(*arguments: object, folder: Path, until: Callable[[], bool] | None = None) -> tuple[int, str]:
-    """Two processes on one core each, to their end or, if `until` is given, told to stop when that holds: the exit code
-    and what they wrote to standard error. A standalone torchrun meets itself on the loopback interface."""
+    """Exit code and standard error of two processes on one core each, which get SIGTERM once `until` returns true. A
+    standalone torchrun communicates over the loopback interface."""
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, arguments)],
         cwd=folder,
@@ -63,13 +63,13 @@ def torchrun(*arguments: object, folder: Path, until: Callable[[], bool] | None 
         _, errors = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
-            process.terminate()  # which ends both
+            process.terminate()  # ends both
             process.communicate()
     return process.returncode, errors
 
 
 def alone(*arguments: str) -> Any:
-    """What a command prints as JSON, in one process."""
+    """The JSON that a command prints in one process."""
     group = cli.analyze if arguments[0] in cli.analyze.commands else cli.main
     done = CliRunner().invoke(group, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
@@ -78,7 +78,7 @@ def alone(*arguments: str) -> Any:
 
 @pytest.fixture(scope="session")
 def folder(made_once) -> Path:
-    """What the two processes wrote."""
+    """Folder of the files that the two processes wrote."""
 
     def make(folder: Path) -> None:
         torch.save(two.of_a_beginning(), folder / "beginning.pt")
@@ -90,12 +90,12 @@ def folder(made_once) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder) -> list[dict[str, Any]]:
-    """What each of the two processes found."""
+    """Results of each of the two processes."""
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 def by_hand(memory: str) -> tuple[nn.Module, list[float]]:
-    """One process that goes through the two halves of each batch, adds up their gradients, and then takes a step.
+    """Training in one process that adds up the gradients of the two halves of each batch before it takes a step.
 
     Batch normalisation keeps the running statistics of the first half alone.
     """
@@ -125,7 +125,7 @@ def by_hand(memory: str) -> tuple[nn.Module, list[float]]:
 
 
 @pytest.mark.parametrize("memory", two.MEMORIES)
-def test_two_processes_train_the_network_that_one_trains_by_the_same_halves(found, memory):
+def test_two_processes_train_as_one_does_on_the_same_halves(found, memory):
     model, losses = by_hand(memory)
     for each in found:
         result = each["training"][memory]
@@ -134,11 +134,11 @@ def test_two_processes_train_the_network_that_one_trains_by_the_same_halves(foun
             torch.testing.assert_close(result["weights"][name], expected, rtol=1e-10, atol=1e-10)
         assert result["top1"][-1] == evaluate(model, two.some(two.images(), 7)).top1
     assert len(losses) == 6
-    assert abs(losses[-1] - losses[0]) > 1e-2  # something was learnt
+    assert abs(losses[-1] - losses[0]) > 1e-2  # weights have changed
 
 
-def test_the_halves_are_not_the_whole_to_batch_normalisation(found):
-    """So that the test above could tell one from the other."""
+def test_batch_normalisation_tells_halves_from_the_whole(found):
+    """So the test above can tell one from the other."""
     model = two.network()
     whole = two.training(model)
     list(whole.steps())
@@ -155,7 +155,7 @@ def test_each_image_is_evaluated_once(found, count):
         assert result.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
-def test_a_run_goes_on_in_another_number_of_processes(found):
+def test_run_resumes_in_another_number_of_processes(found):
     model = two.linear()
     whole = two.training(model)
     list(whole.steps())
@@ -167,7 +167,7 @@ def test_a_run_goes_on_in_another_number_of_processes(found):
             torch.testing.assert_close(result["weights"][name], tensor, rtol=1e-10, atol=1e-10)
 
 
-def test_each_process_draws_its_own_dropout_and_goes_on_with_it(found):
+def test_each_process_resumes_its_own_random_draws(found):
     drawn = [each["generators"]["drawn"] for each in found]
     assert not torch.equal(*drawn)
     for each in found:
@@ -203,11 +203,11 @@ def test_each_image_is_looked_at_by_one_process(found, tmp_path):
     two.torn_folder(tmp_path)
     source = load_dataset(str(tmp_path), on_error="skip")
     for each in found:
-        assert each["left out"]["which"] == source.left_out
-    assert sorted(each["left out"]["read"] for each in found) == [6, 6]
+        assert each["skipped"]["which"] == source.left_out
+    assert sorted(each["skipped"]["read"] for each in found) == [6, 6]
 
 
-def test_the_commands_share_their_work_and_the_first_process_speaks(found, folder):
+def test_commands_share_work_and_first_process_prints(found, folder):
     first, second = found
     assert all(second[name] is None for name in ("trained", "evaluated", "extracted"))
     trained, evaluated, extracted = (first[name] for name in ("trained", "evaluated", "extracted"))
@@ -235,13 +235,13 @@ def test_the_commands_share_their_work_and_the_first_process_speaks(found, folde
 def test_a_command_for_one_process_is_refused(found):
     for each in found:
         message, code = each["refused"]
-        assert message.endswith("invert' is the work of one process; run it without torchrun")
+        assert message.endswith("invert' runs in one process; run it without torchrun")
         assert code == 2
 
 
 @pytest.mark.slow
-def test_torchrun_that_is_told_to_stop_leaves_a_run_to_go_on_with(tmp_path):
-    """As a user starts it, on images changed at random: what is gone on with is what was never stopped."""
+def test_stopped_torchrun_leaves_a_run_to_resume(tmp_path):
+    """As a user starts it, with augmentation: the resumed run equals one that was never stopped."""
     program = Path(sys.executable).with_name("irevnet")
     options = (program, "train", "--epochs", "500", "--batch-size", "400", "--augmentation", "cifar", "--out")
     code, errors = torchrun(*options, "parts", folder=tmp_path, until=(tmp_path / "parts" / "metrics.csv").exists)
@@ -262,7 +262,7 @@ def test_torchrun_that_is_told_to_stop_leaves_a_run_to_go_on_with(tmp_path):
 
 
 def test_synchronised_batch_normalisation_needs_gpus():
-    with pytest.raises(ValueError, match="sync_bn=True needs GPUs, where torch can do it, and this is the cpu; leave"):
+    with pytest.raises(ValueError, match="sync_bn=True needs GPUs, but the network is on the cpu; omit it"):
         two.training(two.network(), sync_bn=True)
 
 
@@ -270,7 +270,7 @@ def test_devices(monkeypatch):
     assert choose_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(ValueError, match="torch finds no CUDA device here; compute on the cpu instead"):
+    with pytest.raises(ValueError, match="torch finds no CUDA device; set `device` to cpu"):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == choose_device("cuda") == "cuda"

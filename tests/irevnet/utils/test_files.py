@@ -26,7 +26,7 @@ from irevnet.utils.files import (
 
 @pytest.fixture
 def steps(monkeypatch) -> list[str]:
-    """What is flushed, renamed and removed, in order; temporary names by their endings."""
+    """Flushes, renames and removals in order, with temporary files by their suffixes."""
     found: list[str] = []
     flush, rename, remove = os.fsync, os.replace, Path.unlink
 
@@ -63,7 +63,7 @@ def test_a_file_appears_whole_under_its_name(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_earlier_file_and_no_litter(tmp_path):
+def test_failed_write_leaves_the_earlier_file_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("earlier")
 
@@ -78,7 +78,7 @@ def test_a_failure_leaves_the_earlier_file_and_no_litter(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_is_flushed_before_it_is_renamed_and_the_folder_after(tmp_path, steps):
+def test_file_is_flushed_before_and_folder_after_the_rename(tmp_path, steps):
     write_json(tmp_path / "x.json", {"a": 1})
     assert steps == ["flush temporary .json", "rename temporary .json to x.json", f"flush {tmp_path.name}"]
 
@@ -88,7 +88,7 @@ def write_three(folder: Path, text: str) -> None:
     write_together({path: lambda to: to.write_text(text) for path in paths})
 
 
-def test_files_written_together_are_all_flushed_before_the_mark_is_taken_away_and_it_is_put_back_last(tmp_path, steps):
+def test_files_written_together_are_flushed_before_replacement(tmp_path, steps):
     write_three(tmp_path, "first")
     del steps[:]
     write_three(tmp_path, "second")
@@ -110,8 +110,8 @@ def test_files_written_together_are_all_flushed_before_the_mark_is_taken_away_an
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("moment", range(9))
-def test_files_killed_while_written_together_are_of_one_kind_or_without_their_mark(tmp_path, moment):
-    """A process is killed before its n-th flush or rename."""
+def test_kill_while_files_are_written_together_mixes_none(tmp_path, moment):
+    """In a process that is killed before its n-th flush or rename."""
     write_three(tmp_path, "first")
     child = os.fork()
     if child == 0:
@@ -134,15 +134,15 @@ def test_files_killed_while_written_together_are_of_one_kind_or_without_their_ma
     found = {path.name: path.read_text() for path in contents(tmp_path)}
     assert set(found.values()) <= {"first", "second"}
     assert len(set(found.values())) == 1 or "mark.json" not in found
-    assert ("mark.json" in found) == (moment in (0, 1, 2, 8))  # it is away from the fourth step on to the last but one
-    files._swept.clear()  # as another process would begin
+    assert ("mark.json" in found) == (moment in (0, 1, 2, 8))  # absent from the fourth step to the last but one
+    files._swept.clear()  # as in a new process
     write_three(tmp_path, "third")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         ("a.csv", "b.txt", "mark.json"), "third"
     )
 
 
-def test_what_is_being_written_by_another_process_is_not_swept_away(tmp_path):
+def test_temporary_files_of_running_processes_are_kept(tmp_path):
     with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         held = subprocess.run(
@@ -160,7 +160,7 @@ def test_what_is_being_written_by_another_process_is_not_swept_away(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
-def test_files_that_only_look_temporary_are_left_alone(tmp_path):
+def test_files_that_only_look_temporary_are_kept(tmp_path):
     other = tmp_path / ".notes.part.txt"
     other.touch()
     write_text(tmp_path / "a.txt", "a")
@@ -202,7 +202,7 @@ with exclusive(Path(sys.argv[1])):
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
-    """A process that has the folder for itself."""
+    """A process that has reserved the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)],
         stdout=subprocess.PIPE,
@@ -214,7 +214,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_folder_in_use_is_refused_and_that_of_a_dead_process_taken_over(tmp_path):
+def test_folder_in_use_is_refused_until_its_process_ends(tmp_path):
     folder = tmp_path / "new" / "run"
     with hold(folder) as process:
         in_use = (
@@ -231,7 +231,7 @@ def test_a_folder_in_use_is_refused_and_that_of_a_dead_process_taken_over(tmp_pa
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_was_made_for_nothing_is_removed_again(tmp_path):
+def test_reserved_folder_that_stays_empty_is_removed(tmp_path):
     with exclusive(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b").is_dir()
     assert list(tmp_path.iterdir()) == []
@@ -241,8 +241,8 @@ def test_a_folder_that_was_made_for_nothing_is_removed_again(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_of_many_processes_one_at_a_time_has_the_folder(tmp_path):
-    """Each adds one to a number, which takes it a while; those that are refused try again."""
+def test_one_process_at_a_time_has_the_folder(tmp_path):
+    """Each process slowly adds one to a number; those that are refused try again."""
     number = tmp_path / "number"
     number.write_text("0")
     children = []
@@ -264,7 +264,7 @@ def test_of_many_processes_one_at_a_time_has_the_folder(tmp_path):
     assert number.read_text() == "100"
 
 
-def test_a_disk_that_cannot_lock_files_does_without(tmp_path, monkeypatch):
+def test_disk_without_locks_is_accepted(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 

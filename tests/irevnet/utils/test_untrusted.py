@@ -1,4 +1,4 @@
-"""What every reader of files from strangers relies on, and how little memory hostile files take."""
+"""Checks of untrusted files, and the memory that hostile files take."""
 
 import ast
 import io
@@ -43,7 +43,7 @@ def calls(text: str) -> list[ast.Call]:
 
 
 def unsafe_calls(text: str) -> list[str]:
-    """Calls that may run code of a file."""
+    """Calls that may run code from a file."""
     found = []
     for call in calls(text):
         name = ast.unparse(call.func)
@@ -109,7 +109,7 @@ def test_plain_values_are_held_against_type_hints(value, hint, expected):
     assert fits(value, hint) is expected
 
 
-def test_dataclasses_are_built_of_the_right_kinds_alone():
+def test_dataclasses_are_built_from_matching_types_only():
     fields = {"channels": 3, "image_size": [8, 8], "mean": [0.5], "std": [0.5]}
     assert build(InputTransform, fields) == InputTransform(channels=3, image_size=(8, 8), mean=(0.5,), std=(0.5,))
     with pytest.raises(ValueError, match=r"image_size is \[8\]; expected tuple\[int, int\]"):
@@ -153,18 +153,18 @@ def archive(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (header((10**10,)), r"announces the shape \(10000000000,\), which the file has no room for"),
+        (header((10**10,)), r"declares the shape \(10000000000,\), for which the file is too small"),
         (header((-1,)), "which the file has no room for"),
-        (header((3,)) + bytes(8), r"announces \(3,\) of dtype\('float64'\), and is of another size"),
-        (header((3,)) + bytes(32), "and is of another size"),
-        (header((100,), "<U0"), "and is of another size"),
+        (header((3,)) + bytes(8), r"declares \(3,\) of dtype\('float64'\), but has another size"),
+        (header((3,)) + bytes(32), "but has another size"),
+        (header((100,), "<U0"), "but has another size"),
         (header((1,), "|O") + bytes(8), "holds Python objects, which allow_pickle=False refuses"),
-        (header((1,), version=3) + bytes(8), r"is of format \(3, 0\), and neither of \(1, 0\) nor of \(2, 0\)"),
+        (header((1,), version=3) + bytes(8), r"has format version \(3, 0\); expected \(1, 0\) or \(2, 0\)"),
         (b"nothing", "magic"),
         (b"", "EOF"),
     ],
 )
-def test_an_array_is_of_the_size_that_it_announces(tmp_path, content, message):
+def test_an_array_has_the_size_that_it_declares(tmp_path, content, message):
     with (
         open_arrays(archive(tmp_path / "x.npz", a=content)) as arrays,
         pytest.raises(ValueError, match=message),
@@ -180,10 +180,10 @@ def test_arrays_come_back_as_they_were(tmp_path):
     path = archive(tmp_path / "x.npz", a=npy(values), b=npy(np.array("text")))
     with open_arrays(path) as arrays:
         assert arrays.names == ["a", "b"]
-        assert arrays.announced("a") == ((2, 3), np.int32)
+        assert arrays.declared("a") == ((2, 3), np.int32)
         np.testing.assert_array_equal(arrays["a"], values)
         assert arrays["b"].item() == "text"
-        with pytest.raises(ValueError, match="it has no c"):
+        with pytest.raises(ValueError, match="it has no array 'c'"):
             arrays["c"]
     np.save(tmp_path / "x.npy", values)
     mapped = map_array(tmp_path / "x.npy")
@@ -193,16 +193,16 @@ def test_arrays_come_back_as_they_were(tmp_path):
 
 def test_compressed_arrays_are_refused_unless_they_are_expected(tmp_path):
     path = archive(tmp_path / "x.npz", zipfile.ZIP_DEFLATED, a=npy(np.zeros(10**5)))
-    with pytest.raises(ValueError, match="its parts are compressed"), open_arrays(path):
+    with pytest.raises(ValueError, match="its members are compressed"), open_arrays(path):
         pass
     with open_arrays(path, compressed=True) as arrays:
         assert arrays["a"].shape == (10**5,)
     path = archive(tmp_path / "y.npz", zipfile.ZIP_BZIP2, a=npy(np.zeros(10**5)))
-    with pytest.raises(ValueError, match="its parts are compressed"), open_arrays(path, compressed=True):
+    with pytest.raises(ValueError, match="its members are compressed"), open_arrays(path, compressed=True):
         pass
 
 
-def test_parts_that_lie_over_each_other_are_refused(tmp_path):
+def test_overlapping_zip_members_are_refused(tmp_path):
     path = archive(tmp_path / "x.npz", a=npy(np.zeros(100)))
     whole = path.read_bytes()
     directory = whole.index(b"PK\x01\x02")
@@ -213,14 +213,14 @@ def test_parts_that_lie_over_each_other_are_refused(tmp_path):
     tail[12:16] = len(entries).to_bytes(4, "little")
     path.write_bytes(whole[:directory] + entries + tail)
     with (
-        pytest.raises(ValueError, match=r"its parts announce 185,600 bytes, and it has \d\d,\d\d\d"),
+        pytest.raises(ValueError, match=r"its members declare 185,600 bytes, but the file has \d\d,\d\d\d"),
         open_arrays(path),
     ):
         pass
 
 
 class Named:
-    """Names something to call in a pickle."""
+    """An object whose pickle names something to call."""
 
     def __init__(self, *what: Any):
         self.what = what
@@ -231,7 +231,7 @@ class Named:
 
 @pytest.mark.parametrize("what", [(bytearray, 10**9), (torch.FloatTensor, 10**9), (torch.Tensor, 3), (print, "x")])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_makes_memory_on_request_is_refused_unread(tmp_path, what, zipped):
+def test_globals_that_allocate_memory_are_refused(tmp_path, what, zipped):
     torch.save({"state_dict": {}, "x": Named(*what)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(pickle.UnpicklingError, match="Unsupported global"):
         check_tensors(tmp_path / "x.pt")
@@ -240,19 +240,19 @@ def test_what_makes_memory_on_request_is_refused_unread(tmp_path, what, zipped):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_names_of_more_tensors_than_any_network_has_are_not_read_to_their_end(tmp_path, monkeypatch, zipped):
+def test_too_many_tensor_names_are_refused_early(tmp_path, monkeypatch, zipped):
     tensors = {f"{n:020}": torch.zeros(1) for n in range(100)}
     torch.save(tensors, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     check_tensors(tmp_path / "x.pt")
     monkeypatch.setattr(untrusted, "LONGEST_PICKLE", 5000)
-    with pytest.raises(ValueError, match="it takes more than 5,000 bytes to name its tensors"):
+    with pytest.raises(ValueError, match="it needs more than 5,000 bytes to name its tensors"):
         check_tensors(tmp_path / "x.pt")
     torch.save(dict(list(tensors.items())[:10]), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     check_tensors(tmp_path / "x.pt")
 
 
 def saved(folder: Path, **changes: Any) -> Path:
-    """A checkpoint with other content."""
+    """A checkpoint with changed content."""
     model = build_model("irevnet-small", num_classes=3, image_size=8, in_channels=1).eval()
     transform = InputTransform(channels=1, image_size=(8, 8))
     made = Checkpoint(model=model, transform=transform, data="digits", classes=("a", "b", "c"), metrics={})
@@ -275,7 +275,7 @@ def deflated(path: Path) -> Path:
 
 
 def repeated(path: Path) -> Path:
-    """A network of ImageNet, of a single number."""
+    """An ImageNet network whose weights repeat a single number."""
     with torch.device("meta"):
         state = build_model("irevnet-a").state_dict()
     torch.save({"state_dict": {name: torch.zeros(()).expand(each.shape) for name, each in state.items()}}, path)
@@ -283,19 +283,23 @@ def repeated(path: Path) -> Path:
 
 
 BOMBS = {
-    "classes": (lambda at: saved(at, config={"num_classes": 10**8}, classes=[]), read_checkpoint, "has the shape"),
-    "channels": (lambda at: saved(at, config={"channels": 20_000}), read_checkpoint, "has the shape"),
-    "kernel": (lambda at: saved(at, config={"kernel_sizes": (1, 2001, 1)}), read_checkpoint, "has the shape"),
-    "blocks": (lambda at: saved(at, config={"blocks": (9000, 1, 1)}), read_checkpoint, "9,002 blocks cannot be of"),
+    "classes": (lambda at: saved(at, config={"num_classes": 10**8}, classes=[]), read_checkpoint, "has shape"),
+    "channels": (lambda at: saved(at, config={"channels": 20_000}), read_checkpoint, "has shape"),
+    "kernel": (lambda at: saved(at, config={"kernel_sizes": (1, 2001, 1)}), read_checkpoint, "has shape"),
+    "blocks": (lambda at: saved(at, config={"blocks": (9000, 1, 1)}), read_checkpoint, "9,002 blocks need more than"),
     "more blocks": (
         lambda at: saved(at, config={"blocks": (10**9, 1, 1)}),
         read_checkpoint,
-        "expected no more than 10,000",
+        "expected at most 10,000",
     ),
     "image size": (lambda at: saved(at, transform={"image_size": (10**5, 10**5)}), read_checkpoint, "pixels"),
     "resize": (lambda at: saved(at, transform={"resize": 10**9}), read_checkpoint, "pixels"),
-    "deflated": (lambda at: deflated(at / "x.pt"), read_checkpoint, "its parts are compressed"),
-    "repeated": (lambda at: repeated(at / "x.pt"), read_weights, r"its tensors announce \d+,\d+,\d+ bytes, and it has"),
+    "deflated": (lambda at: deflated(at / "x.pt"), read_checkpoint, "its members are compressed"),
+    "repeated": (
+        lambda at: repeated(at / "x.pt"),
+        read_weights,
+        r"its tensors declare \d+,\d+,\d+ bytes, but the file has",
+    ),
     "npz": (
         lambda at: archive(at / "x.npz", zipfile.ZIP_DEFLATED, header=npy(np.zeros(10**9, dtype=np.uint8))),
         read_header,
@@ -318,14 +322,14 @@ def test_a_small_file_takes_little_memory(tmp_path, bomb):
 
 
 def peak() -> float:
-    """The most memory since the last call, in MiB."""
+    """Peak memory since the last call, in MiB."""
     status = Path("/proc/self/status").read_text()
     Path("/proc/self/clear_refs").write_text("5")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def test_a_config_has_no_more_blocks_than_can_be_built():
-    with pytest.raises(ValueError, match=r"blocks=\(20000,\) are 20,000; expected no more than 10,000"):
+    with pytest.raises(ValueError, match=r"blocks=\(20000,\) add up to 20,000; expected at most 10,000"):
         IRevNetConfig(input_shape=(3, 32, 32), num_classes=3, blocks=(20_000,), strides=(1,))
 
 

@@ -1,6 +1,6 @@
-"""What two processes do together: run by torchrun from test_distributed.py, which says what should come of it.
+"""The work of two processes, run by torchrun from test_distributed.py, which checks the results.
 
-Each process leaves what it found in RANK.pt, in the folder that is given.
+Each process writes its results to RANK.pt in the given folder.
 """
 
 import json
@@ -31,7 +31,7 @@ RECIPE = TrainConfig(epochs=2, batch_size=6, learning_rate=0.05)
 
 
 def images() -> TensorDataset:
-    """Twenty, so that an epoch leaves out two."""
+    """Twenty images, of which an epoch drops two."""
     generator = torch.Generator().manual_seed(0)
     return TensorDataset(
         torch.randn(20, 3, 8, 8, dtype=torch.float64, generator=generator),
@@ -49,7 +49,7 @@ def network() -> IRevNet:
 
 
 def linear() -> nn.Module:
-    """Whose gradients do not depend on how a batch is divided."""
+    """A network whose gradients do not depend on how a batch is divided."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).double()
 
@@ -68,7 +68,7 @@ def of_training(memory: str) -> dict[str, Any]:
 
 
 def of_a_beginning() -> dict[str, Any]:
-    """Half of a run, as it would be saved."""
+    """The first half of a run, as it would be saved."""
     model = linear()
     begun = training(model)
     steps = begun.steps()
@@ -78,7 +78,7 @@ def of_a_beginning() -> dict[str, Any]:
 
 
 def of_an_end(beginning: dict[str, Any]) -> dict[str, Any]:
-    """The other half, of a run that one process began."""
+    """The second half of a run that one process started."""
     model = linear()
     rest = training(model)
     model.load_state_dict(beginning["weights"])
@@ -112,8 +112,8 @@ def torn_folder(folder: Path) -> None:
             path.write_bytes(path.read_bytes()[:50])
 
 
-def left_out(folder: Path) -> dict[str, Any]:
-    """What is left out of that folder, and how many images this process read to find it."""
+def skipped(folder: Path) -> dict[str, Any]:
+    """The images skipped in that folder, and the number of images that this process read to find them."""
     distributed.from_first(lambda: torn_folder(folder))
     read = []
 
@@ -164,8 +164,8 @@ def of_errors() -> dict[str, str]:
 
 
 def run(*arguments: str) -> Any:
-    """What a command prints as JSON, nothing for all processes but the first; the error's text and exit code."""
-    distributed.any_of(False)  # the first has written what the last command leaves
+    """The JSON that a command prints, which only the first process does; or an error's text and exit code."""
+    distributed.any_of(False)  # waits for the files of the last command
     group = cli.analyze if arguments[0] in cli.analyze.commands else cli.main
     printed = StringIO()
     try:
@@ -189,7 +189,7 @@ def main() -> None:
             "errors": of_errors(),
             "made by the first": distributed.from_first(lambda: ("made", distributed.rank())),
             "gathered": distributed.gather(f"of {distributed.rank()}"),
-            "left out": left_out(folder / "torn"),
+            "skipped": skipped(folder / "torn"),
         }
         run_folder, store = str(folder / "run"), str(folder / "features")
         found["trained"] = run("train", "--epochs", "2", "--out", run_folder, "--json")

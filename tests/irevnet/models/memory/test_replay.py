@@ -1,4 +1,4 @@
-"""Gradients of the paths that save memory, in loops and with layers that others write: right, or refused."""
+"""Memory-saving back-propagation in loops and with foreign layers: its gradients are correct, or it refuses."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ WAY_OUT = 'set model.memory = "plain"'
 
 
 class Noise(nn.Module):
-    """Multiplies by one random number, from whichever generator."""
+    """Multiplication by one random number, from any generator."""
 
     def __init__(self, draw: Callable[["Noise"], float]):
         super().__init__()
@@ -41,7 +41,7 @@ class Noise(nn.Module):
 
 
 class Counting(nn.Module):
-    """Its output depends on how often it was called, by an attribute, a list and a buffer."""
+    """A layer whose output depends on its number of calls, by an attribute, a list and a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -94,7 +94,7 @@ def drawn() -> tuple:
 
 
 def network(names: list[str]) -> IRevNet:
-    """In train mode and float64, with these layers after the bottlenecks, one block each."""
+    """A network in train mode and float64, with each of these layers after the bottleneck of one block."""
     model = IRevNet(CONFIG).double()
     for number, name in enumerate(names):
         block = model.blocks[number % len(model.blocks)]
@@ -106,7 +106,7 @@ def network(names: list[str]) -> IRevNet:
 def gradients(
     model: IRevNet, memory: str, change: Callable[[IRevNet], object] = lambda model: None
 ) -> tuple[list[Tensor | None], dict[str, Tensor], tuple]:
-    """Gradients of a copy, its state, and what the generators draw next; something may be done to it in between."""
+    """Gradients of a copy, its state, and the next draws of the generators, with an optional change in between."""
     model = copy.deepcopy(model)
     model.memory = memory
     images = torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -120,7 +120,7 @@ def gradients(
 
 
 def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
-    """Up to rounding: in float64, of a network with a condition number of some thousands."""
+    """Up to rounding in float64, for a network with a condition number of some thousands."""
     whole = torch.cat([each.flatten() for each in expected if each is not None]).norm()
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)
@@ -163,7 +163,7 @@ for memory in ("checkpoint", "reversible"):
 
 
 def test_a_layer_that_draws_from_pythons_generator():
-    """Without type checks, which draw from it as well."""
+    """In a process without type checks, which draw from that generator too."""
     environment = {**os.environ, "JAXTYPING_DISABLE": "1"}
     subprocess.run([sys.executable, "-c", DRAWING_FROM_PYTHONS_GENERATOR], check=True, env=environment)
 
@@ -223,7 +223,7 @@ CHANGES: dict[str, Callable[[IRevNet], object]] = {
     "half precision": lambda model: model.blocks.float(),
 }
 REFUSED = {"weights changed", "data exchanged", "other weights loaded", "half precision"}
-"""Of which there is nothing left to go back to; torch itself refuses the first and the third on the plain path."""
+"""Changes that cannot be undone; for the first and the third torch refuses plain back-propagation too."""
 
 
 @pytest.mark.parametrize("memory", MODES)
@@ -233,7 +233,7 @@ def test_each_change_between_forward_pass_and_back_propagation(name, memory):
     if name in REFUSED:
         with pytest.raises(RuntimeError, match=f"was changed in place between the forward pass .*{WAY_OUT}"):
             gradients(model, memory, CHANGES[name])
-    elif name == "frozen":  # torch accumulates no gradients of what is frozen meanwhile
+    elif name == "frozen":  # torch accumulates no gradients of tensors that were frozen meanwhile
         assert all(each is None for each in gradients(model, memory, CHANGES[name])[0][1:])
     else:
         assert_same(gradients(model, memory, CHANGES[name])[0], gradients(model, "plain")[0])
@@ -255,7 +255,7 @@ def test_any_changes_give_the_right_gradients_or_are_refused(names, changes, mem
     try:
         found, _, _ = gradients(model, memory, change)
     except RuntimeError as error:
-        if WAY_OUT not in str(error):  # torch's own, of what cannot be done at all
+        if WAY_OUT not in str(error):  # torch's own error
             with pytest.raises(RuntimeError):
                 gradients(model, "plain", change)
         return
@@ -263,7 +263,7 @@ def test_any_changes_give_the_right_gradients_or_are_refused(names, changes, mem
 
 
 def as_data_parallel_does(model: IRevNet) -> tuple[IRevNet, list[Tensor]]:
-    """A replica whose weights are plain tensors, as `torch.nn.parallel.replicate` makes it, and these tensors."""
+    """A replica whose weights are plain tensors, as by `torch.nn.parallel.replicate`, and these tensors."""
     modules = list(model.modules())
     numbers = {module: number for number, module in enumerate(modules)}
     replicas = [module._replicate_for_data_parallel() for module in modules]
@@ -318,7 +318,7 @@ def test_functional_call_with_other_tensors(memory, leaves):
 
 @pytest.mark.parametrize("memory", MODES)
 def test_back_propagation_within_autocast(memory):
-    """Its cache of weights that were cast has none with gradients from the first evaluation."""
+    """The first evaluation leaves no weights without gradients in its cache."""
     model = IRevNet(CONFIG)
     images = torch.rand(4, 3, 8, 8)
     found = {}
@@ -332,7 +332,7 @@ def test_back_propagation_within_autocast(memory):
 
 
 @pytest.mark.parametrize("memory", MODES)
-def test_hooks_are_called_once_and_see_what_they_would_see(memory):
+def test_hooks_are_called_once_with_the_usual_tensors(memory):
     seen: dict[str, list[Tensor]] = {}
     model = network([])
     for mode in (memory, "plain"):
@@ -387,7 +387,7 @@ def test_a_hook_that_changes_its_input_in_place_is_refused(memory):
 
 @pytest.mark.parametrize("memory", MODES)
 def test_a_loss_on_what_a_hook_saw(memory):
-    """Of a block's output, gradients are right; inside a bottleneck there is no graph, which is said."""
+    """Gradients through a block's output are correct; inside a bottleneck there is no graph, which is an error."""
     found = {}
     model = network([])
     for mode in (memory, "plain"):
@@ -404,7 +404,9 @@ def test_a_loss_on_what_a_hook_saw(memory):
     model.memory = memory
     model.blocks[1].bottleneck[2].register_forward_hook(lambda module, inputs, output: kept.append(output))
     loss = model(torch.ones(2, 3, 8, 8, dtype=torch.float64)).sum()
-    with pytest.raises(RuntimeError, match=f"what a forward hook saw inside a bottleneck has no graph .*{WAY_OUT}"):
+    with pytest.raises(
+        RuntimeError, match=f"tensors that a forward hook gets inside a bottleneck have no graph .*{WAY_OUT}"
+    ):
         (loss + kept[0].sum()).backward()
 
 
@@ -418,7 +420,7 @@ def test_a_graph_that_is_entered_in_the_middle():
     refusal = f"begins after block 2, whose output was not kept; .*{WAY_OUT}"
     with pytest.raises(RuntimeError, match=refusal):
         kept[0].sum().backward()
-    loss = model(images).sum()  # what block 4 hands on is the output of block 3
+    loss = model(images).sum()  # block 4 passes on the output of block 3
     torch.autograd.grad(loss, list(model.blocks[3].parameters()), retain_graph=True)
     with pytest.raises(RuntimeError, match=refusal):
         kept[1].sum().backward()
@@ -464,7 +466,7 @@ def test_what_cannot_be_evaluated_twice_is_refused(memory):
 
 @pytest.mark.parametrize("memory", MODES)
 def test_bottlenecks_without_gradients_of_their_own(memory):
-    """One that is constant, and one that does not look at its input."""
+    """A constant bottleneck, and one that ignores its input."""
 
     class Constant(nn.Module):
         def __init__(self, trained: bool):
@@ -499,7 +501,7 @@ def test_within_a_checkpoint_of_torch(memory):
     assert_same(found[memory], found["plain"])
 
 
-def test_a_reconstruction_error_of_the_trained_blocks_is_reported():
+def test_reconstruction_error_of_trained_blocks_is_reported():
     model = network([])
     model.memory = "reversible"
     model.blocks[:2].requires_grad_(False)
@@ -509,7 +511,7 @@ def test_a_reconstruction_error_of_the_trained_blocks_is_reported():
 
 @pytest.mark.parametrize("memory", ["plain", *MODES])
 def test_a_head_of_ones_own(memory):
-    """Trained on Phi x, the gradients of whose blocks come by way of `memory`."""
+    """In training on Phi x, gradients of the blocks come by way of `memory`."""
     calls = count()
 
     class Mine(nn.Module):

@@ -17,7 +17,7 @@ MODES = ["checkpoint", "reversible"]
 
 @pytest.fixture(params=["bijective", "injective", "dropout", "fresh injective"])
 def model(request, bijective_config, injective_config, trained_looking) -> IRevNet:
-    """In train mode and float64. The zeros appended to a fresh injective network are 0 before its first ReLUs."""
+    """A network in train mode and float64. Appended zeros of a fresh injective one are 0 before the first ReLUs."""
     config = {
         "bijective": bijective_config,
         "injective": injective_config,
@@ -34,7 +34,7 @@ def images() -> torch.Tensor:
 
 
 def step(model: IRevNet, memory: str, images: torch.Tensor) -> tuple[torch.Tensor, list, dict]:
-    """Loss, gradients and state after one pass there and back by a copy of the network."""
+    """Loss, gradients and state after a forward and a backward pass of a copy of the network."""
     model = copy.deepcopy(model)
     model.memory = memory
     images = images.clone().requires_grad_()
@@ -46,7 +46,7 @@ def step(model: IRevNet, memory: str, images: torch.Tensor) -> tuple[torch.Tenso
 
 
 @pytest.mark.parametrize("memory", MODES)
-def test_gradients_statistics_and_generator_are_those_of_the_plain_path(model, images, memory):
+def test_gradients_statistics_and_draws_match_plain_memory(model, images, memory):
     loss, gradients, state = step(model, memory, images)
     plain_loss, plain_gradients, plain_state = step(model, "plain", images)
     assert torch.equal(loss, plain_loss)
@@ -117,7 +117,7 @@ def test_autograd_grad_and_accumulation(bijective_config, images, memory):
 
 @pytest.mark.parametrize("memory", MODES)
 def test_batch_norm_in_eval_mode_stays_as_it_is(bijective_config, images, memory):
-    """As in fine-tuning with frozen statistics: the network trains, its normalisation does not."""
+    """As in fine-tuning with frozen statistics: the network is in train mode, its normalisation is not."""
     model = IRevNet(bijective_config).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -140,7 +140,7 @@ def test_autocast_is_replayed(bijective_config, memory):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = copied(images)
         assert logits.dtype == torch.bfloat16
-        logits.float().square().sum().backward()  # outside autocast, as is the custom
+        logits.float().square().sum().backward()  # outside autocast, as usual
         return [parameter.grad for parameter in copied.parameters()]
 
     for found, expected in zip(gradients(memory), gradients("plain"), strict=True):
@@ -168,7 +168,7 @@ def saved_bytes(model: IRevNet, images: torch.Tensor) -> int:
 
 @pytest.mark.parametrize(("memory", "living"), [("plain", 7), ("checkpoint", 7), ("reversible", 3)])
 def test_streams_are_given_up(memory, living):
-    """Of eight blocks, whatever the graph has besides saved tensors; what the last one puts out no bottleneck reads."""
+    """For eight blocks, all that the graph holds apart from saved tensors; no bottleneck reads the last output."""
     config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=2, blocks=(8,), strides=(1,))
     model = IRevNet(config)
     model.memory = memory
@@ -184,7 +184,7 @@ def test_streams_are_given_up(memory, living):
     assert all(each.expired() for each in seen)
 
 
-def test_what_is_saved_does_not_depend_on_the_number_of_blocks():
+def test_saved_tensors_do_not_grow_with_the_number_of_blocks():
     def measure(memory: str, blocks: int) -> int:
         config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=2, blocks=(blocks, blocks), strides=(1, 2))
         model = IRevNet(config)
@@ -234,12 +234,12 @@ def test_the_error_of_the_rebuilt_stream_is_reported(model, images):
     model.memory = "reversible"
     model(images).sum().backward()
     assert 0 < model.reconstruction_error.item() < 1e-12
-    with torch.no_grad():  # so much is added to the stream that the stream is lost
+    with torch.no_grad():  # F is so large that adding it loses the stream
         model.blocks[3].bottleneck[-1].weight *= 1e17
     with pytest.warns(RuntimeWarning, match=r"rebuilt its input with a relative error of .*, above 1e-03: .* wrong"):
         model(images).sum().backward()
     assert model.reconstruction_error.item() > 1e-3
-    with warnings.catch_warnings(action="error"):  # once is enough
+    with warnings.catch_warnings(action="error"):  # there is one warning only
         model(images).sum().backward()
 
 
