@@ -252,7 +252,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "not finite": Case(
             "irevnet-analyze interpolate --ckpt huge.pt",
             "images along path 1 from depth 12 are not finite; the network's weights are broken, or its features are "
-            "too large for float32: choose another depth, or compute with `exact`",
+            "too large for float32: choose another depth, or compute with --exact",
         ),
     },
     "analysis/features/layout.py": {
@@ -433,7 +433,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "the features in grey.npz are of another network (weights {} in exact arithmetic, not {}); give "
             "the checkpoint that they were encoded with",
         ),
-        "decoded over": Case("irevnet decode grey.npz -o .", "grey.png is there already; name another folder"),
+        "decoded over": Case("irevnet decode grey.npz -o .", "grey.png already exists; name another folder"),
         "other file": Case(
             "irevnet decode thesis.tex -o out", "thesis.tex is damaged, or not a file that 'irevnet encode' wrote: {}"
         ),
@@ -453,7 +453,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
     },
     "irevnet/data/datasets.py": {
         "too many classes": Case(
-            "irevnet train --classes 11", "11 classes were asked for; expected 2 to 10, of digits"
+            "irevnet train --classes 11", "expected 2 to 10 classes of digits, got 11"
         ),
         "no files": Case(
             "irevnet train --data cifar10 --data-root empty",

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "unchecked_types")
 
 NUMBERS = "is not a list of numbers; expected numbers and ranges, such as 1,4,8-12"
 PLACES = "is not a list of places; expected numbers such as 1,0.5"
-PART = "is no part; expected such as 2/4, the second of four"
+PART = "is no part; expected k/n, such as 2/4 for the second of four"
 NAMES = "names nothing; expected names such as layer1.0,layer4"
-LINES = "expected one with a class name a line"
+LINES = "expected a file with one class name per line"
 TEXT = "expected a text with a class name a line"
 
 WRONG_VALUES = [
@@ -25,7 +25,7 @@ WRONG_VALUES = [
         (Numbers(), value, NUMBERS)
         for value in ("", "word", "0x10", "1;2", "-1", "1-", "1,,2", "1-9999999", 5000 * "1")
     ),
-    (Numbers(), "1,3-1", "'3-1' names no number; a range goes from the lower to the higher"),
+    (Numbers(), "1,3-1", "'3-1' is an empty range; expected the lower number first"),
     *((Floats("places", "1,0.5"), value, PLACES) for value in ("word", "1;2", "nan", "1,inf", "1e999", "1,half")),
     *((Part(), value, PART) for value in ("", "word", "2", "0/2", "3/2", "1/0", "-1/2", f"1/{5000 * '1'}")),
     *((Names(), value, NAMES) for value in ("", ",", " , ")),
