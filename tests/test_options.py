@@ -18,7 +18,7 @@ PLACES = "is not a list of places; expected numbers such as 1,0.5"
 PART = "is no part; expected k/n, such as 2/4 for the second of four"
 NAMES = "names nothing; expected names such as layer1.0,layer4"
 LINES = "expected a file with one class name per line"
-TEXT = "expected a text with a class name a line"
+TEXT = "expected a text file with one class name per line"
 
 WRONG_VALUES = [
     *(
@@ -33,7 +33,7 @@ WRONG_VALUES = [
     *((Classes(), value, f"is neither a number nor a file; {LINES}") for value in ("", "-1", "1.5", "absent", ".")),
     *((ClassNames(), value, f"is no file; {LINES}") for value in ("", "3", "absent", ".")),
     *((kind, "binary", f"binary cannot be read: .*; {TEXT}") for kind in (Classes(), ClassNames())),
-    *((kind, 300 * "a", ".*name a line") for kind in (Classes(), ClassNames())),  # as the system says it
+    *((kind, 300 * "a", ".*name per line") for kind in (Classes(), ClassNames())),  # as the system says it
     *((SEED, value, ".* is not .*") for value in ("-1", str(2**32), "1.5")),
 ]
 
