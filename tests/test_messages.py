@@ -452,9 +452,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "irevnet/data/datasets.py": {
-        "too many classes": Case(
-            "irevnet train --classes 11", "expected 2 to 10 classes of digits, got 11"
-        ),
+        "too many classes": Case("irevnet train --classes 11", "expected 2 to 10 classes of digits, got 11"),
         "no files": Case(
             "irevnet train --data cifar10 --data-root empty",
             "cifar10 is not under empty, or is damaged there; name the folder that holds its files, or set "

@@ -113,7 +113,7 @@ def test_all_of_an_array_is_on_the_disk_from_the_start(store):
         ({"transform": {"resize": 16, "mean": [0.0]}}, "its transform.resize is 8, not 16"),
         (
             {"classes": ["cat", "cow"]},
-            r'its classes is \["cat", "dog"\], not \["cat", "cow"\]; remove it, or name another',
+            r'its classes is \["cat", "dog"\], not \["cat", "cow"\]; remove it, or choose another',
         ),
         ({"extra": 1}, "its extra is null, not 1"),
     ],

@@ -154,7 +154,7 @@ def archive(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Pat
     ("content", "message"),
     [
         (header((10**10,)), r"declares the shape \(10000000000,\), for which the file is too small"),
-        (header((-1,)), "which the file has no room for"),
+        (header((-1,)), "for which the file is too small"),
         (header((3,)) + bytes(8), r"declares \(3,\) of dtype\('float64'\), but has another size"),
         (header((3,)) + bytes(32), "but has another size"),
         (header((100,), "<U0"), "but has another size"),
