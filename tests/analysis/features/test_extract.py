@@ -211,6 +211,15 @@ def test_blocks_are_numbered_from_1(model):
     assert [layer.module for layer in network_layers(model, depths=[4, 2])] == [model.blocks[3], model.blocks[1]]
     with pytest.raises(ValueError, match="depth 0 does not exist; this network has depths 1 to 4"):
         network_layers(model, depths=[0, 5])
+    with pytest.raises(ValueError, match="`depths` and `layers` were both given; give one of them"):
+        network_layers(model, depths=[1], names=["blocks.1"])
+
+
+def test_network_without_logits_is_refused(model, data, store):
+    head = model.forward
+    model.forward = lambda images: head(images)[:, :, None]
+    with pytest.raises(ValueError, match=r"output for 10 images is \(10, 5, 1\); expected logits \(images, classes\)"):
+        extract(model, data, store, "test", network_layers(model), batch_size=10)
 
 
 @pytest.mark.parametrize(

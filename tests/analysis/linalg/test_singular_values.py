@@ -57,8 +57,10 @@ def truth(network, image) -> np.ndarray:
     return torch.linalg.svdvals(jacobian).detach().numpy()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
-@pytest.mark.parametrize("width", [4, 16, 40])
+@pytest.mark.parametrize(
+    ("width", "dtype", "tolerance"),
+    [(4, torch.float64, 1e-10), (16, torch.float64, 1e-10), (16, torch.float32, 1e-6), (40, torch.float32, 1e-6)],
+)
 def test_ends_of_a_network_spectrum_are_those_of_the_dense_one(network, image, truth, dtype, tolerance, width):
     jacobian = linearise(copy.deepcopy(network).to(dtype), image.to(dtype))
     found = singular_values(
@@ -114,7 +116,9 @@ def test_the_energy_lies_within_its_interval_as_often_as_it_says(generator):
             generator=torch.Generator().manual_seed(seed),
             method="lanczos",
             num_values=8,
+            width=8,
             num_probes=4,
+            density_probes=4,
             density_steps=1,
         )
         energy, low, high = found.energy(dims).T

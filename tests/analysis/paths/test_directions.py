@@ -128,6 +128,20 @@ def test_too_few_images_are_refused(bijective, data, generator):
         find(BetweenClasses("svm", "cat", "maple-tree"), bijective, few, generator)
 
 
+def test_no_direction_leads_along_what_does_not_vary(bijective, data, generator):
+    data.images[::2] = data.images[0]
+    data.images[1::2] = data.images[1]
+    with pytest.raises(ValueError, match="features do not vary along component 2 at this depth; choose a lower one"):
+        find(PrincipalComponent(2), bijective, data, generator)
+    data.images[:] = data.images[0].clone()
+    for direction, what in {
+        PrincipalComponent(1): "the features of all 60 images",
+        BetweenClasses("mean", "cat", "dog"): "the mean features of cat and dog",
+    }.items():
+        with pytest.raises(ValueError, match=f"{what} are the same at this depth, and no direction leads"):
+            find(direction, bijective, data, generator)
+
+
 @pytest.mark.parametrize("direction", [PrincipalComponent(1), BetweenClasses("svm", "cat", "dog")])
 def test_features_that_are_not_finite_are_refused(bijective, data, generator, direction):
     data.images[3] = 3e38

@@ -131,3 +131,14 @@ def test_a_row_that_is_cut_short_is_refused(images, tmp_path):
     (tmp_path / "pairs.csv").write_text("a,b\na.png\n")
     with pytest.raises(ValueError, match=r"pair 1 is of 'a\.png' and ''; expected two image files"):
         read_pairs(tmp_path / "pairs.csv", TRANSFORM)
+
+
+def test_images_that_are_not_there_are_not_drawn(data, generator):
+    kind = data.classes[data.labels[0]]
+    rows = [row for row, label in enumerate(data.labels) if label == data.labels[0]]
+    alike = LabelledImages(data.images[rows], [data.labels[0]] * len(rows), data.classes, data.transform)
+    with pytest.raises(ValueError, match="all test images are of one class, but a path connects two classes"):
+        draw_pairs(alike, 2, generator)
+    other = next(name for name in data.classes if name != kind)
+    with pytest.raises(ValueError, match=f"there are no test images of {other} to draw from; name images"):
+        draw_images(alike, 2, generator, of=other)
