@@ -60,7 +60,7 @@ def torchrun(*arguments: object, folder: Path, until: Callable[[], bool] | None 
                 process.send_signal(signal.SIGTERM)
                 break
             time.sleep(0.05)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=500)
     finally:
         if process.poll() is None:
             process.terminate()  # ends both
