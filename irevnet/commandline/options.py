@@ -95,11 +95,6 @@ depth_option = click.option(
 )
 """The option of commands that study one block."""
 
-layer_option = click.option(
-    "--layers", "--layer", "layer", help="Module to look at in place of a block, by name, such as layer4."
-)
-"""In place of `layers_option` where a command looks at one module."""
-
 layers_option = click.option(
     "--layers",
     "--layer",
@@ -107,10 +102,12 @@ layers_option = click.option(
     type=Names(),
     help="Modules to study in place of blocks, by name, such as layer1.0,layer4.",
 )
+
 layer_option = click.option(
     "--layer", "--layers", "layer", help="Module to study in place of a block, by name, such as layer4."
 )
 """The option of commands that study one module."""
+
 solver_option = click.option(
     "--solver",
     type=click.Choice(["newton", "sklearn"]),

@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 
 from analysis.cache import Cache
-from analysis.experiment import Experiment, check_comparable, network_features, save_result
+from analysis.experiment import Experiment, check_comparable, network_features, only, save_result
 from analysis.features import contents
 from analysis.features.contents import contents_sha256
 from analysis.opening import DataOptions, Overrides, _with_class_names, open_experiment
@@ -171,6 +171,12 @@ def test_networks_are_called_by_their_architecture_where_they_differ_in_it(run, 
             [replace(experiment, features_root=tmp_path / "f") for experiment in experiments], layers, "depth-probe"
         )
         assert [each.name for each in features] == names
+
+
+def test_a_study_of_one_network_takes_one(few):
+    assert only([few], "invert") is few
+    with pytest.raises(ValueError, match="2 experiments were given; invert takes one"):
+        only([few, few], "invert")
 
 
 def test_networks_that_look_at_other_images_are_not_compared(run, few):
