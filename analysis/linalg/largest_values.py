@@ -68,6 +68,12 @@ def largest_singular_values(
     Raises:
         Interrupted: the autosave was asked to stop.
         ValueError: a product is not finite.
+
+    >>> from analysis.linalg.linear_operator import aslinearoperator
+    >>> operator = aslinearoperator(torch.diag(torch.arange(1.0, 9.0, dtype=torch.float64)))
+    >>> process = GolubKahan(operator, width=2, generator=torch.Generator())
+    >>> largest_singular_values(process, num_values=3, tolerance=1e-6).values.round(6).tolist()
+    [8.0, 7.0, 6.0]
     """
     autosave = autosave or Autosave()
     # Ritz values cost a dense decomposition, so they are computed at subspace sizes that grow by a tenth each. A

@@ -69,6 +69,13 @@ def lanczos_quadrature(
     Raises:
         Interrupted: the autosave was asked to stop.
         ValueError: a product is not finite.
+
+    >>> from analysis.linalg.linear_operator import aslinearoperator
+    >>> operator = aslinearoperator(torch.diag(torch.tensor([5.0, 3.0, 2.0], dtype=torch.float64)))
+    >>> locked = Basis(3, dtype=torch.float64, device=torch.device("cpu"))
+    >>> (density,) = lanczos_quadrature([operator], locked, num_probes=2, steps=2, generator=torch.Generator())
+    >>> density.nodes.round(6).tolist(), density.weights.sum(axis=1).round(6).tolist()
+    ([5.0, 3.0, 2.0], [3.0, 3.0])
     """
     autosave = autosave or Autosave()
 
