@@ -125,8 +125,10 @@ def of_either_class(label: int, n: int) -> np.ndarray:
     return noise(0, n % 3)
 
 
-@pytest.mark.parametrize("solver", ["newton", "sklearn"])
-@pytest.mark.parametrize("pixels", [constant, one_of_three, of_either_class])
+@pytest.mark.parametrize(
+    ("pixels", "solver"),
+    [(constant, "newton"), (one_of_three, "newton"), (of_either_class, "newton"), (one_of_three, "sklearn")],
+)
 def test_constant_channels_and_copies_are_probed_rightly(model, pixels, solver):
     folder(TWO, pixels)
     analyze(*PROBE, "--solver", solver)
@@ -143,7 +145,7 @@ def test_few_images_are_probed_rightly(model):
     assert [row["distance_ratio"] for row in found["networks"][0]["rows"]] == [None, None]
 
 
-def test_classes_with_gaps_between_them_are_a_data_set_of_their_own(model):
+def test_classes_with_gaps_are_a_data_set_of_their_own(model):
     counts = {"a": (5, 3), "b": (1, 1), "c": (6, 2), "d": (1, 1), "e": (5, 2)}
     folder(counts, noise)
     chosen = ("a", "c", "e")
@@ -173,13 +175,6 @@ def test_images_that_are_all_the_same(model):
     analyze("spectrum", "--num-images", "1")
 
 
-def test_no_component_is_walked_along_that_features_do_not_vary_along(model):
-    folder(TWO, of_either_class)
-    walk = ("interpolate", "--num-pairs", "1", "--steps", "2", "--direction")
-    analyze(*walk, "pc:2")
-    assert "features do not vary along component 3 at this depth; choose a lower one" in refused(*walk, "pc:3")
-
-
 def test_black_images_have_no_relative_error(model):
     def black(label: int, n: int) -> np.ndarray:
         return np.zeros((8, 8, 3), np.uint8)
@@ -198,7 +193,7 @@ def test_black_images_have_no_relative_error(model):
     analyze("interpolate", "--num-pairs", "1", "--steps", "3", "--json")
 
 
-def test_a_black_image_among_others_is_left_out_of_what_is_relative_to_it(model):
+def test_black_image_among_others_has_no_relative_error(model):
     folder(TWO, lambda label, n: noise(label, n) * (n % 3 == 0))
     analyze("invert", "--num-noise", "3", "--num-images", "12", "--depths", "12")
     result = InversionResult.load(Path("net-analysis/invert"))
@@ -271,14 +266,6 @@ def test_evaluation_of_few_images_is_that_of_each(model):
     assert found["top1"] == pytest.approx((logits.argmax(dim=1) == torch.tensor([0, 1, 1])).double().mean().item())
     loss = torch.logsumexp(logits, dim=1) - logits[[0, 1, 2], [0, 1, 1]]
     assert found["loss"] == pytest.approx(loss.mean().item(), rel=1e-5)
-
-
-def test_fewer_images_than_a_batch_cannot_be_trained_on():
-    folder(TWO, noise)
-    result = CliRunner().invoke(cli.main, ["train", "--data", "data", "--batch-size", "29"])
-    assert result.exit_code == 2
-    assert "a batch of 29 images is larger than the training set, of 28; lower --batch-size" in result.stderr
-    assert not Path("runs").exists()
 
 
 @pytest.mark.slow

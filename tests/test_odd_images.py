@@ -56,7 +56,7 @@ def spoilt(photos) -> Path:
 TRAIN = ("train", "--epochs", "2", "--batch-size", "4")
 
 
-def test_without_the_option_the_first_image_that_cannot_be_read_stops_and_is_named(spoilt):
+def test_first_image_that_cannot_be_read_stops_and_is_named(spoilt):
     for workers in ("0", "1"):
         stopped = main(*TRAIN, "--data", str(spoilt), "--workers", workers, "--out", f"runs/{workers}")
         assert stopped.exit_code == 2
@@ -119,7 +119,7 @@ def test_results_are_those_of_the_folder_without_these_images(spoilt):
     assert not Path("runs/1/left-out.json").exists()
 
 
-def test_a_run_goes_on_without_the_images_that_it_was_begun_without(spoilt):
+def test_run_goes_on_without_the_images_it_was_begun_without(spoilt):
     whole, part = (
         (*TRAIN, "--data", str(spoilt), "--on-error", "skip", "--out", name) for name in ("runs/whole", "runs/part")
     )
@@ -139,7 +139,7 @@ def test_a_run_that_was_begun_with_all_images_goes_on_with_all(photos):
     )
 
 
-def test_images_that_are_broken_later_are_left_out_of_a_study_where_that_is_asked_for(photos):
+def test_images_broken_later_are_left_out_where_asked_for(photos):
     done(main(*TRAIN, "--data", str(photos), "--out", "runs/all"))
     done(analyze("features", "--depths", "12"))
     broken = photos / "val/b/1.png"
