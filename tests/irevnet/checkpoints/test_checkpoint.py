@@ -241,6 +241,11 @@ def test_values_of_another_kind_are_refused(saved, change, message):
         ("head.classifier.bias", torch.zeros(4), r"head\.classifier\.bias has shape \(4,\); expected \(3,\)"),
         ("further", torch.zeros(4), "'further' belongs to none of its modules"),
         ("head.classifier.bias", None, r"head\.classifier\.bias is missing"),
+        (
+            "head.classifier.bias",
+            torch.zeros(3, dtype=torch.int64),
+            r"head\.classifier\.bias is torch\.int64; expected",
+        ),
         ("head.classifier.bias", torch.zeros(3, dtype=torch.complex64), "holds a tensor of torch.complex64"),
         ("head.classifier.bias", torch.zeros(()).expand(2**40), r"its tensors declare \d+,\d+,\d+,\d+,\d+ bytes"),
     ],

@@ -194,6 +194,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     assert not (run.folder / "last.pt").exists()
 
 
+def test_run_started_with_all_images_skips_none(finished_run):
+    with pytest.raises(ValueError, match="digits was started with all images; repair those that cannot be read, or"):
+        resume_run(finished_run, read_settings(finished_run), on_error="skip")
+
+
 def test_run_does_not_resume_from_another_checkpoint(finished_run, tmp_path):
     other = new_run(tmp_path / "other", settings(classes=3))
     shutil.copy(finished_run / "last.pt", other.folder)
