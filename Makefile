@@ -56,11 +56,12 @@ format: $(READY)  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# irevnet imports its names when they are first used, and lists no modules: pdoc has to be shown both.
+# The packages import their names when they are first used, and list no modules: pdoc has to be shown both.
 define BUILD_API
-import pkgutil, sys, pdoc.__main__, irevnet
-vars(irevnet).update({name: getattr(irevnet, name) for name in irevnet.__all__})
-irevnet.__all__ += [module.name for module in pkgutil.iter_modules(irevnet.__path__)]
+import importlib, pkgutil, sys, pdoc.__main__
+for package in map(importlib.import_module, ("irevnet", "analysis", "figures")):
+    vars(package).update({name: getattr(package, name) for name in package.__all__})
+    package.__all__ += [module.name for module in pkgutil.iter_modules(package.__path__)]
 pdoc.__main__.cli(sys.argv[1:])
 endef
 export BUILD_API

@@ -1,0 +1,12 @@
+from .checkpoints.checkpoint import Checkpoint as Checkpoint
+from .checkpoints.checkpoint import load_checkpoint as load_checkpoint
+from .checkpoints.checkpoint import read_checkpoint as read_checkpoint
+from .checkpoints.checkpoint import save_checkpoint as save_checkpoint
+from .data.datasets import load_dataset as load_dataset
+from .models.config import IRevNetConfig as IRevNetConfig
+from .models.irevnet import IRevNet as IRevNet
+from .models.zoo import build_model as build_model
+from .models.zoo import list_models as list_models
+from .training.config import TrainConfig as TrainConfig
+from .training.trainer import evaluate as evaluate
+from .training.trainer import train as train
