@@ -452,6 +452,26 @@ def _open_exact(ckpt: str | None, *, device: str, bits: int) -> "tuple[IRevNet, 
     return checkpoint.irevnet.exact(bits=bits).to(choose_device(device)), checkpoint.transform
 
 
+def _study(
+    study: str,
+    *,
+    ckpt: str | tuple[str, ...] | None,
+    as_json: bool,
+    drawn: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> "list[Experiment]":
+    """Opens the networks of a command, and runs a study of them by those of its options that are the study's own."""
+    from analysis.results.register import STUDIES
+    from analysis.run_all import default_options
+
+    default = default_options(STUDIES[study])
+    own = {field.name for field in dataclasses.fields(default)} & options.keys()
+    asked = dataclasses.replace(default, **{name: options.pop(name) for name in own})
+    experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
+    _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
+    return experiments
+
+
 def _run(study: str, subjects: "Sequence[Subject]", options: "StudyOptions", *, as_json: bool, **drawn: Any) -> None:
     """Runs a study, saves its result and figures, and prints it; `drawn` are options of the figure."""
     from figures import table
@@ -524,15 +544,7 @@ def analyze() -> None:
 @image_size_option
 @exact_options
 @study_options
-def invert(
-    num_noise: int,
-    depths: list[int] | None,
-    num_images: int,
-    exact: bool,
-    bits: int,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def invert(**options: Any) -> None:
     """Measure how exactly images are rebuilt from their features.
 
     The relative error ||x - Phi^-1 Phi x|| / ||x|| of the network's input x, on the test set and on uniform noise
@@ -540,15 +552,11 @@ def invert(
     images, the error from every depth in every arithmetic, and how much the inverse amplifies small changes of the
     features: in random directions, and in the one that it amplifies most.
     """
-    from analysis.studies.inversion import InversionOptions
-
-    experiment = _open(**options)
-    asked = InversionOptions(num_noise=num_noise, depths=depths, num_images=num_images, exact=exact, bits=bits)
-    _run("invert", [experiment], asked, as_json=as_json)
+    _study("invert", **options)
 
 
 @analyze.command()
-@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=File())
+@click.argument("files", metavar="[IMAGE]...", nargs=-1, type=File())
 @click.option(
     "--pairs",
     type=File(),
@@ -573,19 +581,7 @@ def invert(
 @click.option("--image-size", type=click.IntRange(min=1), help="Show the network images of N x N.  [default: its own]")
 @exact_options
 @study_options
-def interpolate(
-    images: tuple[Path, ...],
-    pairs: Path | None,
-    num_pairs: int,
-    direction: str | None,
-    depth: int | None,
-    steps: int,
-    t: tuple[float, ...] | None,
-    even: bool,
-    image_size: int | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def interpolate(**options: Any) -> None:
     """Follow straight lines through feature space, and see the images on them (section 4.2, Fig. 5).
 
     x^t = Phi^-1(t Phi x^0 + (1 - t) Phi x^1) for two IMAGEs, for the --pairs of a CSV, or for pairs of the test set;
@@ -593,21 +589,7 @@ def interpolate(
     deviations along a principal component, or distances from the mean of a class to that of another. Beside each path
     stands the straight line of pixel values.
     """
-    from analysis.studies.interpolation import InterpolationOptions
-
-    experiment = _open(**options)
-    asked = InterpolationOptions(
-        files=images,
-        pairs=pairs,
-        num_pairs=num_pairs,
-        direction=direction,
-        depth=depth,
-        steps=steps,
-        t=t,
-        even=even,
-        image_size=image_size,
-    )
-    _run("interpolate", [experiment], asked, as_json=as_json)
+    _study("interpolate", **options)
 
 
 @analyze.command(distributed=True)
@@ -663,14 +645,7 @@ def features(
 @out_option
 @seed_option
 @network_options
-def depth_probe(
-    depths: list[int] | None,
-    layers: list[str] | None,
-    solver: Any,
-    relative: bool | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def depth_probe(relative: bool | None, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
@@ -678,12 +653,7 @@ def depth_probe(
     95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
     different classes, the contraction itself.
     """
-    from analysis.studies.depth_probe import DepthProbeOptions
-
-    experiments = _open_all(**options)
-    asked = DepthProbeOptions(depths=depths, layers=layers, solver=solver)
-    _run("depth-probe", experiments, asked, as_json=as_json, relative=relative)
-    for each in experiments:
+    for each in _study("depth-probe", drawn={"relative": relative}, **options):
         _say_unknown(each)
 
 
@@ -697,9 +667,7 @@ def depth_probe(
 @out_option
 @seed_option
 @network_options
-def pca(
-    depth: int | None, layer: str | None, dims: list[int] | None, solver: Any, as_json: bool, **options: Any
-) -> None:
+def pca(**options: Any) -> None:
     """Find how few principal components of the features the classes need (section 5.2, Fig. 7).
 
     Features of the last block, averaged over space, are standardised on the training set, rotated to their principal
@@ -707,17 +675,12 @@ def pca(
     anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
     point of that of all components; in the paper it is about 200.
     """
-    from analysis.studies.pca_sweep import PCASweepOptions
-
-    experiments = _open_all(**options)
-    asked = PCASweepOptions(dims=dims, depth=depth, layer=layer, solver=solver)
-    _run("pca", experiments, asked, as_json=as_json)
-    for each in experiments:
+    for each in _study("pca", **options):
         _say_unknown(each)
 
 
 @analyze.command()
-@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=File())
+@click.argument("files", metavar="[IMAGE]...", nargs=-1, type=File())
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
@@ -765,19 +728,7 @@ def pca(
 @seed_option
 @device_option
 @json_option
-def spectrum(
-    images: tuple[Path, ...],
-    num_images: int,
-    depths: list[int] | None,
-    layers: list[str] | None,
-    num_values: int | None,
-    method: str,
-    precision: str | None,
-    block_width: int,
-    tolerance: float,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def spectrum(**options: Any) -> None:
     """Find what the network contracts around an image: the singular values of its Jacobian (section 4.1, Fig. 4).
 
     J is the derivative of the features with respect to the network's input. Of a small network the matrix is
@@ -785,21 +736,7 @@ def spectrum(
     i-RevNet, the smallest from products with the inverse; all others as a density. E(d) is the share of the d largest
     in the sum of all squares, with a 95% interval; in the paper E(1,000) = 80% and E(10,000) = 97% of 150,528.
     """
-    from analysis.studies.spectrum import SpectrumOptions
-
-    experiments = _open_all(**options)
-    asked = SpectrumOptions(
-        files=images,
-        num_images=num_images,
-        depths=depths,
-        layers=layers,
-        precision=precision,
-        method=method,
-        num_values=num_values,
-        width=block_width,
-        tolerance=tolerance,
-    )
-    _run("spectrum", experiments, asked, as_json=as_json)
+    _study("spectrum", **options)
 
 
 @analyze.command("training-curves")

@@ -46,6 +46,11 @@ def study_function(spec: StudySpec) -> Callable[[Sequence[Any], Any], Result]:
     return getattr(importlib.import_module(f"analysis.studies.{spec.module}"), spec.function)
 
 
+def default_options(spec: StudySpec) -> StudyOptions:
+    """The options of a study where none are given."""
+    return inspect.signature(study_function(spec)).parameters["options"].default
+
+
 def plan_studies(experiment: Experiment, *, words: Mapping[str, Sequence[str]], class_seed: int = 0) -> list[Task]:
     """Every study of the register for one network, sized to the network and its data.
 
@@ -67,7 +72,7 @@ def run_study(spec: StudySpec, subjects: Sequence[Subject], options: StudyOption
 
 
 def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_seed: int) -> Task:
-    default: StudyOptions = inspect.signature(study_function(spec)).parameters["options"].default
+    default = default_options(spec)
     options = default.sized(experiment)
     command = ["irevnet-analyze", spec.name, *words, *_option_words(options, default)]
     if spec.needs == "training record":

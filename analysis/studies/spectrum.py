@@ -51,7 +51,7 @@ class SpectrumOptions(StudyOptions):
             decomposed, which is then small, and float32 otherwise.
         method: method, see `analysis.linalg.singular_values.singular_values`, as for all that follows.
         num_values: number of the largest singular values to find one by one.
-        width: number of vectors in a block.
+        block_width: number of vectors in a block.
         tolerance: largest relative residual of a converged value.
     """
 
@@ -64,7 +64,7 @@ class SpectrumOptions(StudyOptions):
     precision: str | None = None
     method: str = "auto"
     num_values: int | None = None
-    width: int = 16
+    block_width: int = 16
     tolerance: float = 1e-3
 
     @classmethod
@@ -156,10 +156,10 @@ class _Job:
     def jacobian(self, options: SpectrumOptions) -> tuple[LinearOperator, LinearOperator | None]:
         """J, and J^-1 of a bijective i-RevNet."""
         if options.precision is not None:
-            return self._jacobian(options.precision, options.width)
-        found = self._jacobian("float32", options.width)
+            return self._jacobian(options.precision, options.block_width)
+        found = self._jacobian("float32", options.block_width)
         dense = choose_method(options.method, found[0].shape) == "dense"
-        return self._jacobian("float64", options.width) if dense else found
+        return self._jacobian("float64", options.block_width) if dense else found
 
     def _jacobian(self, precision: str, width: int) -> tuple[LinearOperator, LinearOperator | None]:
         dtype = find("precision", precision, PRECISIONS)
@@ -183,7 +183,7 @@ def _find(
         "number": number,
         "layer": job.layer.name,
         "image_sha256": hashlib.sha256(job.x.numpy().tobytes()).hexdigest(),
-        **{name: getattr(options, name) for name in ("precision", "method", "num_values", "width", "tolerance")},
+        **{name: getattr(options, name) for name in ("precision", "method", "num_values", "block_width", "tolerance")},
     }
     lanczos = folder / f"lanczos-{number}"
 
@@ -213,7 +213,7 @@ def _compute(job: _Job, number: int, options: SpectrumOptions, lanczos: Path, de
         generator=torch.Generator().manual_seed(int(own)),
         num_values=options.num_values,
         method=options.method,
-        width=options.width,
+        width=options.block_width,
         tolerance=options.tolerance,
         autosave=Autosave(lanczos, stop=progress.stop),
         report=lambda line: progress.report(f"{described}, {line}"),

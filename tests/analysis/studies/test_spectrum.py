@@ -45,7 +45,7 @@ def test_of_the_last_layer_of_a_few_test_images_by_default(experiment):
 
 def test_at_several_depths_of_several_networks_by_products(experiment):
     options = SpectrumOptions(
-        depths=[2, 12], num_images=2, method="lanczos", num_values=5, width=4, precision="float64"
+        depths=[2, 12], num_images=2, method="lanczos", num_values=5, block_width=4, precision="float64"
     )
     result = spectrum([experiment, experiment], options)
     assert result.network.tolist() == [0] * 4 + [1] * 4
@@ -99,7 +99,7 @@ def test_images_may_be_files(experiment, tmp_path):
 
 
 def test_an_interrupted_call_goes_on_to_the_same_result(experiment, tmp_path, monkeypatch):
-    options = SpectrumOptions(num_images=2, method="lanczos", num_values=6, width=4)
+    options = SpectrumOptions(num_images=2, method="lanczos", num_values=6, block_width=4)
     expected = spectrum([dataclasses.replace(experiment, out=tmp_path / "other")], options)
     state, steps = tmp_path / "out" / "spectrum.state", iter(range(50))
     stopped = dataclasses.replace(experiment, progress=Progress(stop=lambda: next(steps, None) is None))
@@ -119,7 +119,7 @@ def test_an_interrupted_call_goes_on_to_the_same_result(experiment, tmp_path, mo
 
 @pytest.mark.parametrize("damage", [None, "[" * 10**5, "[1]", ""])
 def test_work_with_other_options_or_damaged_is_begun_anew(experiment, tmp_path, damage):
-    options = SpectrumOptions(num_images=1, method="lanczos", num_values=6, width=4)
+    options = SpectrumOptions(num_images=1, method="lanczos", num_values=6, block_width=4)
     steps = iter(range(8))
     stopped = dataclasses.replace(experiment, progress=Progress(stop=lambda: next(steps, None) is None))
     with pytest.raises(Interrupted):
@@ -143,7 +143,7 @@ def test_it_says_where_it_is(experiment):
 
 def test_a_result_is_saved_and_comes_back(experiment):
     result = spectrum(
-        [experiment], SpectrumOptions(depths=[1, 12], num_images=2, method="lanczos", num_values=4, width=3)
+        [experiment], SpectrumOptions(depths=[1, 12], num_images=2, method="lanczos", num_values=4, block_width=3)
     )
     files = save_result([experiment], result)
     loaded = SpectrumResult.load(files[0].parent)
