@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo reports test raises test-slow test-matrix lint format docs clean
+.PHONY: help setup demo reports test test-slow test-matrix lint format docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,12 +29,11 @@ reports: $(READY)  ## Build the report pages in docs/results from the results th
 # One that dies ends the run, which then says in which test.
 ON_ALL_CORES := --numprocesses auto --maxprocesses 8 --dist worksteal --max-worker-restart 0
 
-# Coverage is judged once all tests have passed: what a process that died had covered is lost.
+# Coverage is judged once all tests have passed: what a process that died had covered is lost. So is whether a test has
+# reached every error.
 test: $(READY)  ## Run the tests (or TESTS="files and options") on all cores, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(ON_ALL_CORES) --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --fail-under=95
-
-raises: $(READY)  ## After make test: list the errors that no test has reached
 	$(BIN)/python tests/raises.py
 
 test-slow: $(READY)  ## Run the tests that take minutes, without type checks, which torch.compile cannot trace

@@ -1,4 +1,4 @@
-"""Lists every `raise` of the toolkit that no test has reached: `make raises`, once `make test` has run.
+"""Names every error of the toolkit that no test has reached: the last step of `make test`.
 
 What was executed is in the data of coverage, which pytest-cov has put together from all processes: nothing more is
 traced, on no version of Python, and a `raise` whose line was executed is a `raise` that was reached. Tests whose lines
