@@ -21,11 +21,6 @@ def brute_force(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return np.array([np.square(train - point).sum(axis=1).argmin() for point in test])
 
 
-def plain_float32(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The least of |y|^2 - 2 x . y as float32 has it."""
-    return (np.square(train).sum(axis=1) - 2 * test @ train.T).argmin(axis=1)
-
-
 def gaussian(seed: int = 0, *, n: int = 700, m: int = 300, dims: int = 30) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, dims)).astype(np.float32), rng.normal(size=(m, dims)).astype(np.float32)
@@ -40,61 +35,33 @@ def near_ties(move: float = 1e-6, offset: float = 0.0) -> tuple[np.ndarray, np.n
     return (train + offset).astype(np.float32), (test + offset).astype(np.float32)
 
 
-def duplicates() -> tuple[np.ndarray, np.ndarray]:
-    train, test = gaussian(2)
-    return train[np.random.default_rng(3).integers(0, 50, 700)], np.concatenate((test, train[:50]))
-
-
 def grid() -> tuple[np.ndarray, np.ndarray]:
     """Small integers: most test points have many training points at the least distance."""
     rng = np.random.default_rng(4)
     return tuple(rng.integers(0, 3, size=(size, 5)).astype(np.float32) for size in (300, 200))
 
 
-def scaled(factor, offset=0.0) -> tuple[np.ndarray, np.ndarray]:
-    return tuple((points * factor + offset).astype(np.float32) for points in gaussian(5))
+def scaled(train=1.0, test=None, **options) -> tuple[np.ndarray, np.ndarray]:
+    factors = train, train if test is None else test
+    return tuple((points * factor).astype(np.float32) for points, factor in zip(gaussian(5, **options), factors))
 
 
-def outlier() -> tuple[np.ndarray, np.ndarray]:
-    """One training point so far away that float32 cannot distinguish any two others."""
-    train, test = gaussian(6)
-    train[17] = 1e9
-    return train, test
-
-
-def far_apart() -> tuple[np.ndarray, np.ndarray]:
-    """One test point so far away that, in its units, the squares of all others are below the smallest numbers."""
-    train, test = scaled(2e-23)
-    test[5] = 1
-    return train, test
-
-
-def far_test_points() -> tuple[np.ndarray, np.ndarray]:
-    """So far away that float64 distinguishes few training points."""
-    train, test = gaussian(7, dims=1)
-    return 1e-7 * train, np.float32(1e9) * test
+def one(number: int, count: int, value: float, others: float = 1.0) -> np.ndarray:
+    """Factors, by which one point of so many is far away."""
+    return np.where(np.arange(count) == number, value, others)[:, None]
 
 
 CASES = {
-    "gaussian": gaussian(),
     "near ties": near_ties(),
-    "duplicates": duplicates(),
     "many at the least distance": grid(),
-    "far from the origin": scaled(1.0, offset=1e3),
     "far from the origin, near ties": near_ties(3e-5, offset=1e3),
     "columns of all scales": scaled(np.logspace(-3, 3, 30)),
-    "zero and constant columns": scaled(np.arange(30) % 3 > 0, offset=np.arange(30) % 2),
     "squares overflow": scaled(1e37),
-    "squares underflow": scaled(1e-30),
     "subnormal": scaled(1e-43),
-    "an outlier": outlier(),
-    "a test point far away": far_apart(),
-    "far test points": far_test_points(),
-    "identical points": (np.full((300, 7), 0.1, np.float32), np.full((20, 7), 0.3, np.float32)),
+    "a training point that hides the others": scaled(one(17, 700, 1e9), 1.0),
+    "a test point that makes others vanish": scaled(2e-23, one(5, 300, 1.0, 2e-23)),
+    "test points that see few training points": scaled(1e-7, 1e9, dims=1),
     "zeros": (np.zeros((300, 7), np.float32), np.zeros((20, 7), np.float32)),
-    "one training point": gaussian(8, n=1),
-    "one test point": gaussian(9, m=1),
-    "one coordinate": gaussian(10, dims=1),
     "a point and a coordinate": gaussian(11, n=1, m=1, dims=1),
     "more coordinates than points": gaussian(12, n=40, m=30, dims=1000),
 }
@@ -106,15 +73,9 @@ def test_result_is_that_of_a_search_in_float64(case):
     dims = sorted({1, -(-train.shape[1] // 2), train.shape[1]})
     expected = np.stack([brute_force(train[:, :d], test[:, :d]) for d in dims])
     np.testing.assert_array_equal(search(train, test, dims=dims), expected)
-    np.testing.assert_array_equal(search(train, test), expected[-1:])
 
 
-@pytest.mark.parametrize("case", ["near ties", "far from the origin", "far from the origin, near ties"])
-def test_plain_float32_gets_some_of_them_wrong(case):
-    assert (plain_float32(*CASES[case]) != brute_force(*CASES[case])).mean() > 0.5
-
-
-@pytest.mark.parametrize("case", ["near ties", "many at the least distance", "an outlier", "far test points"])
+@pytest.mark.parametrize("case", ["near ties", "a training point that hides the others"])
 def test_scores_without_a_bound_get_some_of_them_wrong(case, monkeypatch):
     monkeypatch.setattr(nearest_neighbour, "_error", lambda d, p, norms, radius: torch.zeros_like(norms))
     assert (search(*CASES[case])[0] != brute_force(*CASES[case])).mean() > 0.1
@@ -124,15 +85,9 @@ def test_scores_without_a_bound_get_some_of_them_wrong(case, monkeypatch):
 @given(st.data())
 def test_result_is_exact_for_any_finite_points(data):
     """Up to two coordinates, whose squares float64 adds in one way only."""
-    d = data.draw(st.integers(1, 2))
-    numbers = st.sampled_from(
-        [
-            st.floats(width=32, allow_nan=False, allow_infinity=False),
-            st.floats(-1, 1, width=32),
-            st.integers(-3, 3).map(float),
-        ]
-    )
-    shapes = st.tuples(st.integers(1, 12), st.just(d))
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    numbers = st.sampled_from([finite, st.floats(-1, 1, width=32), st.integers(-3, 3).map(float)])
+    shapes = st.tuples(st.integers(1, 12), st.just(data.draw(st.integers(1, 2))))
     train, test = (data.draw(arrays(np.float32, shapes, elements=data.draw(numbers))) for _ in range(2))
     np.testing.assert_array_equal(search(train, test)[0], brute_force(train, test))
 
@@ -143,10 +98,8 @@ def test_bound_is_nearly_reached_by_the_worst_order_of_sums():
     x = torch.full((d,), 2.0**-12 * 0.99)
     x[0] = 1.0
     square = x.double().square().sum()
-    products = torch.cat((-2 * x * x, square[None].float()))
-    s = np.cumsum(products.numpy(), dtype=np.float32)[-1]
-    error = abs(float(s) - float(-square))
-    norm = square.sqrt()
+    s = np.cumsum(torch.cat((-2 * x * x, square[None].float())).numpy(), dtype=np.float32)[-1]
+    error, norm = abs(float(s) - float(-square)), square.sqrt()
     bound = float(nearest_neighbour._error(d, d + 1, norm[None], norm)[0])
     assert 0.6 * bound < error <= bound
 
@@ -156,52 +109,34 @@ def test_scores_are_within_the_bound(case, monkeypatch):
     """t_j in float64 from the points as given, of all that the module does before it looks for candidates."""
     train, test = (points[:200] for points in CASES[case])
     seen = []
-
-    def keep(scores, error):
-        seen.append((scores.clone(), error))
-        return original(scores, error)
-
     original = nearest_neighbour._candidates
-    monkeypatch.setattr(nearest_neighbour, "_candidates", keep)
+    monkeypatch.setattr(
+        nearest_neighbour, "_candidates", lambda s, error: (seen.append((s.clone(), error)), original(s, error))[1]
+    )
     search(train, test)
     ((scores, error),) = seen
     x, y = (points.astype(np.float64) - train.astype(np.float64).mean(axis=0) for points in (test, train))
     t = np.square(y).sum(axis=1) - 2 * x @ y.T
-    largest = float(max(np.abs(train).max(), np.abs(test).max()))
-    t *= 0.25 ** (1 + np.frexp(largest)[1])
+    t *= 0.25 ** (1 + np.frexp(float(max(np.abs(train).max(), np.abs(test).max())))[1])
     assert (np.abs(scores[:, : len(train)].numpy() - t) <= error[:, None].numpy()).all()
     assert (scores[:, len(train) :] > 2.0**99).all()
 
 
-@pytest.mark.parametrize("standardised", [False, True])
-def test_labels_are_those_of_scikit_learn(standardised):
+def test_labels_are_those_of_scikit_learn():
     pixels, labels = load_digits(return_X_y=True)
-    if standardised:  # three of the pixels are constant
-        pixels = (pixels - pixels.mean(axis=0)) / np.maximum(pixels.std(axis=0), 1e-9)
-    pixels = pixels.astype(np.float32)
-    theirs = KNeighborsClassifier(1, algorithm="brute").fit(pixels[:1000], labels[:1000]).predict(pixels[1000:])
-    ours = search(pixels[:1000], pixels[1000:])[0]
-    np.testing.assert_array_equal(ours, brute_force(pixels[:1000], pixels[1000:]))
-    np.testing.assert_array_equal(labels[ours], theirs)
+    train, test = pixels[:1000].astype(np.float32), pixels[1000:].astype(np.float32)
+    theirs = KNeighborsClassifier(1, algorithm="brute").fit(train, labels[:1000]).predict(test)
+    np.testing.assert_array_equal(labels[search(train, test)[0]], theirs)
 
 
-def test_truncations_are_searches_on_the_first_columns():
-    train, test = near_ties()
-    dims = [1, 2, 3, 10, 29, 30]
-    together = search(train, test, dims=dims)
-    assert together.shape == (6, 150)
-    for d, found in zip(dims, together):
-        np.testing.assert_array_equal(search(train[:, :d], test[:, :d])[0], found)
-        np.testing.assert_array_equal(search(train, test, dims=[d])[0], found)
-
-
-@pytest.mark.parametrize("case", ["near ties", "duplicates", "many at the least distance"])
-@pytest.mark.parametrize(("name", "value"), [("CHUNK", 1), ("CHUNK", 7), ("BLOCK", 1), ("BLOCK", 13), ("VALUES", 90)])
-def test_sizes_of_parts_change_nothing(case, name, value, monkeypatch):
+@pytest.mark.parametrize("case", ["near ties", "many at the least distance"])
+@pytest.mark.parametrize("sizes", [{"CHUNK": 1, "BLOCK": 13}, {"CHUNK": 7, "BLOCK": 1}, {"VALUES": 90}])
+def test_sizes_of_parts_change_nothing(case, sizes, monkeypatch):
     train, test = (points[:size] for points, size in zip(CASES[case], (120, 40)))
     dims = [1, 2, train.shape[1]]
     whole = search(train, test, dims=dims)
-    monkeypatch.setattr(nearest_neighbour, name, value)
+    for name, value in sizes.items():
+        monkeypatch.setattr(nearest_neighbour, name, value)
     np.testing.assert_array_equal(search(train, test, dims=dims), whole)
 
 
@@ -210,47 +145,29 @@ def test_no_test_points_have_no_neighbours():
     assert search(train, test, dims=[1, 5]).shape == (2, 0)
 
 
-@pytest.fixture
-def coarse_products():
-    torch.set_float32_matmul_precision("medium")
-    yield
-    torch.set_float32_matmul_precision("highest")
-
-
-@pytest.mark.usefixtures("coarse_products")
 def test_products_are_in_float32_and_settings_are_restored(monkeypatch):
-    train, test = near_ties()
-    np.testing.assert_array_equal(search(train, test)[0], brute_force(train, test))
-    assert torch.get_float32_matmul_precision() == "medium"
-
     def fail(*_, **__):
         assert torch.get_float32_matmul_precision() == "highest"
         raise ArithmeticError
 
     monkeypatch.setattr(torch.Tensor, "addmm_", fail)
-    with pytest.raises(ArithmeticError):
-        search(train, test)
-    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(ArithmeticError):
+            search(*near_ties())
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize(
     ("change", "dims", "message"),
     [
-        (
-            lambda x, y: (x[:, :3], y),
-            None,
-            "training points have 3 coordinates, test points 30; expected the same number",
-        ),
+        (lambda x, y: (x[:, :3], y), None, "training points have 3 coordinates, test points 30; expected the same"),
         (lambda x, y: (x[:0], y), None, r"training points have shape \(0, 30\); expected at least one point and one"),
-        (
-            lambda x, y: (x[:, :0], y[:, :0]),
-            None,
-            r"training points have shape \(700, 0\); expected at least one point",
-        ),
         (lambda x, y: (x, y), [], r"dims=\[\]; expected increasing numbers of coordinates, from 1 to 30"),
-        (lambda x, y: (x, y), [0, 2], r"dims=\[0, 2\]; expected increasing numbers of coordinates, from 1 to 30"),
+        (lambda x, y: (x, y), [0, 2], r"dims=\[0, 2\]; expected increasing"),
         (lambda x, y: (x, y), [2, 2], r"dims=\[2, 2\]; expected increasing"),
-        (lambda x, y: (x, y), [3, 2], r"dims=\[3, 2\]; expected increasing"),
         (lambda x, y: (x, y), [2, 31], r"dims=\[2, 31\]; expected increasing"),
         (lambda x, y: (np.where(x == x.max(), np.nan, x), y), None, "1 of 21000 values of the training points are not"),
         (lambda x, y: (x, np.where(y == y.max(), -np.inf, y)), None, "1 of 9000 values of the test points are not"),
