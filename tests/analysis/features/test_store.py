@@ -29,22 +29,8 @@ def test_rows_are_kept_under_the_index_of_their_image(store):
     np.testing.assert_array_equal(again.features("train", "block-1"), features)
     np.testing.assert_array_equal(again.features("train", "logits"), features[:, :2])
     np.testing.assert_array_equal(again.labels("train"), np.arange(10) % 2)
-    assert np.load(store.folder / "train/block-1.npy").dtype == np.float32
     with pytest.raises(ValueError, match="read-only"):
         again.features("train", "block-1")[0] = 1
-
-
-def test_rows_are_done_when_they_have_been_flushed(store):
-    writer = store.writer("train", {"block-1": 3})
-    writer.write(np.arange(4), {"block-1": np.ones((4, 3), dtype=np.float32)})
-    assert writer.unflushed == 48
-    assert not store.done("train", ["block-1"]).any()
-    writer.close()
-    assert writer.unflushed == 0
-    assert store.done("train", ["block-1"]).tolist() == [True] * 4 + [False] * 6
-    assert not store.done("train", ["block-1", "block-2"]).any()
-    with pytest.raises(FileNotFoundError, match="holds no complete features of block-1 on the train images"):
-        store.features("train", "block-1")
 
 
 def ones(*names):
@@ -67,14 +53,19 @@ def test_rows_are_written_while_earlier_ones_are_flushed(store, monkeypatch):
     writer = store.writer("train", {"a": 1})
     monkeypatch.setattr(os, "fsync", lambda handle: (disk.wait(timeout=60), sync(handle))[1])
     writer.write(np.arange(2), ones("a"))
+    assert writer.unflushed == 8
     writer.flush()
     writer.write(np.arange(2, 4), ones("a"))
     assert not store.done("train", ["a"]).any()
     disk.set()
     writer.flush()
+    assert writer.unflushed == 0
     assert store.done("train", ["a"])[:2].all()  # the earlier flush has ended
     writer.close()
     assert store.done("train", ["a"]).tolist() == [True] * 4 + [False] * 6
+    assert not store.done("train", ["a", "b"]).any()
+    with pytest.raises(FileNotFoundError, match="holds no complete features of a on the train images"):
+        store.features("train", "a")
 
 
 @pytest.mark.parametrize("end", [Writer.flush, Writer.close])
@@ -91,7 +82,7 @@ def test_a_disk_that_fails_is_no_success_and_marks_nothing(store, monkeypatch, e
     assert not store.done("train", ["a"]).any()
 
 
-def test_an_array_that_another_process_has_made_meanwhile_is_used(store, monkeypatch):
+def test_an_array_that_another_process_made_meanwhile_is_used(store, monkeypatch):
     with store.writer("train", {"block-1": 3}) as writer:
         writer.write(np.arange(10), {"block-1": np.ones((10, 3), dtype=np.float32)})
     before = (store.folder / "train/block-1.npy").read_bytes()
@@ -109,49 +100,36 @@ def test_all_of_an_array_is_on_the_disk_from_the_start(store):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights_sha256": "xyz"}, 'its weights_sha256 is "abc", not "xyz"'),
-        ({"transform": {"resize": 16, "mean": [0.0]}}, "its transform.resize is 8, not 16"),
-        (
-            {"classes": ["cat", "cow"]},
-            r'its classes is \["cat", "dog"\], not \["cat", "cow"\]; remove it, or choose another',
-        ),
+        ({"transform": {"resize": 16, "mean": [0.0]}}, "its transform.resize is 8, not 16; remove it, or choose"),
+        ({"classes": ["c" * 50]}, r'its classes is \["cat", "dog"\], not \["c{35}\.\.\.; remove it'),
         ({"extra": 1}, "its extra is null, not 1"),
     ],
 )
-def test_features_of_something_else_are_refused_naming_what_differs(store, change, message):
-    before = (store.folder / "manifest.json").read_bytes()
+def test_features_of_something_else_are_refused_by_what_differs(store, change, message):
+    before = json.loads((store.folder / "manifest.json").read_text())
+    assert before["identity"] == {"format": 2, "dtype": "float32", **IDENTITY}
+    assert before["record"] == {"command": ["irevnet-analyze"]}
     with pytest.raises(ValueError, match=message):
         FeatureStore(store.folder, {**IDENTITY, **change})
-    assert (store.folder / "manifest.json").read_bytes() == before
-
-
-def test_the_manifest_says_what_the_features_are_of(store):
-    manifest = json.loads((store.folder / "manifest.json").read_text())
-    assert manifest["identity"] == {"format": 2, "dtype": "float32", **IDENTITY}
-    assert manifest["record"] == {"command": ["irevnet-analyze"]}
     FeatureStore(store.folder, IDENTITY, record={"command": ["another"]})  # how they came to be may differ
+    assert json.loads((store.folder / "manifest.json").read_text()) == before
 
 
 def test_folders_that_hold_something_else_are_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="holds other files; name a folder for features that is new or empty"):
-        FeatureStore(tmp_path, IDENTITY)
-    with pytest.raises(FileExistsError, match="holds other files"):
-        FeatureStore(tmp_path / "thesis.tex", IDENTITY)
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(FileExistsError, match="holds other files; name a folder for features that is new or"):
+            FeatureStore(path, IDENTITY)
 
 
 def test_a_damaged_manifest_is_named(store):
     (store.folder / "manifest.json").write_text("{")
-    with pytest.raises(
-        ValueError, match=r"manifest\.json is damaged: .*; remove that folder, and its features are made again"
-    ):
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged: .*; remove that folder, and its features are"):
         FeatureStore(store.folder, IDENTITY)
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(store):
-    with pytest.raises(
-        OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* by `features_root`"
-    ):
+    with pytest.raises(OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* by `features_"):
         store.writer("train", {"block-1": 10**14})
     assert [path.name for path in (store.folder / "train").iterdir()] == ["labels.npy"]
 
@@ -163,7 +141,6 @@ def test_a_disk_without_room_is_named_before_anything_is_written(store):
         ("labels", np.zeros((5, 2), dtype=np.int64), r"labels\.npy is damaged: it is int64 of the shape \(5, 2\)"),
         ("a.done", np.ones(9, dtype=bool), r"a\.done\.npy is damaged: it is of 9 images, and there are 10; remove"),
         ("a", np.zeros((9, 1), dtype=np.float32), r"a\.npy is damaged: it is of 9 images, and there are 10"),
-        ("a", np.zeros((10, 1)), r"a\.npy is damaged: it is float64 of the shape \(10, 1\)"),
     ],
 )
 def test_arrays_of_another_kind_are_named(store, name, array, message):
@@ -172,13 +149,6 @@ def test_arrays_of_another_kind_are_named(store, name, array, message):
     np.save(store.folder / "train" / f"{name}.npy", array)
     with pytest.raises(ValueError, match=message):
         store.features("train", "a")
-
-
-def test_an_array_that_announces_more_than_it_has_is_named(store):
-    path = store.folder / "train" / "labels.npy"
-    path.write_bytes(path.read_bytes().replace(b"(10,),", b"(10000000000,),"))
-    with pytest.raises(ValueError, match=r"labels\.npy is damaged: .*; remove .*features, its features are made again"):
-        store.labels("train")
 
 
 def test_what_a_killed_process_left_is_swept_away(store):
