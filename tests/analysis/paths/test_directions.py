@@ -31,8 +31,7 @@ def data() -> LabelledImages:
 
 @pytest.fixture
 def features(bijective, data) -> np.ndarray:
-    model = bijective.float()
-    return model.features(torch.stack([image for image, _ in data]), 3).detach().flatten(1).numpy()
+    return bijective.float().features(torch.stack([image for image, _ in data]), 3).detach().flatten(1).numpy()
 
 
 def find(direction, model, data, generator) -> np.ndarray:
@@ -41,13 +40,13 @@ def find(direction, model, data, generator) -> np.ndarray:
     return step.flatten().numpy()
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_component_is_that_of_the_singular_value_decomposition(bijective, data, features, generator, number):
-    step = find(PrincipalComponent(number), bijective, data, generator)
+def test_component_is_that_of_the_singular_value_decomposition(bijective, data, features, generator):
+    step = find(PrincipalComponent(3), bijective, data, generator)
     centred = features.astype(np.float64) - features.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    expected = axes[number - 1] * singular[number - 1] / np.sqrt(60)
-    np.testing.assert_allclose(step * np.sign(step @ expected), expected, atol=2e-4 * np.abs(expected).max())
+    expected = axes[2] * singular[2] / np.sqrt(60)
+    expected *= np.sign(expected[np.abs(expected).argmax()])
+    np.testing.assert_allclose(step, expected, atol=2e-4 * np.abs(expected).max())
 
 
 def test_mean_step_leads_from_mean_to_mean(bijective, data, features, generator):
@@ -106,15 +105,17 @@ def test_directions_are_parsed():
     assert parse_direction("svm:maple-tree-cat", CLASSES) == BetweenClasses("svm", "maple-tree", "cat")
 
 
-@pytest.mark.parametrize("text", ["pc:0", "pc:x", "pc:", "3", "svm:cat", "ica:3", ""])
-def test_text_that_is_no_direction_is_refused(text):
-    with pytest.raises(ValueError, match=r"is no direction; expected pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS"):
-        parse_direction(text, CLASSES)
-
-
-@pytest.mark.parametrize("text", ["svm:cat-cow", "mean:cat-cat", "mean:maple-tree"])
-def test_unknown_classes_are_refused(text):
-    with pytest.raises(ValueError, match=f"'{text}' does not name two classes; there are cat, dog, maple-tree"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "is no direction; expected pc:NUMBER, svm:CLASS-CLASS or") for text in ("pc:0", "pc:x", "svm:cat")),
+        ("ica:cat-dog", "'ica:cat-dog' is no direction; expected pc:NUMBER"),
+        ("svm:cat-cow", "'svm:cat-cow' does not name two classes; there are cat, dog, maple-tree"),
+        ("mean:cat-cat", "'mean:cat-cat' does not name two classes"),
+    ],
+)
+def test_text_that_is_no_direction_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_direction(text, CLASSES)
 
 
@@ -122,9 +123,7 @@ def test_too_few_images_are_refused(bijective, data, generator):
     with pytest.raises(ValueError, match="component 60 was asked for; 60 images of"):
         find(PrincipalComponent(60), bijective, data, generator)
     few = LabelledImages(data.images[:5], data.labels[:5], CLASSES, data.transform)
-    with pytest.raises(
-        ValueError, match="cat has 2 training images, maple-tree 1; a direction between them needs at least 3 of each"
-    ):
+    with pytest.raises(ValueError, match="cat has 2 training images, maple-tree 1; a direction between them needs at"):
         find(BetweenClasses("svm", "cat", "maple-tree"), bijective, few, generator)
 
 
@@ -142,10 +141,7 @@ def test_no_direction_leads_along_what_does_not_vary(bijective, data, generator)
             find(direction, bijective, data, generator)
 
 
-@pytest.mark.parametrize("direction", [PrincipalComponent(1), BetweenClasses("svm", "cat", "dog")])
-def test_features_that_are_not_finite_are_refused(bijective, data, generator, direction):
+def test_features_that_are_not_finite_are_refused(bijective, data, generator):
     data.images[3] = 3e38
-    with pytest.raises(
-        ValueError, match="features at depth 3 are not finite; the network's weights are broken, or too"
-    ):
-        find(direction, bijective, data, generator)
+    with pytest.raises(ValueError, match="features at depth 3 are not finite; the network's weights are broken, or"):
+        find(PrincipalComponent(1), bijective, data, generator)
