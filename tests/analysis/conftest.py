@@ -1,4 +1,4 @@
-"""Features without a network: real data at one layer, noise at another."""
+"""Features without a network, real data at one layer and noise at another; and runs without a network."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from analysis.cache import Cache
 from analysis.probes.network_features import NetworkFeatures
+from analysis.results import TrainingCurvesResult
 
 
 @pytest.fixture
@@ -34,5 +35,25 @@ def iris() -> Callable[..., NetworkFeatures]:
             "cache": Cache(),
         }
         return NetworkFeatures(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def curves() -> Callable[..., TrainingCurvesResult]:
+    """Runs of 100 iterations whose losses fall in a straight line from 2 to their ends."""
+
+    def make(*ends: float) -> TrainingCurvesResult:
+        runs = np.arange(len(ends))
+        return TrainingCurvesResult(
+            names=np.array([f"run-{number}" for number in runs]),
+            curve_run=np.repeat(runs, 100),
+            iteration=np.tile(np.arange(1, 101), len(ends)),
+            loss=np.concatenate([np.linspace(2, end, 100) for end in ends]),
+            epoch_run=runs,
+            epoch_iteration=np.full(len(ends), 100),
+            test_accuracy=np.full(len(ends), 0.5),
+            window=np.array(1),
+        )
 
     return make

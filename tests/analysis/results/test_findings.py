@@ -3,58 +3,43 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis.results import SpectrumResult, TrainingCurvesResult
+from analysis.results import SpectrumResult
 from analysis.results.findings import FindingContext, caveats, find_accuracy
 
 BOTH = FindingContext(network="net", invertible=frozenset({"net", "irevnet-b", "resnet-50"}), num_classes=4)
 NONE = FindingContext(network="net", num_classes=4)  # of which no network is an i-RevNet
 
 
-def curves(*ends: float) -> TrainingCurvesResult:
-    """Runs of 100 iterations whose losses fall in a straight line from 2 to their ends."""
-    count = len(ends)
-    return TrainingCurvesResult(
-        names=np.array([f"run-{number}" for number in range(count)]),
-        curve_run=np.repeat(np.arange(count), 100),
-        iteration=np.tile(np.arange(1, 101), count),
-        loss=np.concatenate([np.linspace(2, end, 100) for end in ends]),
-        epoch_run=np.arange(count),
-        epoch_iteration=np.full(count, 100),
-        test_accuracy=np.full(count, 0.5),
-        window=np.array(1),
-    )
-
-
 def test_accuracy_agrees_within_two_points_of_the_best_other():
     (near,) = find_accuracy({"a": 0.80}, {"b": 0.819, "c": 0.5})
     assert near.here == "top-1 error 20.0%, that of b 18.1%: 1.9 points"
-    assert near.verdict == "agrees"
     (far,) = find_accuracy({"a": 0.80}, {"b": 0.821})
-    assert far.verdict == "differs"
     (alone,) = find_accuracy({"a": 0.80}, {})
-    assert alone.verdict == "open"
+    assert (near.verdict, far.verdict, alone.verdict) == ("agrees", "differs", "open")
     assert find_accuracy({}, {"b": 0.9}) == []
 
 
-def test_losses_are_alike_within_a_tenth_at_every_quarter():
+def test_losses_are_alike_within_a_tenth_at_every_quarter(curves):
     (alike,) = curves(1.0, 1.05).findings(NONE)
-    assert alike.verdict == "agrees"
     assert alike.here == "at the quarters of the run its loss is 0.99, 0.98, 0.97, 0.95 times that of run-1"
-    for ends in ((1.0, 0.85), (0.85, 1.0)):
-        assert [finding.verdict for finding in curves(*ends).findings(NONE)] == ["differs"]
-    assert [finding.verdict for finding in curves(1.0).findings(NONE)] == ["open"]
-    assert len(curves(1.0, 1.0, 1.0).findings(NONE)) == 2  # the first with each of the others
+    cases = {(1.0, 1.05): ["agrees"], (1.0, 0.85): ["differs"], (0.85, 1.0): ["differs"], (1.0,): ["open"]}
+    cases[1.0, 1.0, 1.0] = ["agrees", "agrees"]  # the first with each of the others
+    for ends, verdicts in cases.items():
+        assert [finding.verdict for finding in curves(*ends).findings(NONE)] == verdicts
 
 
 def test_inversion_agrees_if_no_error_is_above_the_papers(inversion):
     (small,) = inversion.findings(BOTH)
     assert small.here == "1.4e-07 on 8 test images and 2.0e-07 on 9 of uniform noise, in float32"
     assert small.verdict == "agrees"
-    for name, error in (("image_errors", 3.1e-6), ("noise_errors", 5.1e-6), ("noise_errors", np.inf)):
-        worse = dataclasses.replace(inversion, **{name: np.full(9, error)})
-        assert worse.findings(BOTH)[0].verdict == "differs"
-    just = dataclasses.replace(inversion, image_errors=np.full(9, 2.9e-6), noise_errors=np.full(9, 4.9e-6))
-    assert just.findings(BOTH)[0].verdict == "agrees"
+    for images, noise, verdict in (
+        (2.9e-6, 4.9e-6, "agrees"),
+        (3.1e-6, 0.0, "differs"),
+        (0.0, 5.1e-6, "differs"),
+        (0.0, np.inf, "differs"),
+    ):
+        errors = {"image_errors": np.full(9, images), "noise_errors": np.full(9, noise)}
+        assert dataclasses.replace(inversion, **errors).findings(BOTH)[0].verdict == verdict
 
 
 def test_paths_are_judged_only_where_the_middle_is_known(interpolation):
@@ -78,21 +63,18 @@ def test_a_spectrum_agrees_if_both_shares_are_near(geometric):
     def result(ratio: float) -> SpectrumResult:
         """150 values of which each is so many times the one before, all known."""
         values = ratio ** np.arange(150.0)
-        spectrum = dataclasses.replace(
-            geometric(method="dense"), largest=values, squared_norm=float((values**2).sum()), squared_norm_error=0.0
-        )
-        return SpectrumResult.of(
-            [spectrum], networks=["net"], images=["cat"], network=[0], layer=["block-9"], depth=[9], image=[0]
-        )
+        norm = {"squared_norm": float((values**2).sum()), "squared_norm_error": 0.0}
+        spectrum = dataclasses.replace(geometric(method="dense"), largest=values, **norm)
+        rows = {"network": [0], "layer": ["block-9"], "depth": [9], "image": [0]}
+        return SpectrumResult.of([spectrum], networks=["net"], images=["cat"], **rows)
 
     # E(1) = 1 - r^2 and E(10) = 1 - r^20, but for r^300
     (near,) = result(0.2**0.5).findings(BOTH)
     assert near.here == "E(1) = 0.80 and E(10) = 1.00 of 150, the same parts, at block-9"
     assert near.verdict == "agrees"
-    assert result(0.9).findings(BOTH)[0].verdict == "differs"
     assert result(0.2**0.5).findings(NONE)[0].verdict == "open"  # it is no i-RevNet
-    fast = result(0.001)  # E(1) = 1
-    assert fast.findings(BOTH)[0].verdict == "differs"
+    for ratio in (0.9, 0.001):
+        assert result(ratio).findings(BOTH)[0].verdict == "differs"
 
 
 def test_the_last_of_several_layers_counts(spectra_by_depth, spectrum_result):
@@ -106,19 +88,13 @@ def test_the_last_of_several_layers_counts(spectra_by_depth, spectrum_result):
 def deep(probe, svm: list[float], nearest: list[float], **changed):
     """One network of as many blocks as there are accuracies."""
     rows = len(svm)
-    fields = {
-        field.name: np.repeat(getattr(probe, field.name)[:1], rows, axis=0)
-        for field in dataclasses.fields(probe)
-        if field.name in ("layer", "dims", "svm_cost", "svm_gap", "at_edge", "cv_accuracy", "held_out_accuracy")
-    }
-    accuracies = np.array(svm), np.array(nearest)
-    fields |= {"network": np.zeros(rows, dtype=int), "distance_ratio": np.ones(rows)}
+    of_rows = ("layer", "dims", "svm_cost", "svm_gap", "at_edge", "cv_accuracy", "held_out_accuracy", "distance_ratio")
+    fields = {name: np.repeat(getattr(probe, name)[:1], rows, axis=0) for name in of_rows}
+    fields |= {"network": np.zeros(rows, dtype=int)}
     fields |= {"depth": np.arange(1, rows + 1), "relative_depth": np.arange(1, rows + 1) / rows}
-    for name, accuracy in zip(("svm", "nn"), accuracies):
-        fields |= {
-            f"{name}_accuracy": accuracy,
-            f"{name}_interval": np.stack((accuracy - 0.1, accuracy + 0.01), axis=1),
-        }
+    for name, accuracy in (("svm", np.array(svm)), ("nn", np.array(nearest))):
+        interval = np.stack((accuracy - 0.1, accuracy + 0.01), axis=1)
+        fields |= {f"{name}_accuracy": accuracy, f"{name}_interval": interval}
     return dataclasses.replace(probe, **{**fields, **changed})
 
 
@@ -137,8 +113,8 @@ def test_probes_of_every_block_agree(probe):
 
 def test_probes_that_fall_differ(probe):
     svm = [0.5, 0.6, 0.4, 0.7, 0.3, 0.72, 0.75]
-    verdicts = [each.verdict for each in deep(probe, svm, [value + 0.01 for value in svm]).findings(BOTH)]
-    assert verdicts == ["differs", "differs", "differs", "differs"]
+    found = deep(probe, svm, [value + 0.01 for value in svm]).findings(BOTH)
+    assert [each.verdict for each in found] == ["differs"] * 4
     falls = deep(probe, [0.3, 0.4, 0.5], [0.5, 0.4, 0.3])
     assert falls.findings(BOTH)[0].verdict == "differs"  # 1-NN has to rise, too
 

@@ -18,12 +18,8 @@ def test_probes_of_two_networks_are_joined(probe, sweep):
         np.testing.assert_array_equal(joined.network_accuracy, [0.77, 0.1])
         assert joined.num_train == 100
         assert joined.table()["network"].tolist() == ["a"] * 3 + ["b"] * 3
-        assert len(joined.summary()["networks"]) == 2
-
-
-def test_results_of_several_networks_are_joined(probes, probe):
-    joined = type(probe).join([probes, probe], ["a", "b", "c"])
-    np.testing.assert_array_equal(joined.network, np.repeat([0, 1, 2], 3))
+        more = type(one).join([joined, one], ["a", "b", "c"])
+        np.testing.assert_array_equal(more.network, np.repeat([0, 1, 2], 3))
 
 
 def test_probes_of_other_images_are_not_joined(probe):
@@ -37,36 +33,20 @@ def test_spectra_of_other_lengths_are_joined(spectrum_result, spectra_by_depth):
     assert joined.images.tolist() == ["cat", "dog"]
     assert joined.network.tolist() == [0, 0, 0, 1, 1, 2, 2]
     assert joined.image.tolist() == [0, 0, 0, 0, 1, 0, 1]
-    for row, (result, index) in enumerate(
-        [
-            (spectra_by_depth, 0),
-            (spectra_by_depth, 1),
-            (spectra_by_depth, 2),
-            (spectrum_result, 0),
-            (spectrum_result, 1),
-        ]
-    ):
-        one, same = joined.spectrum(row), result.spectrum(index)
-        for field in dataclasses.fields(one):
+    made = [spectra_by_depth.spectrum(row) for row in range(3)] + [spectrum_result.spectrum(row) for row in range(4)]
+    for row, same in enumerate(made):
+        for field in dataclasses.fields(same):
             if np.size(getattr(same, field.name)):  # of nothing there may be more probes
-                np.testing.assert_array_equal(getattr(one, field.name), getattr(same, field.name))
+                found = getattr(joined.spectrum(row), field.name)
+                np.testing.assert_array_equal(found, getattr(same, field.name))
 
 
-def test_training_curves_are_joined():
-    one = TrainingCurvesResult(
-        names=np.array(["x"]),
-        curve_run=np.array([0, 0]),
-        iteration=np.array([1, 2]),
-        loss=np.array([2.0, 1.0]),
-        epoch_run=np.array([0]),
-        epoch_iteration=np.array([2]),
-        test_accuracy=np.array([0.5]),
-        window=np.array(1),
-    )
-    joined = TrainingCurvesResult.join([one, dataclasses.replace(one, loss=one.loss / 2)], ["a", "b"])
+def test_training_curves_are_joined(curves):
+    one, other = curves(1.0), curves(0.5)
+    joined = TrainingCurvesResult.join([one, other], ["a", "b"])
     assert joined.subjects == ["a", "b"]
-    assert joined.curve_run.tolist() == [0, 0, 1, 1]
+    assert joined.curve_run.tolist() == [0] * 100 + [1] * 100
     assert joined.epoch_run.tolist() == [0, 1]
-    assert joined.loss.tolist() == [2, 1, 1, 0.5]
+    assert joined.loss.tolist() == [*one.loss, *other.loss]
     with pytest.raises(ValueError, match="differ in window"):
         TrainingCurvesResult.join([one, dataclasses.replace(one, window=np.array(2))], ["a", "b"])

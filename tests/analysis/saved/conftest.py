@@ -24,12 +24,6 @@ RECORD = {
 
 
 @pytest.fixture
-def network() -> dict:
-    """What identifies a network and its data, as provenance has it."""
-    return dict(NETWORK)
-
-
-@pytest.fixture
 def record() -> dict:
     """The provenance of a result."""
     return dict(RECORD)
