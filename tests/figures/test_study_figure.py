@@ -30,18 +30,14 @@ def results(training_curves, inversion, interpolation, spectrum_result, probe, s
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_result_has_a_table_and_a_figure(results, study):
     result = results[study]
-    shown = figure_of(result)
+    shown, made = figure_of(result), table(result)
     assert isinstance(shown, StudyFigure)
-    assert isinstance(table(result), TextTable)
-    assert len({len(table(result).headings), *map(len, table(result).rows)}) == 1
+    assert isinstance(made, TextTable)
+    assert {len(row) for row in made.rows} == {len(made.headings)}
     assert plot(result).axes
     if shown.chart is not None:
         assert isinstance(shown.chart(result), Chart)
         assert shown.caption.endswith(".")
-
-
-def test_options_of_a_figure_are_passed_on(probe):
-    assert plot(probe, relative=True).axes[1].get_xlabel() == "depth (block over number of blocks)"
 
 
 def test_a_result_of_an_unknown_study_has_no_figure(probe):

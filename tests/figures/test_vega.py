@@ -9,17 +9,15 @@ from figures.style import Look, look
 from figures.vega import MOST_POINTS, VEGA_LITE, vega_lite
 
 
-def test_panels_are_valid_and_have_the_values_of_their_curves(
-    probe, probes, sweep, inversion, spectrum_result, spectra_by_depth
-):
-    for result in (probe, probes, sweep, inversion, spectrum_result, spectra_by_depth):
+def test_panels_are_valid_and_have_the_values_of_their_curves(probes, sweep, inversion, spectrum_result):
+    for result in (probes, sweep, inversion, spectrum_result):
         for panel in figure_of(result).chart(result).panels:
             spec = vega_lite(panel)
             vl_convert.vegalite_to_vega({**spec, "width": 300}, vl_version=VEGA_LITE)
-            known = [curve for curve in panel.curves if np.isfinite(curve.y).any()]
-            for curve in known:
-                key = str(list(panel.curves).index(curve))
-                rows = [row for row in spec["data"]["values"] if row["curve"] == key]
+            for key, curve in enumerate(panel.curves):
+                if not np.isfinite(curve.y).any():
+                    continue
+                rows = [row for row in spec["data"]["values"] if row["curve"] == f"{key}"]
                 assert 0 < len(rows) <= MOST_POINTS
                 points = {(float(x), float(y)) for x, y in zip(curve.x, curve.y)}
                 assert {(row["x"], row["y"]) for row in rows} <= points
@@ -30,15 +28,12 @@ def test_panels_are_valid_and_have_the_values_of_their_curves(
 
 def test_a_panel_of_every_kind_of_line_is_drawn():
     x = np.linspace(1, 2, 1000)
-    curves = [
-        Curve(name=f"{number}", x=x, y=x * number, low=x, high=x * 9, look=look(number)) for number in range(1, 6)
-    ]
+    curves = [Curve(name=f"{n}", x=x, y=x * n, low=x, high=x * 9, look=look(n)) for n in range(1, 6)]
     curves.append(Curve(name="points", x=x[:2], y=x[:2], look=Look("#000000", "none", "x")))
     curves.append(Curve(name="nothing", x=np.empty(0), y=np.empty(0), look=Look("#000000", "none", "")))
     rules = [Rule(x=1.5, look=look(0)), Rule(y=2.0, look=look(1, line=":"), name="rule")]
     panel = Panel(x_label="$x$", y_label="two\nlines", curves=curves, rules=rules, notes=[(1.0, "here")], low_y=0.0)
-    spec = vega_lite(panel)
-    svg = vl_convert.vegalite_to_svg({**spec, "width": 300}, vl_version=VEGA_LITE)
+    svg = vl_convert.vegalite_to_svg({**vega_lite(panel), "width": 300}, vl_version=VEGA_LITE)
     assert ">here</text>" in svg
     assert ">two</" in svg
     assert 'stroke="currentColor"' in svg or 'fill="currentColor"' in svg  # in the page's ink

@@ -8,37 +8,31 @@ from figures import plot, table
 def test_both_probes_and_the_distances_are_drawn(probe):
     above, below = plot(probe).axes
     lines = {line.get_label(): line for line in above.lines}
-    np.testing.assert_array_equal(lines["linear SVM"].get_xdata(), [1, 2, 5])
-    np.testing.assert_allclose(lines["linear SVM"].get_ydata(), [50, 75, 90])
+    np.testing.assert_allclose(lines["linear SVM"].get_data(), [[1, 2, 5], [50, 75, 90]])
     np.testing.assert_allclose(lines["1-NN"].get_ydata(), [40, 65, 80])
     np.testing.assert_allclose(lines["the network itself"].get_ydata(), [77, 77])
     np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 2, 5], [0.9, 0.8, 0.5]])
     assert [text.get_text() for text in above.texts] == ["4 ch.", "16"]
     assert below.get_xlabel() == "depth $j$ (block)"
-    low, high = (
-        above.collections[0].get_paths()[0].vertices[:, 1].min(),
-        above.collections[0].get_paths()[0].vertices[:, 1].max(),
-    )
-    np.testing.assert_allclose([low, high], [40, 95])  # the band of the intervals
+    band = above.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [40, 95])  # of the intervals
 
 
-def test_networks_that_differ_in_blocks_share_relative_depth(probes):
+def test_networks_that_differ_in_blocks_share_relative_depth(probe, probes):
     figure = plot(probes)
     above, below = figure.axes
     np.testing.assert_allclose(above.lines[0].get_xdata(), [0.2, 0.4, 1])
     assert below.get_xlabel() == "depth (block over number of blocks)"
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["irevnet-b", "resnet-50", "linear SVM", "1-NN", "the network itself"]
     assert len({line.get_color() for line in above.lines}) == 2
-    by_block = plot(probes, relative=False).axes[0]
-    np.testing.assert_array_equal(by_block.lines[0].get_xdata(), [1, 2, 5])
+    np.testing.assert_array_equal(plot(probes, relative=False).axes[0].lines[0].get_xdata(), [1, 2, 5])
+    np.testing.assert_allclose(plot(probe, relative=True).axes[0].lines[0].get_xdata(), [0.2, 0.4, 1])
 
 
 def test_a_network_of_other_classes_has_no_line(probe, probes):
     axes = plot(dataclasses.replace(probe, network_accuracy=np.array([np.nan]))).axes[0]
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["linear SVM", "1-NN"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["linear SVM", "1-NN"]
     many = plot(dataclasses.replace(probes, network_accuracy=np.array([np.nan, np.nan])))
     assert "the network itself" not in {text.get_text() for text in many.legends[0].get_texts()}
 

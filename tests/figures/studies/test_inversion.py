@@ -6,22 +6,18 @@ import pytest
 from figures import plot, table
 
 
-def texts(figure) -> list[str]:
-    return [text.get_text() for axes in figure.axes for text in axes.texts]
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_reconstructions_and_differences_are_drawn(inversion, channels):
     pictures = {name: getattr(inversion, name)[:, :channels] for name in ("originals", "reconstructions")}
-    inversion = dataclasses.replace(inversion, **pictures)
-    figure = plot(inversion)
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    assert len(pictures) == 15
-    np.testing.assert_allclose(pictures[2].squeeze(), inversion.originals[2].transpose(1, 2, 0).squeeze())
-    np.testing.assert_allclose(pictures[10], np.full((4, 6), 1e-6), rtol=1e-6)
+    figure = plot(dataclasses.replace(inversion, **pictures))
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(drawn) == 15
+    np.testing.assert_allclose(drawn[2].squeeze(), pictures["originals"][2].transpose(1, 2, 0).squeeze())
+    np.testing.assert_allclose(drawn[10], np.full((4, 6), 1e-6), rtol=1e-6)
     tiny = "$2\\times10^{-7}$"
     titles = ["the worst test images", "the worst of uniform noise"]
-    assert texts(figure) == [*titles, "$4\\times10^{-7}$", tiny, "undefined", tiny, tiny]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts == [*titles, "$4\\times10^{-7}$", tiny, "undefined", tiny, tiny]
     assert [axes.texts[0].get_text() for axes in (figure.axes[0], figure.axes[3])] == titles
 
 

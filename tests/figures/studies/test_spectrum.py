@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -32,39 +30,31 @@ def test_spectra_of_several_depths_are_drawn_by_depth(spectra_by_depth):
     blocks = ["block 1", "block 2", "block 5"]
     assert [text.get_text() for text in values.get_legend().get_texts()] == blocks
     assert [line.get_label() for line in dims.lines] == ["80% of the energy", "97% of the energy"]
-    held = [
-        100 / 150 * (np.searchsorted(np.cumsum(v**2) / (v**2).sum(), 0.8) + 1)
-        for v in (np.geomspace(10, last, 150) for last in (5, 1, 0.1))
-    ]
+    energies = [np.cumsum(np.geomspace(10, last, 150) ** 2) for last in (5, 1, 0.1)]
+    held = [100 / 150 * (np.searchsorted(energy / energy[-1], 0.8) + 1) for energy in energies]
     np.testing.assert_allclose(dims.lines[0].get_data(), [[1, 2, 5], held])
-
-
-def test_each_network_has_its_panels_by_depth(spectra_by_depth):
-    fields = {field.name: getattr(spectra_by_depth, field.name) for field in dataclasses.fields(spectra_by_depth)}
-    fields = {name: np.concatenate((value, value)) for name, value in fields.items()}
-    fields |= {"networks": np.array(["one", "other"]), "images": spectra_by_depth.images}
-    figure = plot(SpectrumResult(**{**fields, "network": np.repeat([0, 1], 3)}))
-    titles = [axes.get_legend().get_title().get_text() for axes in figure.axes]
-    assert titles == ["one", "", "other", ""]
+    two = SpectrumResult.join([spectra_by_depth, spectra_by_depth], ["one", "other"])
+    titles = [axes.get_legend().get_title().get_text() for axes in plot(two).axes]
+    assert titles == ["one", "", "other", ""]  # panels of its own for each network
 
 
 def test_the_table_has_medians_quantiles_and_errors(spectrum_result, spectra_by_depth):
     made = table(spectrum_result)
-    assert made.headings == (
-        *("network", "layer", "singular values", "largest", "condition", "d of 80%", "d of 97%", "E(n/150)", "E(n/15)"),
-    )
+    numbers = ("singular values", "largest", "condition", "d of 80%", "d of 97%", "E(n/150)", "E(n/15)")
+    assert made.headings == ("network", "layer", *numbers)
     irevnet, resnet = made.rows
     assert irevnet[:5] == ("irevnet-b", "block-100", "150", "10 (10 to 10)", "5.5e+02 (1.9e+02 to 9.1e+02)")
     assert resnet[4] == "-"
-    values = (np.geomspace(10, last, 150) ** 2 for last in (0.1, 0.01))
-    shares = [squares[:10].sum() / squares.sum() for squares in values]
-    assert irevnet[-1].startswith(f"{np.mean(shares):.1%} (")
+    squares = [np.geomspace(10, last, 150) ** 2 for last in (0.1, 0.01)]
+    assert irevnet[-1].startswith(f"{np.mean([each[:10].sum() / each.sum() for each in squares]):.1%} (")
+    found = (
+        "by 100 products a spectrum; 20 of the 20 largest converged, sum of squares to 1.0e-02 (95%), Lanczos vectors "
+        "orthogonal to 1e-07"
+    )
     assert made.notes == [
-        "irevnet-b: by 100 products a spectrum; 20 of the 20 largest converged, sum of squares to 1.0e-02 (95%), "
-        "Lanczos vectors orthogonal to 1e-07",
+        f"irevnet-b: {found}",
         "irevnet-b: log |det J| = -1.7e+02 to 0.5, each to within 2; it should be 0",
-        "resnet-50: by 100 products a spectrum; 20 of the 20 largest converged, sum of squares to 1.0e-02 (95%), "
-        "Lanczos vectors orthogonal to 1e-07",
+        f"resnet-50: {found}",
         "resnet-50: has no inverse; its smallest singular values are not known",
     ]
     single = table(spectra_by_depth)
