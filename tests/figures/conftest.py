@@ -15,43 +15,24 @@ from matplotlib.figure import Figure
 from analysis.results import TrainingCurvesResult
 from analysis.saved.runs import read_run
 from figures import build_report
+from irevnet.models.config import IRevNetConfig, ResNetConfig
 
 EVIL = "<img src=x onerror=alert(1)>"
 """What a stranger may call a class."""
 
 NETWORKS = {
-    "irevnet": {
-        "architecture": "IRevNet",
-        "config": {
-            "input_shape": [3, 4, 6],
-            "num_classes": 3,
-            "blocks": [2, 3],
-            "strides": [1, 1],
-            "initial_squeeze": 2,
-            "kernel_sizes": [1, 3, 1],
-            "bottleneck_ratio": 4.0,
-            "channels": None,
-            "dropout": 0.0,
-            "squeeze_order": "block",
-        },
-    },
-    "resnet": {
-        "architecture": "ResNet",
-        "config": {
-            "input_shape": [3, 4, 6],
-            "num_classes": 3,
-            "block": "basic",
-            "blocks": [2, 3],
-            "widths": [8, 16],
-            "stem": "cifar",
-        },
-    },
+    "irevnet": IRevNetConfig(input_shape=(3, 4, 6), num_classes=3, blocks=(2, 3), strides=(1, 1)),
+    "resnet": ResNetConfig(
+        input_shape=(3, 4, 6), num_classes=3, block="basic", blocks=(2, 3), widths=(8, 16), stem="cifar"
+    ),
 }
 
 
 def _record(name: str, study: str) -> dict:
+    config = NETWORKS[name]
     return {
-        **NETWORKS[name],
+        "architecture": type(config).__name__.removesuffix("Config"),
+        "config": dataclasses.asdict(config),
         "transform": {"channels": 3, "image_size": [4, 6], "resize": None, "mean": [0.0], "std": [1.0]},
         "data": "photos",
         "classes": ["cat", "dog", EVIL],
@@ -96,15 +77,9 @@ def reported(made_once, probe, sweep, inversion, interpolation, spectrum_result)
         test_accuracy=np.array([0.3, 0.6, 0.77]),
         window=np.array(100),
     )
-    one_network = type(spectrum_result).of(
-        [spectrum_result.spectrum(row) for row in (0, 1)],
-        networks=["x"],
-        images=["cat", "dog"],
-        network=[0, 0],
-        layer=["block-5"] * 2,
-        depth=[5, 5],
-        image=[0, 1],
-    )
+    rows = {"network": [0, 0], "layer": ["block-5"] * 2, "depth": [5, 5], "image": [0, 1]}
+    spectra = [spectrum_result.spectrum(row) for row in (0, 1)]
+    one_network = type(spectrum_result).of(spectra, networks=["x"], images=["cat", "dog"], **rows)
     evil = dataclasses.replace(interpolation, classes=np.array(["cat", "dog", EVIL]))
     results = {"irevnet": [curves, inversion, evil, one_network, probe, sweep], "resnet": [curves, one_network, probe]}
 
@@ -112,12 +87,8 @@ def reported(made_once, probe, sweep, inversion, interpolation, spectrum_result)
         for name, saved in results.items():
             run = folder / name
             run.mkdir()
-            config = {
-                **_record(name, "train"),
-                "model": f"{name}-small",
-                "provenance": {"command": ["irevnet", "train"]},
-            }
-            (run / "config.json").write_text(json.dumps(config))
+            trained = {"model": f"{name}-small", "provenance": {"command": ["irevnet", "train"]}}
+            (run / "config.json").write_text(json.dumps({**_record(name, "train"), **trained}))
             for result in saved:
                 result.save(run / "analysis" / result.STUDY, _record(name, result.STUDY))
         page = folder / "report.html"

@@ -6,13 +6,16 @@ import io
 import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.results.register import STUDIES
 from analysis.saved.reproduction import script
 from analysis.saved.runs import read_run
 from figures import build_report
@@ -61,42 +64,24 @@ def test_the_page_needs_nothing_from_elsewhere(elements):
     assert not any("url(" in style or "@import" in style for style in styles)
 
 
-def test_names_are_text_and_never_markup(page_text, elements):
-    assert "<img src=x" not in page_text
-    assert not any("onerror" in attributes for _, attributes in elements.elements)
-    assert "<img src=x onerror=alert(1)>" in html.unescape(" ".join(elements.words))
-
-
 def test_every_study_has_a_section_beside_the_paper(page_text, elements):
     titles = re.findall(r"<h2 id[^>]*>(.*?)</h2>", page_text)
-    assert titles == [
-        "Beside the paper",
-        "The networks",
-        "Training",
-        "Reconstruction",
-        "Paths between images",
-        "What is contracted around an image",
-        "Separation with depth",
-        "How few directions the classes need",
-        "Provenance",
-    ]
+    assert titles[:3] == ["Beside the paper", "The networks", "Training"]
+    assert titles[2:-1] == [spec.title for spec in STUDIES.values()]
+    assert titles[-1] == "Provenance"
     text = " ".join(elements.words)
     assert "these are of 3 classes of photos at 4 x 6" in text
     assert "top-1 error 23.0%, that of resnet-small 23.0%: 0.0 points." in text
     assert "resnet-small has no inverse." in text
-    assert "This study of resnet-small has not been run." in text
-    assert re.search(r"irevnet-analyze pca --ckpt \S+/resnet", text)
+    assert re.search(r"This study of resnet-small has not been run\.\s.*irevnet-analyze pca --ckpt \S+/resnet", text)
 
 
 def test_the_tally_counts_the_verdicts(page_text, elements):
     verdicts = pd.read_csv(io.BytesIO(files(elements)["findings.csv"]))["verdict"].tolist()
     counts = [verdicts.count(verdict) for verdict in ("agrees", "differs", "undecided")]
     assert sum(counts) == len(verdicts) >= 10
-    said = re.search(
-        r"Of (\d+) statements, (\d+) agree with the paper, (\d+) differ, and (\d+) are undecided", page_text
-    )
-    assert said is not None
-    assert [int(each) for each in said.groups()] == [len(verdicts), *counts]
+    said = r"Of (\d+) statements, (\d+) agree with the paper, (\d+) differ, and (\d+) are undecided"
+    assert re.findall(said, page_text) == [tuple(map(str, (len(verdicts), *counts)))]
 
 
 def test_runs_of_the_same_images_share_a_chart(page_text):
@@ -113,8 +98,6 @@ def test_figures_and_tables_can_be_saved(elements):
         assert Image.open(io.BytesIO(saved[f"{name}.png"])).width > 600
         assert saved[f"{name}.pdf"].startswith(b"%PDF")
         assert len(pd.read_csv(io.BytesIO(saved[f"{name}.csv"]))) > 0
-    findings = pd.read_csv(io.BytesIO(saved["findings.csv"]))
-    assert set(findings["verdict"]) <= {"agrees", "differs", "undecided"}
     table = pd.read_csv(io.BytesIO(saved["table-1.csv"]))
     assert table.iloc[0].tolist() == ["irevnet-small (photos)", "yes", "yes", "23.0%", "1.2 M"]
     assert table.iloc[1, 1:3].tolist() == ["no", "no"]
@@ -128,28 +111,28 @@ def test_the_page_holds_the_commands_that_make_it_again(page_text):
     assert re.fullmatch(r"irevnet-analyze report \S+/irevnet \S+/resnet --out \S+/report.html", lines[-1])
 
 
-def test_missing_studies_are_named_with_their_commands(tmp_path, two_runs, plain_pages):
-    for study in (two_runs[1] / "analysis").iterdir():
-        for file in study.iterdir():
-            file.unlink()
-    text = html.unescape(build_report([read_run(two_runs[1])], tmp_path / "page.html"))
+@pytest.fixture
+def run_alone(two_runs) -> Path:
+    """The ResNet's run, without its studies."""
+    shutil.rmtree(two_runs[1] / "analysis")
+    return two_runs[1]
+
+
+def test_missing_studies_are_named_with_their_commands(tmp_path, run_alone, plain_pages):
+    text = html.unescape(build_report([read_run(run_alone)], tmp_path / "page.html"))
     assert "What resnet-small learned" in text
     for study in ("spectrum", "depth-probe", "pca"):
-        assert f"irevnet-analyze {study} --ckpt {two_runs[1]}" in text
-    assert f"irevnet-analyze training-curves {two_runs[1]}" in text
-    assert "resnet-small has no inverse." in text
+        assert f"irevnet-analyze {study} --ckpt {run_alone}" in text
+    assert f"irevnet-analyze training-curves {run_alone}" in text
 
 
-def test_a_config_of_no_network_is_refused(tmp_path, two_runs):
-    path = two_runs[1] / "config.json"
+def test_a_config_of_no_network_is_refused(tmp_path, run_alone):
+    path = run_alone / "config.json"
     config = json.loads(path.read_text())
     config["config"] |= {"blocks": [2]}
     path.write_text(json.dumps(config))
-    for study in (two_runs[1] / "analysis").iterdir():
-        for file in study.iterdir():
-            file.unlink()
     with pytest.raises(ValueError, match=r"the config in \S+resnet describes no ResNet"):
-        build_report([read_run(two_runs[1])], tmp_path / "page.html")
+        build_report([read_run(run_alone)], tmp_path / "page.html")
 
 
 HOSTILE = (
