@@ -1,7 +1,5 @@
 """Products with the Jacobian, against automatic differentiation of the whole network and against the dense matrix."""
 
-import copy
-
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,11 +8,9 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from analysis.jacobian import differentiate, layer_function, linearise
-from irevnet import IRevNet, IRevNetConfig, build_model
-from irevnet.models.baselines import ResNet, RevNet
-from irevnet.models.config import ResNetConfig, RevNetConfig
-
-ADJOINT = {torch.float64: 1e-14, torch.float32: 1e-6}
+from irevnet import IRevNet, IRevNetConfig
+from irevnet.models.baselines import RevNet
+from irevnet.models.config import RevNetConfig
 
 
 def dense(function, point: torch.Tensor) -> torch.Tensor:
@@ -51,40 +47,16 @@ def test_linearised_products_are_those_of_the_dense_jacobian(data, architectures
     torch.testing.assert_close(jacobian.inverse.transposed.dense(), expected.T, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("kind", ["bijective", "injective"])
-def test_both_paths_agree_and_are_adjoint(kind, dtype, request, generator):
-    model = request.getfixturevalue(kind).to(dtype)
-    x = torch.randn(3, 8, 8, generator=generator, dtype=dtype)
+def test_products_in_float32_agree_and_are_adjoint(bijective, generator):
+    model, x = bijective.float(), torch.randn(3, 8, 8, generator=generator)
     quick = linearise(model, x, depth=3)
     slow = differentiate(lambda image: model.features(image[None], 3)[0], x, width=2)
-    assert quick.forward.shape == slow.shape
     for each in (quick.forward, quick.inverse, slow):
-        assert each.dtype == dtype
-        assert adjointness(each, generator) < ADJOINT[dtype]
-    vectors = torch.randn(5, quick.forward.shape[1], generator=generator, dtype=dtype)
-    others = torch.randn(5, quick.forward.shape[0], generator=generator, dtype=dtype)
-    close = {"rtol": 0, "atol": {torch.float64: 1e-12, torch.float32: 1e-4}[dtype]}
-    torch.testing.assert_close(quick.forward.matvec(vectors), slow.matvec(vectors), **close)
-    torch.testing.assert_close(quick.forward.rmatvec(others), slow.rmatvec(others), **close)
-
-
-@pytest.mark.parametrize("kind", ["bijective", "injective"])
-def test_the_inverse_undoes_the_jacobian(kind, request, generator):
-    model = request.getfixturevalue(kind)
-    x = torch.randn(3, 8, 8, generator=generator, dtype=torch.float64)
-    jacobian = linearise(model, x)
-    singular = torch.linalg.svdvals(jacobian.forward.dense())
-    tolerance = 10 * torch.finfo(torch.float64).eps * (singular[0] / singular[-1]).item()
-    vectors = torch.randn(4, 192, generator=generator, dtype=torch.float64)
-    again = jacobian.inverse.matvec(jacobian.forward.matvec(vectors))
-    assert ((again - vectors).norm() / vectors.norm()).item() < tolerance
-    again = jacobian.forward.rmatvec(jacobian.inverse.rmatvec(vectors))
-    assert ((again - vectors).norm() / vectors.norm()).item() < tolerance
-    there = jacobian.forward.matvec(jacobian.inverse.matvec(jacobian.forward.matvec(vectors)))
-    torch.testing.assert_close(there, jacobian.forward.matvec(vectors))
-    square = jacobian.forward.shape[0] == jacobian.forward.shape[1]
-    assert square == (kind == "bijective")
+        assert each.dtype == torch.float32
+        assert adjointness(each, generator) < 1e-6
+    vectors = torch.randn(5, 192, generator=generator)
+    torch.testing.assert_close(quick.forward.matvec(vectors), slow.matvec(vectors), rtol=0, atol=1e-4)
+    torch.testing.assert_close(quick.forward.rmatvec(vectors), slow.rmatvec(vectors), rtol=0, atol=1e-4)
 
 
 def test_products_do_not_change_with_the_network(bijective, generator):
@@ -98,38 +70,28 @@ def test_products_do_not_change_with_the_network(bijective, generator):
     torch.testing.assert_close(jacobian.forward.dense(), before)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        ResNet(ResNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(4, 8), stem="cifar")),
-        RevNet(RevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(16, 32), strides=(1, 2))),
-    ],
-    ids=lambda model: type(model).__name__,
-)
-def test_any_network_is_differentiated_at_any_layer(model, trained_looking, generator):
-    model = trained_looking(copy.deepcopy(model).double())
+def test_any_network_is_differentiated_at_any_layer(trained_looking, generator):
+    config = RevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), widths=(16, 32), strides=(1, 2))
+    model = trained_looking(RevNet(config).double())
     x = torch.randn(model.config.input_shape, generator=generator, dtype=torch.float64)
     for layer in model.blocks:
         function = layer_function(model, layer)
         operator = differentiate(function, x, width=7)
-        output = function(x)
+        assert operator.shape == (function(x).numel(), x.numel())
         torch.testing.assert_close(operator.transposed.dense().T, dense(function, x).detach())
-        assert operator.shape == (output.numel(), x.numel())
-        assert adjointness(operator, generator) < ADJOINT[torch.float64]
+        assert adjointness(operator, generator) < 1e-14
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_attention_is_differentiated_too(generator):
-    transformer = VisionTransformer(
-        image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12, num_classes=3
-    )
-    model = transformer.double().eval()
+    size = {"image_size": 16, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 12}
+    model = VisionTransformer(**size, num_classes=3).double().eval()
     x = torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
     function = layer_function(model, model.encoder.layers[1])
     operator = differentiate(function, x)
     expected = torch.autograd.functional.jacobian(function, x).reshape(operator.shape)
     torch.testing.assert_close(operator.dense(), expected)
-    assert adjointness(operator, generator) < ADJOINT[torch.float64]
+    assert adjointness(operator, generator) < 1e-14
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -156,13 +118,5 @@ def test_networks_without_a_jacobian_are_refused(bijective, generator):
         linearise(bijective.exact(), x)
     with pytest.raises(ValueError, match=r"images of shape \(1, 3, 9, 9\) do not fit"):
         linearise(bijective, torch.randn(3, 9, 9, dtype=torch.float64))
-    with pytest.raises(ValueError, match="depth 5 does not exist"):
-        linearise(bijective, x, depth=5)
     with pytest.raises(RuntimeError, match="needs eval mode"):
         linearise(bijective.train(), x)
-
-
-def test_jacobian_of_a_network_by_name(generator):
-    model = build_model("irevnet-small", image_size=8, in_channels=1, num_classes=10).eval()
-    x = torch.randn(1, 8, 8, generator=generator)
-    assert linearise(model, x).forward.shape == (64, 64)

@@ -6,11 +6,7 @@ import pytest
 
 import figures
 from analysis.results import DepthProbeResult
-from analysis.results.register import STUDIES
-from figures import plot, table
-from figures.chart import Chart
-from figures.study_figure import StudyFigure, figure_of
-from figures.text_table import TextTable
+from figures import plot
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,26 +14,6 @@ class Unknown(DepthProbeResult):
     """A result of a study that is not in the register."""
 
     STUDY = "unknown"
-
-
-@pytest.fixture
-def results(training_curves, inversion, interpolation, spectrum_result, probe, sweep) -> dict:
-    """A result of every study."""
-    made = (training_curves, inversion, interpolation, spectrum_result, probe, sweep)
-    return {result.STUDY: result for result in made}
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_every_result_has_a_table_and_a_figure(results, study):
-    result = results[study]
-    shown, made = figure_of(result), table(result)
-    assert isinstance(shown, StudyFigure)
-    assert isinstance(made, TextTable)
-    assert {len(row) for row in made.rows} == {len(made.headings)}
-    assert plot(result).axes
-    if shown.chart is not None:
-        assert isinstance(shown.chart(result), Chart)
-        assert shown.caption.endswith(".")
 
 
 def test_a_result_of_an_unknown_study_has_no_figure(probe):

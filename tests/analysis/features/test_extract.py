@@ -204,7 +204,7 @@ def test_layers_are_found_by_name(model, data, store):
     assert store.features("test", "head.norm").shape == (10, 48)
 
 
-def test_what_an_earlier_batch_left_is_not_taken_for_a_layers(model, data, store):
+def test_a_layer_passed_over_has_nothing_of_an_earlier_batch(model, data, store):
     """A network that may leave out a block, as those with early exits do."""
     head, passed = model.forward, []
 

@@ -1,16 +1,14 @@
 """The study: which networks, layers and images, and that it goes on where it was interrupted."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from analysis.experiment import Experiment, save_result
+from analysis.experiment import Experiment
 from analysis.opening import open_experiment
-from analysis.results import SpectrumResult
 from analysis.studies import spectrum as module
 from analysis.studies.spectrum import SpectrumOptions, spectrum
 from irevnet import IRevNet, IRevNetConfig
@@ -19,8 +17,15 @@ from irevnet.utils.progress import Interrupted, Progress
 
 @pytest.fixture
 def experiment(finished_run, tmp_path) -> Experiment:
-    """On digits: 64 inputs, 12 blocks."""
-    return open_experiment(finished_run, out=tmp_path / "out", seed=3)
+    """On digits: 64 inputs, and 3 blocks."""
+    opened = open_experiment(finished_run, out=tmp_path / "out", seed=3)
+    return of_network(opened, blocks=(2, 1), strides=(1, 2))
+
+
+def of_network(experiment: Experiment, **fields) -> Experiment:
+    torch.manual_seed(1)
+    model = IRevNet(IRevNetConfig(input_shape=(1, 8, 8), num_classes=10, **fields)).eval()
+    return dataclasses.replace(experiment, checkpoint=dataclasses.replace(experiment.checkpoint, model=model))
 
 
 def dense(experiment: Experiment, depth: int, image: int) -> np.ndarray:
@@ -35,27 +40,25 @@ def dense(experiment: Experiment, depth: int, image: int) -> np.ndarray:
 def test_of_the_last_layer_of_a_few_test_images_by_default(experiment):
     result = spectrum([experiment])
     assert result.images.shape == (4,)
-    assert result.depth.tolist() == [12] * 4
+    assert result.depth.tolist() == [3] * 4
     assert result.method.tolist() == ["dense"] * 4
     for row in range(4):
-        np.testing.assert_allclose(result.largest[row], dense(experiment, 12, row), rtol=1e-6)
+        np.testing.assert_allclose(result.largest[row], dense(experiment, 3, row), rtol=1e-6)
         np.testing.assert_allclose(result.log_volume[row], 0, atol=1e-10)
         assert "(test image " in result.images[row]
 
 
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
 def test_at_several_depths_of_several_networks_by_products(experiment):
-    options = SpectrumOptions(
-        depths=[2, 12], num_images=2, method="lanczos", num_values=5, block_width=4, precision="float64"
-    )
-    result = spectrum([experiment, experiment], options)
+    options = {"depths": [1, 3], "num_images": 2, "num_values": 5, "block_width": 4, "precision": "float64"}
+    result = spectrum([experiment, experiment], SpectrumOptions(method="lanczos", **options))
     assert result.network.tolist() == [0] * 4 + [1] * 4
-    assert result.depth.tolist() == [2, 2, 12, 12] * 2
+    assert result.depth.tolist() == [1, 1, 3, 3] * 2
     assert result.image.tolist() == [0, 1] * 4
     assert [rows.tolist() for rows in result.groups()] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     for row in range(8):
-        found = result.spectrum(row)
         truth = dense(experiment, int(result.depth[row]), int(result.image[row]))
-        np.testing.assert_allclose(found.largest[:5], truth[:5], rtol=1e-6)
+        np.testing.assert_allclose(result.spectrum(row).largest[:5], truth[:5], rtol=1e-6)
 
 
 def test_precision_is_double_for_a_matrix_and_may_be_asked_for(experiment):
@@ -66,20 +69,15 @@ def test_precision_is_double_for_a_matrix_and_may_be_asked_for(experiment):
 
 
 def test_layers_by_name_are_differentiated_in_general(experiment):
-    by_block = spectrum([experiment], SpectrumOptions(depths=[5], num_images=1))
-    by_name = spectrum([experiment], SpectrumOptions(layers=["blocks.4"], num_images=1))
+    by_block = spectrum([experiment], SpectrumOptions(depths=[2], num_images=1))
+    by_name = spectrum([experiment], SpectrumOptions(layers=["blocks.1"], num_images=1))
     np.testing.assert_allclose(by_name.largest, by_block.largest, rtol=1e-10)
     assert np.isnan(by_name.log_volume).all()
-    assert by_name.layer.tolist() == ["blocks.4"]
+    assert by_name.layer.tolist() == ["blocks.1"]
 
 
 def test_an_injective_network_has_no_inverse(experiment):
-    torch.manual_seed(1)
-    config = IRevNetConfig(
-        input_shape=(1, 8, 8), num_classes=10, blocks=(2,), strides=(2,), initial_squeeze=1, channels=2
-    )
-    checkpoint = dataclasses.replace(experiment.checkpoint, model=IRevNet(config).eval())
-    injective = dataclasses.replace(experiment, checkpoint=checkpoint)
+    injective = of_network(experiment, blocks=(2,), strides=(2,), initial_squeeze=1, channels=2)
     for method in ("dense", "lanczos"):
         found = spectrum([injective], SpectrumOptions(num_images=1, num_values=5, method=method)).spectrum(0)
         assert (found.num_outputs, found.num_inputs) == (256, 64)
@@ -94,10 +92,9 @@ def test_images_may_be_files(experiment, tmp_path):
     result = spectrum([experiment], SpectrumOptions(files=[tmp_path / "small.png", tmp_path / "large.png"]))
     assert result.images.tolist() == ["small", "large"]  # an image of another size is resized as in training
     assert not np.array_equal(result.largest[0], result.largest[1])
-    with pytest.raises(FileNotFoundError):
-        spectrum([experiment], SpectrumOptions(files=[tmp_path / "missing.png"]))
 
 
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
 def test_an_interrupted_call_goes_on_to_the_same_result(experiment, tmp_path, monkeypatch):
     options = SpectrumOptions(num_images=2, method="lanczos", num_values=6, block_width=4)
     expected = spectrum([dataclasses.replace(experiment, out=tmp_path / "other")], options)
@@ -109,7 +106,7 @@ def test_an_interrupted_call_goes_on_to_the_same_result(experiment, tmp_path, mo
     assert (state / "lanczos-1" / "settings.json").is_file()
     lines = []
     result = spectrum([dataclasses.replace(experiment, progress=Progress(report=lines.append))], options)
-    assert lines[0].startswith("2 of 2: irevnet-small block-12, ")
+    assert lines[0].startswith("2 of 2: irevnet-small block-3, ")
     assert sorted(path.name for path in state.iterdir()) == ["spectrum-0.json", "spectrum-1.json"]
     for name in ("largest", "nodes", "weights", "squared_norm", "log_volume", "num_products"):
         np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
@@ -117,7 +114,7 @@ def test_an_interrupted_call_goes_on_to_the_same_result(experiment, tmp_path, mo
     assert spectrum([experiment], options).largest.tolist() == result.largest.tolist()
 
 
-@pytest.mark.parametrize("damage", [None, "[" * 10**5, "[1]", ""])
+@pytest.mark.parametrize("damage", [None, "["])
 def test_work_with_other_options_or_damaged_is_begun_anew(experiment, tmp_path, damage):
     options = SpectrumOptions(num_images=1, method="lanczos", num_values=6, block_width=4)
     steps = iter(range(8))
@@ -131,36 +128,3 @@ def test_work_with_other_options_or_damaged_is_begun_anew(experiment, tmp_path, 
     result = spectrum([experiment], options)
     expected = spectrum([dataclasses.replace(experiment, out=tmp_path / "other")], options)
     np.testing.assert_array_equal(result.largest, expected.largest)
-
-
-def test_it_says_where_it_is(experiment):
-    lines = []
-    options = SpectrumOptions(num_images=2)
-    spectrum([dataclasses.replace(experiment, progress=Progress(report=lines.append))], options)
-    assert lines[0].startswith("1 of 2: irevnet-small block-12, ")
-    assert lines[1].startswith("2 of 2: irevnet-small block-12, ")
-
-
-def test_a_result_is_saved_and_comes_back(experiment):
-    result = spectrum(
-        [experiment], SpectrumOptions(depths=[1, 12], num_images=2, method="lanczos", num_values=4, block_width=3)
-    )
-    files = save_result([experiment], result)
-    loaded = SpectrumResult.load(files[0].parent)
-    for row in range(4):
-        one, other = result.spectrum(row), loaded.spectrum(row)
-        np.testing.assert_array_equal(one.largest, other.largest)
-        np.testing.assert_array_equal(one.weights, other.weights)
-    summary = json.loads(files[2].read_text())["summary"]
-    layer = summary["layers"][1]
-    assert (layer["layer"], layer["inputs"], layer["images"]) == ("block-12", 64, 2)
-    condition = [dense(experiment, 12, image)[[0, -1]] for image in range(2)]
-    assert layer["condition"]["median"] == pytest.approx(np.mean([one / other for one, other in condition]), rel=1e-4)
-    assert layer["energy"]["n/15"]["d"] == 4
-    truth = [np.cumsum(dense(experiment, 12, image) ** 2) for image in range(2)]
-    expected = np.mean([sums[3] / sums[-1] for sums in truth])
-    assert layer["energy"]["n/15"]["median"] == pytest.approx(expected, abs=0.03)
-    table = result.table()
-    first = table[(table.layer == "block-12") & (table.image == result.images[0])]
-    np.testing.assert_allclose(first.singular_value[:4], dense(experiment, 12, 0)[:4], rtol=1e-5)
-    assert first["rank"].iloc[-1] == 64
