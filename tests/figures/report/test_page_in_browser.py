@@ -151,11 +151,12 @@ def broken(found: dict) -> list[tuple[str, list[str]]]:
 
 
 def test_everybody_can_read_it(page):
-    found = Axe().run(page).response
+    parts = {"exclude": [["svg[role=img] > *"]]}  # thousands of shapes, without a word, behind one label
+    found = Axe().run(page, parts).response
     assert len(found["passes"]) > 20  # rules that applied
     assert broken(found) == []
     page.emulate_media(color_scheme="dark")  # which changes nothing but the colours
-    found = Axe().run(page, options={"runOnly": ["color-contrast"]}).response
+    found = Axe().run(page, parts, {"runOnly": ["color-contrast"], "resultTypes": ["violations"]}).response
     assert [each["id"] for each in found["passes"]] == ["color-contrast"]
     assert broken(found) == []
 
