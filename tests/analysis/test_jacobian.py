@@ -118,5 +118,7 @@ def test_networks_without_a_jacobian_are_refused(bijective, generator):
         linearise(bijective.exact(), x)
     with pytest.raises(ValueError, match=r"images of shape \(1, 3, 9, 9\) do not fit"):
         linearise(bijective, torch.randn(3, 9, 9, dtype=torch.float64))
+    with pytest.raises(ValueError, match="depth 5 does not exist"):
+        linearise(bijective, x, depth=5)
     with pytest.raises(RuntimeError, match="needs eval mode"):
         linearise(bijective.train(), x)

@@ -59,6 +59,7 @@ OUTSIDE = r"pairs\.csv names the file '.*'; expected one in the table's folder o
         ("a,c\na.png,b.png\n", r"has the columns a, c; expected a and b, and at least one row"),
         ("a,b\n", "expected a and b, and at least one row"),
         ("a,b\na.png\n", r"pair 1 is of 'a\.png' and ''; expected two image files"),
+        ("a,b\na.png,large.png\n", "give images of one size"),
         ("", "cannot be read as CSV"),
         ('a,b\n"a.png', "cannot be read as CSV"),
         ("a,b\n../a.png,a.png", OUTSIDE),

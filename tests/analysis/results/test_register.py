@@ -32,6 +32,10 @@ def documented(kind: type) -> dict[str, str]:
     return found
 
 
+def test_studies_are_in_the_order_of_the_paper():
+    assert list(STUDIES) == ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca"]
+
+
 def test_any_saved_result_is_loaded(tmp_path, probe, inversion):
     for result in (probe, inversion):
         result.save(tmp_path / result.STUDY, {})
