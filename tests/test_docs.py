@@ -269,7 +269,7 @@ def workplace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_world(workplace, blank_figures, unchecked_types, monkeypatch) -> None:
+def small_world(workplace, blank_figures, monkeypatch) -> None:
     """Networks are thin, figures are blank, and nothing is fetched."""
     thin = {name: (_thin(config), source) for name, (config, source) in presets._PRESETS.items()}
     of_torchvision = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
@@ -370,7 +370,7 @@ def test_command_of_pages_runs(command, workplace, monkeypatch):
     [page for page in PAGES if _fences(page, "python")],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_python_of_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, unchecked_types):
+def test_python_of_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for start, block in _fences(page, "python"):

@@ -29,7 +29,7 @@ from irevnet.utils.files import exclusive
 ROOT = Path(__file__).parents[1]
 
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures", "unchecked_types")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ BUSY = re.escape(
     "is lost\n"
 )
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "unchecked_types")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @pytest.fixture(autouse=True)

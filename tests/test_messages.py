@@ -33,8 +33,6 @@ from irevnet.data.transforms import InputTransform
 from irevnet.training import trainer as train
 from irevnet.utils import distributed
 
-pytestmark = pytest.mark.usefixtures("unchecked_types")  # they would answer some values before the toolkit does
-
 GROUPS = {"irevnet": cli.main, "irevnet-analyze": cli.analyze}
 
 Prepare = Callable[[pytest.MonkeyPatch], object]

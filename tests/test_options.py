@@ -11,7 +11,7 @@ import cli
 from irevnet.commandline.options import SEED
 from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, Part
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "unchecked_types")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 NUMBERS = "is not a list of numbers; expected numbers and ranges, such as 1,4,8-12"
 PLACES = "is not a list of places; expected numbers such as 1,0.5"
