@@ -1,11 +1,17 @@
 """The authors' checkpoint layout, written by code that is independent of the toolkit's."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from irevnet import read_checkpoint
+from irevnet.checkpoints.architecture import check_shapes
+from irevnet.checkpoints.released import read_released
+from irevnet.data.transforms import IMAGENET_TRANSFORM
+from irevnet.models.zoo import build_network, preset_config
 
 
 class ReleasedBlock(nn.Module):
@@ -61,6 +67,8 @@ class Released(nn.Module):
 
 
 BIJECTIVE = dict(blocks=(2, 3), strides=(2, 2), channels=(24, 96), squeeze=2)
+B = dict(blocks=(6, 16, 72, 6), strides=(2, 2, 2, 2), channels=(24, 96, 384, 1536), squeeze=2)
+CIFAR = dict(blocks=(18, 18, 18), strides=(1, 2, 2), channels=(16, 64, 256), squeeze=1)
 
 
 def write(path, network, *, prefix="module.", batches_tracked=True, **options):
@@ -79,7 +87,7 @@ def write(path, network, *, prefix="module.", batches_tracked=True, **options):
         BIJECTIVE,
         BIJECTIVE | {"kernels": (1, 3, 1)},
         {"blocks": (1, 2, 1), "strides": (1, 2, 2), "channels": (24, 96, 384), "squeeze": 4},
-        {"blocks": (18, 18, 18), "strides": (1, 2, 2), "channels": (16, 64, 256), "squeeze": 1, "classes": 10},
+        CIFAR | {"classes": 10},
     ],
     ids=["bijective", "1-3-1", "first stage without stride", "injective, CIFAR"],
 )
@@ -94,31 +102,24 @@ def test_logits_features_and_inverse_are_those_of_the_release(tmp_path, architec
     torch.testing.assert_close(model.inverse(phi), images, rtol=1e-4, atol=1e-4)
 
 
-def test_the_released_imagenet_network_is_recognised(tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "classes", "name", "mean"),
+    [
+        (B, 1000, "irevnet-b-released", 0.485),
+        (CIFAR, 10, "irevnet-cifar", 0.4914),
+        (CIFAR, 100, "irevnet-cifar", 0.5071),
+    ],
+)
+def test_released_networks_are_recognised(architecture, classes, name, mean):
     with torch.device("meta"):
-        network = Released(
-            blocks=(6, 16, 72, 6), strides=(2, 2, 2, 2), channels=(24, 96, 384, 1536), squeeze=2, classes=1000
-        )
-    network = network.to_empty(device="cpu")
-    for value in network.state_dict().values():
-        value.zero_()
-    write(tmp_path / "model.pth.tar", network)
-    checkpoint = read_checkpoint(tmp_path / "model.pth.tar")
-    assert checkpoint.model.config.blocks == (6, 16, 72, 6)
-    assert sum(p.numel() for p in checkpoint.model.parameters()) == 125_120_356
-    assert (checkpoint.transform.resize, checkpoint.transform.image_size) == (256, (224, 224))
-    assert checkpoint.transform.mean == (0.485, 0.456, 0.406)
-    assert checkpoint.transform.std == (0.229, 0.224, 0.225)
-
-
-@pytest.mark.parametrize(("classes", "mean"), [(10, 0.4914), (100, 0.5071)])
-def test_the_cifar_network_brings_its_own_normalisation(tmp_path, classes, mean):
-    network = Released(blocks=(18,) * 3, strides=(1, 2, 2), channels=(16, 64, 256), squeeze=1, classes=classes)
-    write(tmp_path / "cifar.pth", network)
-    checkpoint = read_checkpoint(tmp_path / "cifar.pth")
-    assert checkpoint.model.config.dropout == 0.1
-    assert checkpoint.transform.image_size == (32, 32)
-    assert checkpoint.transform.mean[0] == mean
+        state = Released(**architecture, classes=classes).state_dict()
+    config, weights, transform = read_released(Path("x.pth"), {f"module.{key}": state[key] for key in state})
+    assert config == preset_config(name, num_classes=classes)
+    with torch.device("meta"):
+        check_shapes(build_network(config), weights)
+    assert transform.mean[0] == mean
+    assert transform.image_size == config.input_shape[1:]
+    assert (transform == IMAGENET_TRANSFORM) == (classes == 1000)
 
 
 def test_files_of_old_pytorch_versions_are_read(tmp_path, trained_looking):

@@ -25,12 +25,9 @@ def test_the_imagenet_transform_is_torchvisions_recipe():
     torch.testing.assert_close(IMAGENET_TRANSFORM(image), reference(image))
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is():
+def test_images_are_resized_as_a_whole_or_left_as_they_are():
     image = torch.rand(1, 8, 8)
     assert torch.equal(DIGITS(image), image)
-
-
-def test_whole_image_is_resized_without_crop():
     assert InputTransform(channels=1, image_size=(4, 6))(torch.rand(1, 9, 9)).shape == (1, 4, 6)
 
 
@@ -49,17 +46,6 @@ def test_pixels_come_back_from_the_networks_input():
     inputs = IMAGENET_TRANSFORM.normalise(pixels)
     assert inputs[0, 1, 2, 3].item() == pytest.approx((pixels[0, 1, 2, 3].item() - 0.456) / 0.224)
     torch.testing.assert_close(IMAGENET_TRANSFORM.to_pixels(inputs), pixels, rtol=1e-12, atol=1e-12)
-
-
-def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match="an image with 2 channels does not fit a network that takes 3"):
-        InputTransform(channels=3, image_size=(8, 8))(torch.rand(2, 8, 8))
-
-
-def test_an_unchanged_training_image_is_the_test_image():
-    image = torch.rand(3, 40, 50)
-    transform = InputTransform(channels=3, image_size=(32, 32), resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
-    assert torch.equal(transform.augmented(image, "none", (0, 1, 2)), transform(image))
 
 
 def test_cifar_augmentation_draws_all_shifts_and_flips_equally():
@@ -88,28 +74,23 @@ def test_the_imagenet_augmentation_is_the_releases():
             v2.ColorJitter(0.87, 0.5, 0.5, 0.2),
         ]
     )
+    drawn = []
     for number in range(5):
         state = torch.get_rng_state()
-        drawn = CIFAR.augmented(image, "imagenet", (7, number))
+        drawn.append(CIFAR.augmented(image, "imagenet", (7, number)))
+        assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(int(np.random.SeedSequence([7, number]).generate_state(1, np.uint64)[0]))
-        torch.testing.assert_close(drawn, reference(image))
-        torch.set_rng_state(state)
-
-
-def test_augmentation_depends_on_its_seed_alone():
-    image = torch.rand(1, 8, 8)
-    state = torch.get_rng_state()
-    first = DIGITS.augmented(image, "imagenet", (3, 1, 5))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(123)
-    assert torch.equal(DIGITS.augmented(image, "imagenet", (3, 1, 5)), first)
-    assert not torch.equal(DIGITS.augmented(image, "imagenet", (3, 1, 6)), first)
+        torch.testing.assert_close(drawn[-1], reference(image))
+    assert torch.equal(CIFAR.augmented(image, "imagenet", (7, 0)), drawn[0])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_training_images_become_what_the_network_takes():
-    grey, coloured = torch.rand(1, 40, 40), torch.rand(4, 40, 40)
-    assert CIFAR.augmented(grey, "imagenet", (0,)).shape == (3, 32, 32)
-    assert DIGITS.augmented(coloured, "cifar", (0,)).shape == (1, 8, 8)
+    image = torch.rand(3, 40, 50)
+    transform = InputTransform(channels=3, image_size=(32, 32), resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
+    assert torch.equal(transform.augmented(image, "none", (0, 1, 2)), transform(image))
+    assert CIFAR.augmented(image[:1], "imagenet", (0,)).shape == (3, 32, 32)
+    assert DIGITS.augmented(torch.rand(4, 40, 40), "cifar", (0,)).shape == (1, 8, 8)
 
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -121,21 +102,19 @@ def saved(path, image: Image.Image, **options):
 
 
 def test_image_files_are_read_as_they_are(tmp_path):
-    image = Image.fromarray(RGB)
-    expected = torch.from_numpy(RGB).permute(2, 0, 1)
-    assert torch.equal(read_image(saved(tmp_path / "rgb.png", image)), expected)
-    alpha = image.copy()
+    coloured, grey = Image.fromarray(RGB), RGB[..., 0]
+    alpha = coloured.copy()
     alpha.putalpha(7)
-    assert torch.equal(read_image(saved(tmp_path / "rgba.png", alpha)), expected)
-    palette = Image.fromarray(RGB // 128 * 255).quantize(8)
-    assert torch.equal(read_image(saved(tmp_path / "palette.png", palette)), expected // 128 * 255)
-    grey = Image.fromarray(RGB[..., 0])
-    assert torch.equal(read_image(saved(tmp_path / "grey.png", grey)), expected[:1])
-    bits = Image.fromarray((RGB[..., 0] > 100).astype(np.uint8) * 255).convert("1")
-    assert torch.equal(read_image(saved(tmp_path / "bits.png", bits)), (expected[:1] > 100).byte() * 255)
-    deep = Image.fromarray(RGB[..., 0].astype(np.uint16) * 256 + 99)
-    assert torch.equal(read_image(saved(tmp_path / "deep.png", deep)), expected[:1])
-    assert read_image(saved(tmp_path / "cmyk.jpg", image.convert("CMYK"))).shape == (3, 6, 5)
+    two_levels = RGB // 128 * 255
+    bits = np.where(grey > 100, 255, 0).astype(np.uint8)
+    for image, expected in (
+        (coloured, RGB),
+        (alpha, RGB),
+        (Image.fromarray(two_levels).quantize(8), two_levels),
+        (Image.fromarray(grey), grey),
+        (Image.fromarray(bits).convert("1"), bits),
+    ):
+        assert torch.equal(read_image(saved(tmp_path / "x.png", image)), planes(expected)), image.mode
 
 
 GREY = RGB[..., 0]
@@ -170,17 +149,15 @@ def packed_in_12_bits(pixels: np.ndarray) -> bytes:
 def test_deep_and_floating_point_tiffs_keep_their_upper_bits(tmp_path):
     path, even = tmp_path / "x.tif", np.hstack((GREY, GREY[:, :1]))
     floats = (GREY / 255).astype(np.float32)
-    files = {
-        "16": lambda: tiff(path, DEEP),
-        "16, big endian": lambda: tiff(path, DEEP, order=">"),
-        "16, white is zero": lambda: tiff(path, 65535 - DEEP, white_is_zero=True),
-        "8, white is zero": lambda: tiff(path, 255 - GREY, white_is_zero=True),
-        "float": lambda: tiff(path, floats),
-        "float, big endian": lambda: tiff(path, floats, order=">"),
-        "float, white is zero": lambda: tiff(path, 1 - floats, white_is_zero=True),
-    }
-    for name, write in files.items():
-        assert torch.equal(read_image(write()), planes(GREY)), name
+    for order in "<>":
+        for pixels, options in (
+            (DEEP, {}),
+            (65535 - DEEP, {"white_is_zero": True}),
+            (255 - GREY, {"white_is_zero": True}),
+            (floats, {}),
+            (1 - floats, {"white_is_zero": True}),
+        ):
+            assert torch.equal(read_image(tiff(path, pixels, order=order, **options)), planes(GREY))
     assert torch.equal(read_image(tiff(path, even.astype(np.uint16) * 16 + 5, bits=12)), planes(even))
     assert torch.equal(read_image(tiff(path, RGB.astype(np.uint16) * 256 + 99)), planes(RGB))
 
@@ -189,8 +166,6 @@ def test_deep_and_floating_point_tiffs_keep_their_upper_bits(tmp_path):
     ("pixels", "message"),
     [
         (GREY.astype(np.int8), "the white level of its 8-bit integers is unknown, convert it to 8 or 16 bits"),
-        (GREY.astype(np.int16), "the white level of its 16-bit integers is unknown"),
-        (DEEP.astype(np.int32), "the white level of its 32-bit integers is unknown"),
         (DEEP.astype(np.uint32), "the white level of its 32-bit integers is unknown"),
         (GREY.astype(np.float32), r"its values range from \d+ to \d+, expected floating-point ones from 0 to 1"),
         (np.full((4, 4), np.nan, np.float32), "its values range from nan to nan"),
@@ -250,12 +225,6 @@ def test_cmyk_is_the_light_that_its_inks_leave(tmp_path):
         assert np.abs(read_image(path).permute(1, 2, 0).numpy() - expected).max() <= off
 
 
-def test_luma_and_chroma_become_rgb(tmp_path):
-    flat = np.kron(RGB[:4, :4], np.ones((16, 16, 1), np.uint8))
-    path = saved(tmp_path / "x.jpg", Image.fromarray(flat), quality=100, subsampling=0)
-    assert np.abs(read_image(path).permute(1, 2, 0).numpy() - flat.astype(float)).max() <= 4
-
-
 UPRIGHT = {
     1: RGB,
     2: RGB[:, ::-1],
@@ -275,18 +244,19 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = UPRIGHT[orientation]
-    for suffix, options in ((".png", {}), (".tif", {}), (".webp", {"lossless": True, "exact": True})):
-        path = saved(tmp_path / f"x{suffix}", Image.fromarray(RGB), exif=exif, **options)
-        assert torch.equal(read_image(path), planes(upright)), suffix
-        if suffix == ".webp":
-            continue
-        path = saved(tmp_path / f"grey{suffix}", Image.fromarray(GREY), exif=exif)
-        assert torch.equal(read_image(path), planes(upright[..., 0].copy()))
-        path = saved(tmp_path / f"deep{suffix}", Image.fromarray(DEEP), exif=exif)
-        assert torch.equal(read_image(path), planes(upright[..., 0].copy()))
-    large = np.kron(RGB, np.ones((16, 16, 1), np.uint8))
-    jpeg = saved(tmp_path / "x.jpg", Image.fromarray(large), exif=exif, quality=100, subsampling=0)
-    expected = np.kron(upright, np.ones((16, 16, 1), np.uint8)).astype(float)
+    for name, pixels, expected in (
+        ("x.png", RGB, upright),
+        ("x.tif", RGB, upright),
+        ("x.webp", RGB, upright),
+        ("grey.tif", GREY, upright[..., 0]),
+        ("deep.tif", DEEP, upright[..., 0]),
+    ):
+        options = {"lossless": True, "exact": True} if name == "x.webp" else {}
+        path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif, **options)
+        assert torch.equal(read_image(path), planes(expected.copy())), name
+    large = np.ones((16, 16, 1), np.uint8)  # flat enough for JPEG
+    jpeg = saved(tmp_path / "x.jpg", Image.fromarray(np.kron(RGB, large)), exif=exif, quality=100, subsampling=0)
+    expected = np.kron(upright, large).astype(float)
     assert np.abs(read_image(jpeg).permute(1, 2, 0).numpy() - expected).max() <= 4
 
 
@@ -299,34 +269,23 @@ def test_of_several_frames_the_first_is_read(tmp_path, suffix):
     assert torch.equal(read_image(path), planes(red))
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-def test_a_broken_image_is_named(tmp_path, content):
-    (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image: .*; replace or remove it"):
-        read_image(tmp_path / "broken.png")
-
-
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "ppm", "tif", "webp"])
 def test_a_truncated_image_is_named(tmp_path, suffix):
     path = saved(tmp_path / f"cut.{suffix}", Image.fromarray(np.tile(RGB, (30, 30, 1))))
     whole = path.read_bytes()
-    for part in (0.02, 0.5, 0.9):
-        path.write_bytes(whole[: int(part * len(whole))])
+    for content in (b"", b"no image", *(whole[: int(part * len(whole))] for part in (0.02, 0.5, 0.9))):
+        path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"cut\.{suffix} cannot be read as an image: .*; replace or remove it"):
             read_image(path)
 
 
-def test_what_is_no_file_is_named(tmp_path):
+def test_what_is_no_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match=r"folder\.png cannot be read as an image: Is a directory; replace or"):
         read_image(tmp_path / "folder.png")
-    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
-    for name in ("link.png", "none.png"):
-        with pytest.raises(FileNotFoundError, match=rf"{name}"):
-            read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_image(tmp_path / "none.png")
 
-
-def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -335,19 +294,13 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         read_image(tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("name", ["a b.png", "ünï.PNG", "日本.png", "two\nlines.png", "'quoted'.png", "-x.png"])
-def test_any_name_will_do(tmp_path, name):
-    assert torch.equal(read_image(saved(tmp_path / name, Image.fromarray(RGB), format="PNG")), planes(RGB))
-
-
 def test_too_large_image_error_names_the_limit(tmp_path, monkeypatch):
     path = saved(tmp_path / "large.png", Image.fromarray(np.broadcast_to(GREY[:1, :1], (40, 50))))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1999)  # Pillow warns above it, and refuses twice as much
     assert read_image(path).shape == (1, 40, 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999)
-    with pytest.raises(
-        ValueError, match=r"large\.png is too large: .*2000 pixels.* limit of 1998 .*Make it smaller, or"
-    ):
+    message = r"large\.png is too large: .*2000 pixels.* limit of 1998 .*Make it smaller, or"
+    with pytest.raises(ValueError, match=message):
         read_image(path)
 
 
@@ -357,10 +310,7 @@ def test_too_large_image_error_names_the_limit(tmp_path, monkeypatch):
         ({"image_size": (0, 8)}, r"image_size=\(0, 8\), resize=None; expected positive integers"),
         ({"image_size": (10**5, 10**5)}, "and no more than 16,777,216 pixels"),
         ({"image_size": (8, 8), "resize": 10**9}, "and no more than 16,777,216 pixels"),
-        (
-            {"image_size": (8, 8), "mean": (0.5, 0.5)},
-            r"mean=\(0.5, 0.5\), std=\(1.0,\); expected a number for each of 3",
-        ),
+        ({"image_size": (8, 8), "mean": (0.5, 0.5)}, r"mean=\(0.5, 0.5\), std=\(1.0,\); expected a number for each"),
         ({"image_size": (8, 8), "std": (1.0, 0.0, 1.0)}, "and no deviation of 0"),
     ],
 )
@@ -369,7 +319,9 @@ def test_a_transform_that_cannot_be_is_refused(fields, message):
         InputTransform(channels=3, **fields)
 
 
-def test_resize_of_a_thin_image_is_refused():
+def test_images_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="an image with 2 channels does not fit a network that takes 3"):
+        CIFAR(torch.rand(2, 8, 8))
     transform = InputTransform(channels=1, image_size=(224, 224), resize=256)
     with pytest.raises(ValueError, match="an image of 1000 x 1 pixels, resized to 256 on its shorter side, would have"):
         transform(torch.zeros(1, 1, 1000))

@@ -12,15 +12,12 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from analysis.jacobian import linearise
-from irevnet import IRevNet, IRevNetConfig, build_model, load_checkpoint
-from irevnet.data.datasets import load_dataset
+from irevnet import IRevNet, IRevNetConfig, build_model
 from irevnet.models.exact import Lattice, _ExactConvolution
-from irevnet.training.trainer import evaluate
 
 
-def on_lattice(shape: tuple[int, ...], bits: int, largest: float = 1.0) -> torch.Tensor:
-    units = int(largest * 2**bits)
-    return torch.randint(-units, units + 1, shape).double() / 2**bits
+def on_lattice(shape: tuple[int, ...], bits: int) -> torch.Tensor:
+    return torch.randint(-(2**bits), 2**bits + 1, shape).double() / 2**bits
 
 
 @settings(max_examples=60)
@@ -49,10 +46,10 @@ def integer_convolution(
     return np.einsum("nchwij,ocij->nohw", windows, weight.astype(object)) + bias.astype(object)
 
 
-@pytest.mark.parametrize("bits", [8, 14, 24])
+@pytest.mark.parametrize("bits", [8, 24])
 @pytest.mark.parametrize(
     ("in_channels", "out_channels", "kernel", "stride"),
-    [(3, 4, 3, 1), (2, 9, 3, 2), (5, 2, 1, 2), (9, 2, 3, 1), (1, 1, 5, 1)],
+    [(2, 9, 3, 2), (5, 2, 1, 2), (9, 2, 3, 1), (1, 1, 5, 1)],
 )
 def test_no_sum_is_rounded_not_even_of_the_largest_numbers(bits, in_channels, out_channels, kernel, stride):
     lattice = Lattice(bits)
@@ -90,17 +87,20 @@ def test_exact_network_is_close_to_the_original(bijective, injective):
 
 def test_values_between_lattice_points_are_rounded(bijective):
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    exact = bijective.exact()
-    again = exact.inverse(exact.features(images))
-    assert torch.equal(again, (images * 2**14).round() / 2**14)
-    assert torch.equal(exact.inverse(exact.features(images.float())), (images.float().double() * 2**14).round() / 2**14)
-    phi = exact.features(images)
-    assert torch.equal(exact.inverse(phi + 2**-17), exact.inverse(phi))
+    grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
+    for bits in (8, 14, 24):
+        exact = bijective.exact(bits=bits)
+        for values in (images, images.float(), grey_levels / 255):
+            again = exact.inverse(exact.features(values))
+            assert torch.equal(again, (values.double() * 2**bits).round() / 2**bits)
+        assert torch.equal((255 * again).round().long(), grey_levels)
+        phi = exact.features(images)
+        assert torch.equal(exact.inverse(phi + 2.0 ** (-3 - bits)), exact.inverse(phi))
 
 
 def test_exact_results_do_not_depend_on_threads_layout_or_batch(bijective):
     exact = bijective.exact()
-    images = on_lattice((64, 3, 8, 8), 14)
+    images = on_lattice((16, 3, 8, 8), 14)
     phi = exact.features(images)
     threads = torch.get_num_threads()
     try:
@@ -112,28 +112,6 @@ def test_exact_results_do_not_depend_on_threads_layout_or_batch(bijective):
             assert torch.equal(exact.inverse(phi.repeat_interleave(2, dim=3)[..., ::2]), images)
     finally:
         torch.set_num_threads(threads)
-
-
-def test_every_lattice_inverts_8_bit_images_identically(bijective):
-    grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
-    for bits in (8, 14, 24):
-        exact = bijective.exact(bits=bits)
-        again = exact.inverse(exact.features(grey_levels / 255))
-        assert torch.equal((255 * again).round().long(), grey_levels)
-
-
-def test_trained_network_keeps_predictions_and_inverts_exactly(finished_run):
-    model = load_checkpoint(finished_run / "last.pt")
-    exact = model.exact()
-    source = load_dataset("digits")
-    data = source.images("test", source.transform())
-    assert evaluate(exact, data).top1 == pytest.approx(evaluate(model, data).top1, abs=1e-3)
-    images = torch.stack([image for image, _ in data])  # multiples of 1/16, which are on the lattice
-    inputs = torch.cat((images, exact.lattice.round(torch.rand(140, 1, 8, 8), "noise")))
-    for depth in range(model.config.num_blocks + 1):
-        assert torch.equal(exact.inverse(exact.features(inputs, depth), depth), inputs)
-    phi = torch.cat([exact.features(part) for part in inputs[:128].split(64)])
-    assert torch.equal(torch.cat([exact.inverse(each[None]) for each in phi]), inputs[:128])
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +192,21 @@ def test_features_that_no_block_reads_are_checked_too(bijective):
     assert torch.equal(exact.inverse(exact.features(images / 2, depth=1), depth=1), images / 2)
 
 
-@pytest.mark.parametrize("bits", [7, 25])
-def test_a_lattice_has_a_sensible_number_of_bits(bijective, bits):
-    with pytest.raises(ValueError, match=f"bits is {bits}; expected 8 to 24"):
-        bijective.exact(bits=bits)
-
-
-def test_weights_that_are_not_finite_are_refused(bijective):
+def test_networks_that_cannot_be_exact_are_refused(bijective):
+    for bits in (7, 25):
+        with pytest.raises(ValueError, match=f"bits is {bits}; expected 8 to 24"):
+            bijective.exact(bits=bits)
+    exact = bijective.exact()
+    assert not exact.training
+    with pytest.raises(ValueError, match="the network is in exact arithmetic already, of 14 bits"):
+        exact.exact()
+    with pytest.raises(RuntimeError, match="exact arithmetic cannot be trained; train the one that it was made from"):
+        exact.train()
     bijective.blocks[1].bottleneck[0].running_var.fill_(math.nan)
     with pytest.raises(ValueError, match="block 2: weights or batch-norm statistics are not finite"):
         bijective.exact()
+    with pytest.raises(RuntimeError, match=r"exact needs eval mode"):
+        bijective.train().exact()
 
 
 def test_weights_of_zero_are_fine(bijective):
@@ -233,20 +216,6 @@ def test_weights_of_zero_are_fine(bijective):
     images = on_lattice((2, 3, 8, 8), 14)
     exact = bijective.exact()
     assert torch.equal(exact.inverse(exact.features(images)), images)
-
-
-def test_it_is_made_and_used_in_eval_mode_alone(bijective):
-    exact = bijective.exact()
-    assert not exact.training
-    with pytest.raises(ValueError, match="the network is in exact arithmetic already, of 14 bits"):
-        exact.exact()
-    assert exact.eval() is exact
-    with pytest.raises(
-        RuntimeError, match="a network in exact arithmetic cannot be trained; train the one that it was"
-    ):
-        exact.train()
-    with pytest.raises(RuntimeError, match=r"exact needs eval mode"):
-        bijective.train().exact()
 
 
 def test_exact_leaves_the_original_network_unchanged(bijective):
@@ -271,28 +240,18 @@ def wrap_forward(model: IRevNet) -> None:
     model.blocks[1].bottleneck[2].forward = lambda x: 2 * x
 
 
-class Doubled(nn.Conv2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return 2 * super().forward(input)
-
-
 OTHERS: dict[str, tuple[Callable[[IRevNet], object], str]] = {
     "activation": (exchange(nn.GELU(), 1), "has GELU.* as layer '1'"),
-    "smooth activation": (exchange(nn.LeakyReLU(0.01), 4), "has LeakyReLU.* as layer '4'"),
     "no activation": (exchange(nn.Identity(), 1), "has Conv2d.* as layer '2'"),
     "no normalisation": (exchange(nn.Identity(), 3), "has ReLU.* as layer '4'"),
-    "instance norm": (exchange(nn.InstanceNorm2d(1), 3), "has InstanceNorm2d.* as layer '3'"),
     "statistics of the batch": (exchange(nn.BatchNorm2d(1, track_running_stats=False), 3), "has BatchNorm2d"),
     "statistics in train mode": (lambda model: model.blocks[1].bottleneck[3].train(), "has BatchNorm2d"),
     "no scale": (exchange(nn.BatchNorm2d(1, affine=False).eval(), 3), "has BatchNorm2d"),
     "bias": (exchange(nn.Conv2d(6, 1, 1), 2), "has Conv2d.* as layer '2'"),
     "dilation": (exchange(nn.Conv2d(1, 1, 3, dilation=2, padding=2, bias=False), 5), "has Conv2d.* as layer '5'"),
     "padding": (exchange(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular", bias=False), 5), "has Conv2d"),
-    "kind of convolution": (exchange(Doubled(6, 1, 1, bias=False), 2), "has Doubled.* as layer '2'"),
     "parametrised": (lambda model: weight_norm(model.blocks[1].bottleneck[2]), "has ParametrizedConv2d"),
-    "further layer": (lambda model: model.blocks[1].bottleneck.append(nn.ReLU()), "has ReLU.* as layer '10'"),
     "further norm": (lambda model: model.blocks[1].bottleneck.append(nn.BatchNorm2d(6).eval()), "does not end with"),
-    "dropout that is active": (lambda model: model.blocks[1].bottleneck[6].train(), "has Dropout"),
     "hook": (
         lambda model: model.blocks[1].bottleneck[2].register_forward_hook(lambda *_: None),
         "layer '2' of block 2 has a forward hook",
@@ -310,7 +269,7 @@ def test_another_network_is_refused(name, bijective_config):
     change, message = OTHERS[name]
     change(model)
     for module in model.modules():
-        if isinstance(module, nn.GELU | nn.LeakyReLU | nn.Identity | nn.ReLU | nn.Conv2d):
+        if isinstance(module, nn.GELU | nn.Identity | nn.Conv2d):
             module.eval()
     with pytest.raises(ValueError, match=message):
         model.exact()

@@ -32,37 +32,28 @@ def test_table_says_what_can_be_inverted(models):
     assert {name: info.blocks for name, info in models.items()}["irevnet-b"] == 100
 
 
-def test_down_sampling_depths_are_those_of_section_3_2():
+def test_depths_and_channels_are_those_of_section_3_2():
     for name, depths in {"irevnet-b": [1, 7, 23, 95], "irevnet-a": [5, 9, 15]}.items():
         strides = preset_config(name).block_strides
         assert [depth for depth, stride in enumerate(strides, start=1) if stride > 1] == depths
-
-
-def test_channels_of_b_are_those_of_section_3_2():
     config = preset_config("irevnet-b")
-    widths = [config.feature_shape(depth)[0] // 2 for depth in (1, 7, 23, 95)]
-    assert widths == [24, 96, 384, 1536]
+    assert [config.feature_shape(depth)[0] // 2 for depth in (1, 7, 23, 95)] == [24, 96, 384, 1536]
     assert all(torch.Size(config.feature_shape(depth)).numel() == 3 * 224**2 for depth in range(101))
 
 
-def test_multiply_adds_agree_with_torchvision(models):
+def test_multiply_adds_are_torchvisions_and_those_of_the_layers(models):
     billions = ResNet50_Weights.IMAGENET1K_V1.meta["_ops"]
     assert models["resnet-50"].multiply_adds / 1e9 == pytest.approx(billions, abs=1e-3)
-
-
-def test_multiply_adds_are_those_of_the_layers(models):
-    model = build_model("irevnet-cifar-bijective").train()
+    model = build_model("irevnet-small", image_size=8).train()
     seen = []
 
     def count(layer, inputs, output):
-        per_output = layer.weight[0].numel()
-        seen.append(per_output * output[0].numel())
+        seen.append(layer.weight[0].numel() * output[0].numel())
 
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
-    total = count_multiply_adds(model, (3, 32, 32))
-    assert total == sum(seen) == models["irevnet-cifar-bijective"].multiply_adds
+    assert count_multiply_adds(model, model.config.input_shape) == sum(seen)
     assert model.training
 
 
@@ -72,7 +63,7 @@ def test_cifar_nets_are_small_and_of_one_size(models):
     assert residual.parameters == pytest.approx(invertible.parameters, rel=0.1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     channels=st.integers(1, 4),
     height=st.integers(1, 40),

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,16 +22,15 @@ def test_the_one_cycle_rate_is_torchs(num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_the_shortest_runs_have_rates_too(num_steps):
-    config = TrainConfig(steps=num_steps)
-    assert all(0 < config.rate(step, num_steps) <= 0.1 for step in range(num_steps))
+    assert all(0 < TrainConfig(steps=num_steps).rate(step, num_steps) <= 0.1 for step in range(num_steps))
 
 
 def test_imagenet_recipe_is_that_of_the_paper():
     config = recipe("imagenet")
     assert config.num_steps(5004) == 600_000
-    steps = (0, 159_999, 160_000, 319_999, 320_000, 479_999, 480_000, 599_999)
-    rates = [config.rate(step, 600_000) for step in steps]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+    rates = [config.rate(first + step, 600_000) for first in range(0, 600_000, 160_000) for step in (0, 119_999)]
+    assert rates == pytest.approx(np.repeat([0.1, 0.01, 0.001, 0.0001], 2))
+    assert config.milestones(600_000) == [0, 160_000, 320_000, 480_000]
     assert (config.batch_size, config.momentum, config.weight_decay) == (256, 0.9, 1e-4)
     assert (config.augmentation, config.normalise, config.memory) == ("imagenet", False, "reversible")
 
@@ -47,33 +47,21 @@ def test_cifar_recipe_is_that_of_the_release():
     assert config.normalise
 
 
-@pytest.mark.parametrize("num_steps", [3, 9, 44, 440, 441])
+@pytest.mark.parametrize("num_steps", [3, 9, 441])
 def test_milestones_are_where_the_rate_changes_or_peaks(num_steps):
     cycle = recipe("fast")
     rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
     assert cycle.milestones(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
     stairs = recipe("fast", schedule="step", decay_at=(0.7, 0.4))
     rates = [stairs.rate(step, num_steps) for step in range(num_steps)]
-    assert stairs.milestones(num_steps) == [
-        step for step in range(num_steps) if step == 0 or rates[step] != rates[step - 1]
-    ]
+    changes = [step for step in range(1, num_steps) if rates[step] != rates[step - 1]]
+    assert stairs.milestones(num_steps) == [0, *changes]
 
 
 def test_every_setting_of_a_recipe_can_be_changed():
-    base = recipe("imagenet")
-    changes = {
-        "batch_size": 8,
-        "learning_rate": 0.2,
-        "decay": 0.5,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "augmentation": "none",
-        "normalise": True,
-        "memory": "checkpoint",
-        "amp": "bf16",
-        "channels_last": True,
-    }
-    assert dataclasses.asdict(recipe("imagenet", **changes)) == {**dataclasses.asdict(base), **changes}
+    changes = dict(batch_size=8, learning_rate=0.2, decay=0.5, momentum=0.0, weight_decay=0.0, augmentation="none")
+    changes |= dict(normalise=True, memory="checkpoint", amp="bf16", channels_last=True)
+    assert recipe("imagenet", **changes) == dataclasses.replace(RECIPES["imagenet"], **changes)
 
 
 def test_a_change_takes_with_it_what_it_excludes():
@@ -86,12 +74,8 @@ def test_a_change_takes_with_it_what_it_excludes():
     assert recipe("imagenet", invertible=False).memory == "plain"
     with pytest.raises(ValueError, match="epochs=3, steps=4"):
         recipe("fast", epochs=3, steps=4)
-
-
-def test_unknown_recipe_error_lists_the_known_ones():
     with pytest.raises(ValueError, match="there is no recipe 'cifar10'; did you mean cifar"):
         recipe("cifar10")
-    assert set(RECIPES) == {"digits", "fast", "cifar", "imagenet"}
 
 
 @pytest.mark.parametrize(

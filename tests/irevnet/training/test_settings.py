@@ -20,12 +20,6 @@ def test_what_is_given_goes_where_it_belongs():
     assert choose_settings({"model": "resnet-50"}, recipe_name="imagenet").training.memory == "plain"
 
 
-def test_settings_are_read_from_the_folder_of_a_run(finished_run):
-    assert read_settings(finished_run) == RunSettings(
-        model="irevnet-small", data="digits", training=recipe("digits", epochs=5), classes=tuple("0123456789")
-    )
-
-
 def test_missing_and_damaged_runs_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); give the folder of a run"):
         read_settings(tmp_path)
