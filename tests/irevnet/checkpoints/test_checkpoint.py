@@ -3,8 +3,7 @@ import json
 import pickle
 import resource
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,16 +19,23 @@ from irevnet.data.transforms import InputTransform
 TRANSFORM = InputTransform(channels=3, image_size=(32, 32), resize=40, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
-def checkpoint(name: str = "irevnet-small", **options) -> Checkpoint:
-    model = build_model(name, num_classes=3, image_size=32, in_channels=3, **options)
+def checkpoint(name: str = "irevnet-small", size: int = 8) -> Checkpoint:
+    model = build_model(name, num_classes=3, image_size=size, in_channels=3)
     return Checkpoint(
         model=model, transform=TRANSFORM, data="digits", classes=("a", "b", "ü"), metrics={"epoch": 4, "test_top1": 0.5}
     )
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+    save_checkpoint(path, checkpoint())
+    return path.read_bytes()
+
+
 @pytest.fixture
-def saved(tmp_path):
-    save_checkpoint(tmp_path / "model.pt", checkpoint())
+def saved(tmp_path, content) -> Path:
+    (tmp_path / "model.pt").write_bytes(content)
     return tmp_path / "model.pt"
 
 
@@ -46,7 +52,7 @@ def resaved(path, **changes):
 
 @pytest.mark.parametrize("name", ["irevnet-small", "irevnet-cifar", "revnet-56", "resnet-cifar"])
 def test_a_checkpoint_suffices_to_use_the_network(tmp_path, name, trained_looking):
-    written = checkpoint(name)
+    written = checkpoint(name, size=32)
     trained_looking(written.model)
     save_checkpoint(tmp_path / "model.pt", written)
     before = torch.get_rng_state()
@@ -89,7 +95,7 @@ def test_pickled_code_is_refused_and_not_run(saved, monkeypatch, tmp_path, write
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("other", "message"),
     [
         ([1, 2], "holds a list; expected a checkpoint's dictionary"),
         ({"weights": 1}, r"no checkpoint of a known layout: it has the keys \['weights'\]"),
@@ -98,8 +104,8 @@ def test_pickled_code_is_refused_and_not_run(saved, monkeypatch, tmp_path, write
         ({"state_dict": {"a": 1}}, "its 'state_dict' is not a dictionary of tensors"),
     ],
 )
-def test_other_contents_are_refused(saved, content, message):
-    torch.save(content, saved)
+def test_other_contents_are_refused(saved, other, message):
+    torch.save(other, saved)
     with pytest.raises(ValueError, match=message):
         load_checkpoint(saved)
 
@@ -139,21 +145,15 @@ def test_a_checkpoint_with_a_wrong_part_is_refused(saved, change, message):
     assert "\n" not in str(raised.value)
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Makes the system refuse to write more than that number of bytes to a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
     before = saved.read_bytes()
-    with largest_file(1000), pytest.raises(OSError, match=r"File too large: .*model\.pt"):
-        save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # bytes that the system writes to a file at most
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*model\.pt"):
+            save_checkpoint(saved, dataclasses.replace(checkpoint(), data="other"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     def fail(content, file):
         file.write(b"half")
@@ -169,21 +169,15 @@ def test_a_failed_save_keeps_the_earlier_checkpoint(saved, monkeypatch):
 def test_digest_of_weights_does_not_depend_on_the_file(tmp_path):
     made = checkpoint()
     before = weights_sha256(made.model)
-    save_checkpoint(tmp_path / "a.pt", made)
-    save_checkpoint(tmp_path / "b.pt", made, training={"step": 3})
-    for name in ("a.pt", "b.pt"):
-        assert weights_sha256(read_checkpoint(tmp_path / name).model) == before
-    norm = next(module for module in made.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
-    norm.running_mean[0] += 1e-6
-    assert weights_sha256(made.model) != before
-
-
-def test_network_without_file_is_described_without_digest():
-    made = checkpoint()
+    for training in (None, {"step": 3}):
+        save_checkpoint(tmp_path / "x.pt", made, training=training)
+        assert weights_sha256(read_checkpoint(tmp_path / "x.pt").model) == before
     record = describe(None, made)
     assert record["parameters"] == sum(tensor.numel() for tensor in made.model.parameters())
     assert record["checkpoint"] is record["checkpoint_sha256"] is None
-    assert record["weights_sha256"] == weights_sha256(made.model)
+    assert record["weights_sha256"] == before
+    made.model.head.norm.running_mean[0] += 1e-6
+    assert weights_sha256(made.model) != before
 
 
 def test_bare_weights_are_read(tmp_path):
@@ -198,19 +192,16 @@ def test_bare_weights_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
-def test_weights_that_are_not_finite_are_named(tmp_path, value):
+def test_weights_that_are_not_finite_are_named(saved, value):
     broken = checkpoint()
-    save_checkpoint(tmp_path / "model.pt", broken)
     broken.model.blocks[1].bottleneck[2].weight.data[0] = value
     with pytest.raises(ValueError, match=r"cannot hold weights that are not finite, the first of them in blocks\.1\."):
-        save_checkpoint(tmp_path / "model.pt", broken)
-    resaved(tmp_path / "model.pt", state_dict=broken.model.state_dict())
-    torch.save(broken.model.state_dict(), tmp_path / "bare.pth")
-    message = r"the weights of .*{} are not finite, the first of them in blocks\.1\.bottleneck\.2\.weight; give another"
-    with pytest.raises(ValueError, match=message.format(r"model\.pt")):
-        read_checkpoint(tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=message.format(r"bare\.pth")):
-        read_weights(tmp_path / "bare.pth")
+        save_checkpoint(saved, broken)
+    resaved(saved, state_dict=broken.model.state_dict())
+    message = r"the weights of .*model\.pt are not finite, the first of them in blocks\.1\.bottleneck\.2\.weight; give"
+    for read in (read_checkpoint, read_weights):
+        with pytest.raises(ValueError, match=message):
+            read(saved)
 
 
 class Hiding:
@@ -294,9 +285,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    metrics=st.one_of(
-        st.dictionaries(st.text(), NUMBERS, max_size=3), st.dictionaries(st.text(), ANYTHING, max_size=3)
-    ),
+    metrics=st.one_of(*(st.dictionaries(st.text(), each, max_size=3) for each in (NUMBERS, ANYTHING))),
     training=st.one_of(st.none(), st.dictionaries(st.text(), ANYTHING, max_size=2)),
 )
 def test_saved_content_is_read_and_other_content_refused(tmp_path, tiny, metrics, training):
@@ -306,11 +295,10 @@ def test_saved_content_is_read_and_other_content_refused(tmp_path, tiny, metrics
         save_checkpoint(path, given_checkpoint, training=training)
     except ValueError:
         kinds = int | float | np.number | np.ndarray | torch.Tensor
-        plain_numbers = all(isinstance(each, kinds) and not isinstance(each, bool) for each in metrics.values())
-        small = all(not isinstance(each, int) or abs(each) < 2**63 for each in metrics.values())
-        assert not (
-            plain_numbers and small and training is None and all(np.size(each) == 1 for each in metrics.values())
-        )
+        values = metrics.values()
+        plain_numbers = all(isinstance(x, kinds) and not isinstance(x, bool) and np.size(x) == 1 for x in values)
+        small = all(not isinstance(x, int) or abs(x) < 2**63 for x in values)
+        assert not (plain_numbers and small and training is None)
         return
     read = read_checkpoint(path)
     assert read.metrics.keys() == metrics.keys()
@@ -327,9 +315,8 @@ def tiny() -> IRevNet:
 
 
 def test_numbers_of_numpy_become_pythons(tmp_path):
-    given = dataclasses.replace(
-        checkpoint(), metrics={"top1": np.mean([0.25, 0.75])}, classes=tuple(np.array(["a", "b", "c"]))
-    )
+    names = tuple(np.array(["a", "b", "c"]))
+    given = dataclasses.replace(checkpoint(), metrics={"top1": np.mean([0.25, 0.75])}, classes=names)
     config = given.config
     object.__setattr__(config, "blocks", tuple(np.array(config.blocks)))  # which type checks would refuse
     save_checkpoint(tmp_path / "model.pt", given)

@@ -1,5 +1,5 @@
+import itertools
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -13,50 +13,33 @@ DIGITS = InputTransform(channels=1, image_size=(8, 8))
 CIFAR = InputTransform(channels=3, image_size=(32, 32))
 
 
-def test_the_imagenet_transform_is_torchvisions_recipe():
-    reference = v2.Compose(
-        [
-            v2.Resize(256),
-            v2.CenterCrop(224),
-            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
+def test_the_imagenet_transform_is_torchvisions_recipe_and_comes_back():
+    resized = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
     image = torch.rand(3, 300, 401)
-    torch.testing.assert_close(IMAGENET_TRANSFORM(image), reference(image))
+    inputs = IMAGENET_TRANSFORM(image)
+    expected = v2.functional.normalize(resized(image), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    torch.testing.assert_close(inputs, expected)
+    torch.testing.assert_close(IMAGENET_TRANSFORM.to_pixels(inputs), resized(image))
 
 
-def test_images_are_resized_as_a_whole_or_left_as_they_are():
-    image = torch.rand(1, 8, 8)
-    assert torch.equal(DIGITS(image), image)
-    assert InputTransform(channels=1, image_size=(4, 6))(torch.rand(1, 9, 9)).shape == (1, 4, 6)
-
-
-def test_grey_images_become_coloured_and_coloured_ones_grey():
+def test_images_get_the_size_and_channels_of_the_networks_input():
     grey = torch.rand(1, 8, 8)
+    assert torch.equal(DIGITS(grey), grey)
+    assert InputTransform(channels=1, image_size=(4, 6))(torch.rand(1, 9, 9)).shape == (1, 4, 6)
     coloured = InputTransform(channels=3, image_size=(8, 8))(grey)
     assert torch.equal(coloured, grey.expand(3, 8, 8))
-    again = InputTransform(channels=1, image_size=(8, 8))(coloured)
-    torch.testing.assert_close(again, grey, rtol=0, atol=1e-3)  # the grey weights of torchvision sum to 0.9999
+    torch.testing.assert_close(DIGITS(coloured), grey, rtol=0, atol=1e-3)  # the grey weights sum to 0.9999
     alpha = torch.cat((coloured, torch.ones(1, 8, 8)))
     assert torch.equal(InputTransform(channels=3, image_size=(8, 8))(alpha), coloured)
 
 
-def test_pixels_come_back_from_the_networks_input():
-    pixels = torch.rand(2, 3, 4, 4, dtype=torch.float64)
-    inputs = IMAGENET_TRANSFORM.normalise(pixels)
-    assert inputs[0, 1, 2, 3].item() == pytest.approx((pixels[0, 1, 2, 3].item() - 0.456) / 0.224)
-    torch.testing.assert_close(IMAGENET_TRANSFORM.to_pixels(inputs), pixels, rtol=1e-12, atol=1e-12)
-
-
-def test_cifar_augmentation_draws_all_shifts_and_flips_equally():
+def test_cifar_augmentation_draws_all_shifts_and_flips_equally(unchecked_types):
     image = torch.rand(3, 32, 32)
     padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
     windows = {}
-    for flip in (False, True):
-        for y in range(9):
-            for x in range(9):
-                window = padded[:, y : y + 32, x : x + 32]
-                windows[(window.flip(2) if flip else window).contiguous().numpy().tobytes()] = (flip, y, x)
+    for flip, y, x in itertools.product((False, True), range(9), range(9)):
+        window = padded[:, y : y + 32, x : x + 32].flip([2] if flip else [])
+        windows[window.contiguous().numpy().tobytes()] = (flip, y, x)
     draws = [windows[CIFAR.augmented(image, "cifar", (0, 1, n)).contiguous().numpy().tobytes()] for n in range(2000)]
     flips, ys, xs = (np.array(values) for values in zip(*draws))
     assert abs(flips.mean() - 0.5) < 0.04  # 3.6 standard deviations
@@ -67,13 +50,8 @@ def test_cifar_augmentation_draws_all_shifts_and_flips_equally():
 
 def test_the_imagenet_augmentation_is_the_releases():
     image = torch.rand(3, 60, 80)
-    reference = v2.Compose(
-        [
-            v2.RandomResizedCrop(32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), antialias=True),
-            v2.RandomHorizontalFlip(0.5),
-            v2.ColorJitter(0.87, 0.5, 0.5, 0.2),
-        ]
-    )
+    crop = v2.RandomResizedCrop(32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), antialias=True)
+    reference = v2.Compose([crop, v2.RandomHorizontalFlip(0.5), v2.ColorJitter(0.87, 0.5, 0.5, 0.2)])
     drawn = []
     for number in range(5):
         state = torch.get_rng_state()
@@ -94,6 +72,9 @@ def test_training_images_become_what_the_network_takes():
 
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+DEEP = GREY.astype(np.uint16) * 256 + 99
+"""GREY in 16 bits, as their upper byte."""
 
 
 def saved(path, image: Image.Image, **options):
@@ -101,30 +82,36 @@ def saved(path, image: Image.Image, **options):
     return path
 
 
-def test_image_files_are_read_as_they_are(tmp_path):
-    coloured, grey = Image.fromarray(RGB), RGB[..., 0]
-    alpha = coloured.copy()
-    alpha.putalpha(7)
-    two_levels = RGB // 128 * 255
-    bits = np.where(grey > 100, 255, 0).astype(np.uint8)
-    for image, expected in (
-        (coloured, RGB),
-        (alpha, RGB),
-        (Image.fromarray(two_levels).quantize(8), two_levels),
-        (Image.fromarray(grey), grey),
-        (Image.fromarray(bits).convert("1"), bits),
-    ):
-        assert torch.equal(read_image(saved(tmp_path / "x.png", image)), planes(expected)), image.mode
-
-
-GREY = RGB[..., 0]
-DEEP = GREY.astype(np.uint16) * 256 + 99
-"""GREY in 16 bits, as their upper byte."""
-
-
 def planes(array: np.ndarray) -> torch.Tensor:
     """The tensor that `read_image` returns for these pixels."""
     return torch.from_numpy(array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy())
+
+
+def test_image_files_are_read_without_transparency_and_palettes(tmp_path):
+    grey, coloured, alpha = Image.fromarray(GREY), Image.fromarray(RGB), Image.fromarray(RGB)
+    alpha.putalpha(7)
+    bits = np.where(GREY > 100, 255, 0).astype(np.uint8)
+    colours = np.array([[250, 3, 4], [5, 240, 6], [7, 8, 230], [0, 0, 0]], dtype=np.uint8)
+    palette = Image.fromarray(GREY // 64).convert("P")
+    palette.putpalette(colours.tobytes())
+    for name, image, expected, options in (
+        ("x.png", coloured, RGB, {}),
+        ("x.png", alpha, RGB, {}),
+        ("x.png", grey, GREY, {}),
+        ("x.png", Image.fromarray(bits).convert("1"), bits, {}),
+        ("x.png", Image.fromarray(DEEP), GREY, {}),
+        ("x.png", Image.merge("LA", [grey, grey]), GREY, {}),
+        ("x.tif", Image.merge("LA", [grey, grey]), GREY, {}),
+        ("x.png", palette, colours[GREY // 64], {}),
+        ("x.png", palette, colours[GREY // 64], {"transparency": 1}),  # of one index, or an opacity for each
+        ("x.png", palette, colours[GREY // 64], {"transparency": b"\x00\x80\xff\x10"}),
+    ):
+        assert torch.equal(read_image(saved(tmp_path / name, image, **options)), planes(expected)), image.mode
+    (tmp_path / "x.pgm").write_bytes(b"P5 5 6 65535\n" + DEEP.astype(">u2").tobytes())
+    assert torch.equal(read_image(tmp_path / "x.pgm"), planes(GREY))
+    (tmp_path / "x.pgm").write_bytes(b"P5 5 6 1023\n" + (GREY.astype(np.uint16) * 4 + 3).astype(">u2").tobytes())
+    upper = np.floor((GREY * 4.0 + 3) / 1023 * 65535 / 256).astype(np.uint8)
+    assert torch.equal(read_image(tmp_path / "x.pgm"), planes(upper))
 
 
 def tiff(path, pixels: np.ndarray, *, bits: int | None = None, white_is_zero: bool = False, order: str = "<"):
@@ -149,15 +136,16 @@ def packed_in_12_bits(pixels: np.ndarray) -> bytes:
 def test_deep_and_floating_point_tiffs_keep_their_upper_bits(tmp_path):
     path, even = tmp_path / "x.tif", np.hstack((GREY, GREY[:, :1]))
     floats = (GREY / 255).astype(np.float32)
-    for order in "<>":
-        for pixels, options in (
-            (DEEP, {}),
-            (65535 - DEEP, {"white_is_zero": True}),
-            (255 - GREY, {"white_is_zero": True}),
-            (floats, {}),
-            (1 - floats, {"white_is_zero": True}),
-        ):
-            assert torch.equal(read_image(tiff(path, pixels, order=order, **options)), planes(GREY))
+    for pixels, options in (
+        (DEEP, {}),
+        (DEEP, {"order": ">"}),
+        (65535 - DEEP, {"white_is_zero": True}),
+        (255 - GREY, {"white_is_zero": True}),
+        (floats, {}),
+        (floats, {"order": ">"}),
+        (1 - floats, {"white_is_zero": True}),
+    ):
+        assert torch.equal(read_image(tiff(path, pixels, **options)), planes(GREY)), options
     assert torch.equal(read_image(tiff(path, even.astype(np.uint16) * 16 + 5, bits=12)), planes(even))
     assert torch.equal(read_image(tiff(path, RGB.astype(np.uint16) * 256 + 99)), planes(RGB))
 
@@ -177,43 +165,6 @@ def test_values_of_unknown_white_level_are_refused(tmp_path, pixels, message):
         read_image(tiff(tmp_path / "x.tif", pixels))
 
 
-def png(path, pixels: np.ndarray, colour: int):
-    """A PNG of 16 bits, chunk by chunk."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    return path
-
-
-def test_deep_files_of_other_formats_keep_their_upper_bits(tmp_path):
-    deep = RGB.astype(np.uint16) * 256 + 99
-    assert torch.equal(read_image(png(tmp_path / "grey.png", DEEP, 0)), planes(GREY))
-    assert torch.equal(read_image(png(tmp_path / "rgb.png", deep, 2)), planes(RGB))
-    assert torch.equal(read_image(png(tmp_path / "rgba.png", np.dstack((deep, DEEP)), 6)), planes(RGB))
-    (tmp_path / "x.pgm").write_bytes(b"P5 5 6 65535\n" + DEEP.astype(">u2").tobytes())
-    assert torch.equal(read_image(tmp_path / "x.pgm"), planes(GREY))
-    (tmp_path / "x.pgm").write_bytes(b"P5 5 6 1023\n" + (GREY.astype(np.uint16) * 4 + 3).astype(">u2").tobytes())
-    expected = np.floor((GREY * 4.0 + 3) / 1023 * 65535 / 256).astype(np.uint8)
-    assert torch.equal(read_image(tmp_path / "x.pgm"), planes(expected))
-
-
-def test_transparency_is_left_out(tmp_path):
-    both = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(255 - GREY)])
-    for name in ("la.png", "la.tif"):
-        assert torch.equal(read_image(saved(tmp_path / name, both)), planes(GREY))
-    palette = Image.fromarray(GREY // 64).convert("P")
-    colours = np.array([[250, 3, 4], [5, 240, 6], [7, 8, 230], [0, 0, 0]], dtype=np.uint8)
-    palette.putpalette(colours.tobytes())
-    for transparent in (1, b"\x00\x80\xff\x10"):  # of one index, or an opacity for each index
-        path = saved(tmp_path / "palette.png", palette, transparency=transparent)
-        assert torch.equal(read_image(path), planes(colours[GREY // 64]))
-
-
 def test_cmyk_is_the_light_that_its_inks_leave(tmp_path):
     inks = np.kron(RGB[:4, :4], np.ones((16, 16, 1), np.uint8))  # flat enough for JPEG
     cmyk = np.dstack((inks, np.full(inks.shape[:2], 51, np.uint8)))
@@ -225,17 +176,8 @@ def test_cmyk_is_the_light_that_its_inks_leave(tmp_path):
         assert np.abs(read_image(path).permute(1, 2, 0).numpy() - expected).max() <= off
 
 
-UPRIGHT = {
-    1: RGB,
-    2: RGB[:, ::-1],
-    3: RGB[::-1, ::-1],
-    4: RGB[::-1],
-    5: RGB.swapaxes(0, 1),
-    6: np.rot90(RGB, -1),
-    7: RGB[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90(RGB),
-}
-"""The upright picture by EXIF orientation."""
+UPRIGHT = {3: lambda x: x[::-1, ::-1], 5: lambda x: x.swapaxes(0, 1), 8: np.rot90}
+"""What makes a picture upright, by EXIF orientation."""
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -244,29 +186,19 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = UPRIGHT[orientation]
-    for name, pixels, expected in (
-        ("x.png", RGB, upright),
-        ("x.tif", RGB, upright),
-        ("x.webp", RGB, upright),
-        ("grey.tif", GREY, upright[..., 0]),
-        ("deep.tif", DEEP, upright[..., 0]),
-    ):
-        options = {"lossless": True, "exact": True} if name == "x.webp" else {}
-        path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif, **options)
-        assert torch.equal(read_image(path), planes(expected.copy())), name
-    large = np.ones((16, 16, 1), np.uint8)  # flat enough for JPEG
-    jpeg = saved(tmp_path / "x.jpg", Image.fromarray(np.kron(RGB, large)), exif=exif, quality=100, subsampling=0)
-    expected = np.kron(upright, large).astype(float)
-    assert np.abs(read_image(jpeg).permute(1, 2, 0).numpy() - expected).max() <= 4
+    for name, pixels, expected in (("x.png", RGB, RGB), ("x.tif", GREY, GREY), ("deep.tif", DEEP, GREY)):
+        path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif)
+        assert torch.equal(read_image(path), planes(upright(expected).copy())), name
+    large = np.kron(RGB, np.ones((16, 16, 1), np.uint8))  # flat enough for JPEG
+    jpeg = saved(tmp_path / "x.jpg", Image.fromarray(large), exif=exif, quality=100, subsampling=0)
+    assert np.abs(read_image(jpeg).permute(1, 2, 0).numpy() - upright(large).astype(float)).max() <= 4
 
 
-@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+@pytest.mark.parametrize("suffix", ["gif", "png", "tif"])
 def test_of_several_frames_the_first_is_read(tmp_path, suffix):
     frames = [Image.new("RGB", (5, 6), colour) for colour in ("red", "lime", "blue")]
-    options = {"lossless": True} if suffix == "webp" else {}
-    path = saved(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
-    red = np.broadcast_to(np.array([255, 0, 0], np.uint8), (6, 5, 3))
-    assert torch.equal(read_image(path), planes(red))
+    path = saved(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:])
+    assert torch.equal(read_image(path), torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 6, 5))
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "ppm", "tif", "webp"])

@@ -60,9 +60,15 @@ def test_jacobian_of_a_bijective_network_has_determinant_one(squeeze_order, init
     assert abs(logarithm.item()) < 1e-10
 
 
-def test_depth_0_is_the_squeezed_image(bijective, injective):
+def test_features_are_those_of_one_pass_from_the_squeezed_image(bijective, injective):
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    assert torch.equal(bijective.features(images, 0), squeeze(images, 2))
+    calls = []
+    bijective.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    found = bijective.features(images, depth=[3, 0, 4])
+    assert len(calls) == 1
+    assert all(map(torch.equal, found, (bijective.features(images, depth) for depth in (3, 0, 4))))
+    assert bijective.features(images, depth=[]) == []
+    assert torch.equal(found[1], squeeze(images, 2))
     padded = injective.features(images, 0)
     assert torch.equal(padded[:, :3], images)
     assert torch.equal(padded[:, 3:], torch.zeros(2, 5, 8, 8, dtype=torch.float64))
@@ -76,11 +82,7 @@ def test_logits_are_the_head_on_the_last_features(bijective):
     normed = (phi - norm.running_mean[:, None, None]) * scale + norm.bias[:, None, None]
     expected = normed.clamp(min=0).mean(dim=(2, 3)) @ linear.weight.T + linear.bias
     torch.testing.assert_close(bijective(images), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_gradients_reach_every_parameter(bijective):
-    bijective.train()
-    bijective(torch.rand(4, 3, 8, 8, dtype=torch.float64)).square().sum().backward()
+    bijective.train()(images).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in bijective.parameters())
 
 
@@ -140,43 +142,24 @@ def test_images_and_features_that_do_not_fit_are_refused(bijective):
         ({"initial_squeeze": 1}, "3 channels .* cannot be split .* channels=2 to append zeros"),
         ({"channels": 6}, "no room to append zeros to the 12 channels .* use more than 6"),
         ({"dropout": 1.0}, "dropout is 1.0; expected a probability"),
+        ({"squeeze_order": "rows"}, r"squeeze_order is 'rows'; expected one of \('block', 'channel'\)"),
     ],
 )
-def test_configs_that_cannot_work_are_refused(bijective_config, change, message):
+def test_configs_that_cannot_work_are_refused(bijective_config, change, message, unchecked_types):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(bijective_config, **change)
 
 
-def test_the_order_of_a_squeeze_is_one_of_two(bijective_config):
-    object.__setattr__(bijective_config, "squeeze_order", "rows")  # past the type check of the test run
-    with pytest.raises(ValueError, match=r"squeeze_order is 'rows'; expected one of \('block', 'channel'\)"):
-        bijective_config.__post_init__()
-
-
-def test_dropout_acts_in_train_mode_alone(bijective_config):
+def test_train_mode_drops_and_keeps_statistics_of_the_last_batch(bijective_config):
     model = IRevNet(dataclasses.replace(bijective_config, dropout=0.5))
     images = torch.rand(4, 3, 8, 8)
     assert not torch.equal(model(images), model(images))
-    model.eval()
-    assert torch.equal(model(images), model(images))
-
-
-def test_running_statistics_of_the_head_follow_the_last_batch(bijective_config):
-    model = IRevNet(bijective_config)
-    phi = model.features(torch.rand(4, 3, 8, 8), allow_train=True)
+    model.head.norm.reset_running_stats()
+    phi = model.features(images, allow_train=True)
     model.head(phi)
     torch.testing.assert_close(model.head.norm.running_mean, 0.9 * phi.mean(dim=(0, 2, 3)))
-
-
-def test_several_depths_in_one_pass(bijective):
-    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    calls = []
-    bijective.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    found = bijective.features(images, depth=[3, 0, 4])
-    assert len(calls) == 1
-    for phi, depth in zip(found, (3, 0, 4), strict=True):
-        assert torch.equal(phi, bijective.features(images, depth))
-    assert bijective.features(images, depth=[]) == []
+    model.eval()
+    assert torch.equal(model(images), model(images))
 
 
 @pytest.mark.parametrize("memory", ["plain", "checkpoint", "reversible"])

@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,28 +28,23 @@ from irevnet.utils.files import (
 def steps(monkeypatch) -> list[str]:
     """Flushes, renames and removals in order, with temporary files by their suffixes."""
     found: list[str] = []
-    flush, rename, remove = os.fsync, os.replace, Path.unlink
 
     def name(path: str | Path) -> str:
         path = Path(path)
         return f"temporary {path.suffix}" if path.name.startswith(".") else path.name
 
-    def noted_flush(descriptor: int) -> None:
-        found.append(f"flush {name(os.readlink(f'/proc/self/fd/{descriptor}'))}")
-        flush(descriptor)
+    def note(owner: Any, function: str, describe: Callable[..., list[str]]) -> None:
+        original = getattr(owner, function)
 
-    def noted_rename(source: Path, target: Path) -> None:
-        found.append(f"rename {name(source)} to {name(target)}")
-        rename(source, target)
+        def noted(*arguments: Any, **options: Any) -> Any:
+            found.extend(describe(*arguments))
+            return original(*arguments, **options)
 
-    def noted_remove(path: Path, *, missing_ok: bool = False) -> None:
-        if path.exists():
-            found.append(f"remove {name(path)}")
-        remove(path, missing_ok=missing_ok)
+        monkeypatch.setattr(owner, function, noted)
 
-    monkeypatch.setattr(os, "fsync", noted_flush)
-    monkeypatch.setattr(os, "replace", noted_rename)
-    monkeypatch.setattr(Path, "unlink", noted_remove)
+    note(os, "fsync", lambda descriptor: [f"flush {name(os.readlink(f'/proc/self/fd/{descriptor}'))}"])
+    note(os, "replace", lambda source, target: [f"rename {name(source)} to {name(target)}"])
+    note(Path, "unlink", lambda path: [f"remove {name(path)}"] if path.exists() else [])
     return found
 
 
@@ -64,21 +61,19 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_file_is_flushed_before_and_folder_after_the_rename(tmp_path, steps):
-    write_json(tmp_path / "x.json", {"a": 1})
-    assert steps == ["flush temporary .json", "rename temporary .json to x.json", f"flush {tmp_path.name}"]
+THREE = ("a.csv", "b.txt", "mark.json")
 
 
 def write_three(folder: Path, text: str) -> None:
-    paths = [folder / name for name in ("a.csv", "b.txt", "mark.json")]
-    write_together({path: lambda to: to.write_text(text) for path in paths})
+    write_together({folder / name: lambda to: to.write_text(text) for name in THREE})
 
 
 def test_files_written_together_are_flushed_before_replacement(tmp_path, steps):
-    write_three(tmp_path, "first")
+    folder = f"flush {tmp_path.name}"
+    write_json(tmp_path / "mark.json", {"a": 1})
+    assert steps == ["flush temporary .json", "rename temporary .json to mark.json", folder]
     del steps[:]
     write_three(tmp_path, "second")
-    folder = f"flush {tmp_path.name}"
     assert steps == [
         *(f"flush temporary {ending}" for ending in (".csv", ".txt", ".json")),
         "remove mark.json",
@@ -89,9 +84,7 @@ def test_files_written_together_are_flushed_before_replacement(tmp_path, steps):
         "rename temporary .json to mark.json",
         folder,
     ]
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
-        ("a.csv", "b.txt", "mark.json"), "second"
-    )
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(THREE, "second")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -115,17 +108,14 @@ def test_kill_while_files_are_written_together_mixes_none(tmp_path, moment):
         write_three(tmp_path, "second")
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status)
-    assert killed == (moment < 9)
+    assert os.WIFSIGNALED(status)
     found = {path.name: path.read_text() for path in contents(tmp_path)}
     assert set(found.values()) <= {"first", "second"}
     assert len(set(found.values())) == 1 or "mark.json" not in found
     assert ("mark.json" in found) == (moment in (0, 1, 2, 8))  # absent from the fourth step to the last but one
     files._swept.clear()  # as in a new process
     write_three(tmp_path, "third")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
-        ("a.csv", "b.txt", "mark.json"), "third"
-    )
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(THREE, "third")
 
 
 def test_temporary_files_in_use_and_others_like_them_are_kept(tmp_path):
@@ -144,7 +134,8 @@ def test_errors_name_the_file_and_not_its_temporary_name(tmp_path):
     def named_by(error: OSError) -> str:
         try:
             with atomic_write(notes) as temporary:
-                error.filename = str(temporary) if error.filename == "temporary" else error.filename
+                if error.filename == "temporary":
+                    error.filename = str(temporary)
                 raise error
         except OSError as raised:
             return raised.filename or str(raised)
@@ -167,10 +158,12 @@ def test_folder_in_use_is_refused_until_its_process_ends(tmp_path):
     reading, writing_end = os.pipe()
     child = os.fork()
     if child == 0:
-        with exclusive(folder):
-            os.write(writing_end, b"held")
-            time.sleep(60)
-        os._exit(0)
+        try:
+            with exclusive(folder):
+                os.write(writing_end, b"held")
+                time.sleep(60)
+        finally:
+            os._exit(1)
     assert os.read(reading, 4) == b"held"
     in_use = re.escape(f"{folder} is in use by process {child} on ") + ".+; wait until that has ended, or stop"
     with pytest.raises(FileExistsError, match=in_use), exclusive(folder):
@@ -221,8 +214,8 @@ def test_disk_without_locks_is_accepted(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    for name in ("lockf", "flock"):
-        monkeypatch.setattr(fcntl, name, refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     left = tmp_path / f".{'0' * 32}.part.txt"
     left.touch()
     with exclusive(tmp_path):

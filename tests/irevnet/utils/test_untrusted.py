@@ -3,6 +3,7 @@
 import ast
 import io
 import pickle
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -21,16 +22,7 @@ from irevnet.utils.untrusted import DEEPEST, brief, build, check_tensors, fits, 
 
 ROOT = Path(__file__).parents[3]
 SAFE = {"torch.load": "weights_only", "np.load": "allow_pickle"}
-UNSAFE = {
-    "pickle.load",
-    "pickle.loads",
-    "pickle.Unpickler",
-    "pd.read_pickle",
-    "joblib.load",
-    "eval",
-    "exec",
-    "yaml.load",
-}
+UNSAFE = re.compile(r"pickle\.(loads?|Unpickler)|pd\.read_pickle|(joblib|yaml)\.load|eval|exec")
 
 
 def unsafe_calls(text: str) -> list[str]:
@@ -40,7 +32,7 @@ def unsafe_calls(text: str) -> list[str]:
         if isinstance(call, ast.Call):
             name = ast.unparse(call.func)
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-            if name in UNSAFE or (name in SAFE and given.get(SAFE[name]) != str(name == "torch.load")):
+            if UNSAFE.fullmatch(name) or (name in SAFE and given.get(SAFE[name]) != str(name == "torch.load")):
                 found.append(f"{name} in line {call.lineno}")
     return found
 
@@ -67,32 +59,20 @@ class Kind(TypedDict, total=False):
     numbers: list[int]
 
 
-@pytest.mark.parametrize(
-    ("value", "hint", "expected"),
-    [
-        (1, int, True),
-        (True, int, False),
-        (1, float, True),
-        (10**30, float, False),
-        (10**30, int, False),
-        ("1", float, False),
-        (None, int | None, True),
-        (None, int, False),
-        ([1, 2], tuple[int, int], True),
-        ([1], tuple[int, int], False),
-        ([1, "a"], list[int], False),
-        ("a", Literal["a", "b"], True),
-        (True, Literal[1], False),
-        ({"a": [1]}, dict[str, list[int]], True),
-        ({1: [1]}, dict[str, list[int]], False),
-        ({"name": "a", "further": 1}, Kind, True),
-        ({"numbers": 3}, Kind, False),
-        ([], Kind, False),
-        (object(), Any, True),
-    ],
-)
-def test_plain_values_are_held_against_type_hints(value, hint, expected):
-    assert fits(value, hint) is expected
+def test_plain_values_are_held_against_type_hints():
+    for hint, (fitting, others) in {
+        int: ([1], [True, 10**30, None]),
+        float: ([1], [10**30, "1"]),
+        int | None: ([None], ["1"]),
+        tuple[int, int]: ([[1, 2]], [[1], [1, "a"]]),
+        list[int]: ([[], [1]], [[1, "a"], 1]),
+        Literal["a", 1]: (["a", 1], [True]),
+        dict[str, list[int]]: ([{"a": [1]}], [{1: [1]}, {"a": 1}]),
+        Kind: ([{"name": "a", "further": 1}], [{"numbers": 3}, []]),
+        Any: ([object()], []),
+    }.items():
+        assert all(fits(value, hint) for value in fitting), hint
+        assert not any(fits(value, hint) for value in others), hint
 
 
 def test_dataclasses_are_built_from_matching_types_only():
@@ -189,12 +169,9 @@ def test_compressed_arrays_are_refused_unless_they_are_expected(tmp_path):
 def test_overlapping_zip_members_are_refused(tmp_path):
     path = archive(tmp_path / "x.npz", a=npy(np.zeros(100)))
     whole = path.read_bytes()
-    directory = whole.index(b"PK\x01\x02")
-    end = whole.index(b"PK\x05\x06")
-    entries = 200 * whole[directory:end]
-    tail = bytearray(whole[end:])
-    tail[8:12] = 2 * (200).to_bytes(2, "little")
-    tail[12:16] = len(entries).to_bytes(4, "little")
+    directory, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    entries, tail = 200 * whole[directory:end], bytearray(whole[end:])
+    tail[8:16] = 2 * (200).to_bytes(2, "little") + len(entries).to_bytes(4, "little")
     path.write_bytes(whole[:directory] + entries + tail)
     message = r"its members declare 185,600 bytes, but the file has \d\d,\d\d\d"
     with pytest.raises(ValueError, match=message), open_arrays(path):
@@ -247,7 +224,7 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 
 def deflated(path: Path) -> Path:
-    torch.save({"state_dict": {"a": torch.zeros(5 * 10**7)}}, path)
+    torch.save({"state_dict": {"a": torch.zeros(4 * 10**7)}}, path)
     with zipfile.ZipFile(path) as whole:
         members = {info.filename: whole.read(info) for info in whole.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
@@ -264,26 +241,19 @@ def repeated(path: Path) -> Path:
     return path
 
 
+def expanding(path: Path) -> Path:
+    header = npy(np.zeros(2 * 10**8, dtype=np.uint8))
+    return archive(path, zipfile.ZIP_DEFLATED, header=header)
+
+
 BOMBS = {
     "classes": (lambda at: saved(at, config={"num_classes": 10**8}, classes=[]), read_checkpoint, "has shape"),
     "blocks": (lambda at: saved(at, config={"blocks": (9000, 1, 1)}), read_checkpoint, "9,002 blocks need more than"),
-    "more": (
-        lambda at: saved(at, config={"blocks": (10**9, 1, 1)}),
-        read_checkpoint,
-        "add up to 1,000,000,002; expected",
-    ),
+    "more": (lambda at: saved(at, config={"blocks": (10**9, 1, 1)}), read_checkpoint, "expected at most 10,000"),
     "resize": (lambda at: saved(at, transform={"resize": 10**9}), read_checkpoint, "pixels"),
     "deflated": (lambda at: deflated(at / "x.pt"), read_checkpoint, "its members are compressed"),
-    "repeated": (
-        lambda at: repeated(at / "x.pt"),
-        read_weights,
-        r"its tensors declare \d+,\d+,\d+ bytes, but the file",
-    ),
-    "npz": (
-        lambda at: archive(at / "x.npz", zipfile.ZIP_DEFLATED, header=npy(np.zeros(2 * 10**8, dtype=np.uint8))),
-        read_header,
-        r"its header is \(200000000,\) of uint8",
-    ),
+    "repeated": (lambda at: repeated(at / "x.pt"), read_weights, r"its tensors declare \d+,\d+,\d+ bytes, but the"),
+    "npz": (lambda at: expanding(at / "x.npz"), read_header, r"its header is \(200000000,\) of uint8"),
 }
 
 

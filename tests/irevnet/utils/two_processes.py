@@ -192,7 +192,7 @@ def main() -> None:
             "skipped": skipped(folder / "torn"),
         }
         run_folder, store = str(folder / "run"), str(folder / "features")
-        found["trained"] = run("train", "--epochs", "2", "--out", run_folder, "--json")
+        found["trained"] = run("train", "--epochs", "1", "--out", run_folder, "--json")
         found["evaluated"] = run("evaluate", "--ckpt", run_folder, "--json")
         found["extracted"] = run(
             "features", "--ckpt", run_folder, "--depths", "1,12", "-b", "100", "--features", store, "--json"
