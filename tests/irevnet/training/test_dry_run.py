@@ -10,18 +10,18 @@ from irevnet.data.datasets import load_dataset
 from irevnet.data.images import ImageFiles, LabelledImages
 from irevnet.models.zoo import build_network, preset_config
 from irevnet.training.config import TrainConfig, recipe
-from irevnet.training.dry_run import check_images, peak_memory, plan
+from irevnet.training.dry_run import Plan, check_images, peak_memory, plan
 from irevnet.training.runs import prepare
 from irevnet.training.settings import RunSettings
 
 
-def planned(model="irevnet-small", **changes):
+def planned(model: str, **changes) -> Plan:
     settings = RunSettings(model=model, data="digits", training=recipe("digits", **changes), image_size=32)
     return plan(prepare(settings)[0])
 
 
 def test_the_plan_counts_what_training_will_do():
-    content = planned()
+    content = planned("irevnet-small")
     assert (content.num_train, content.num_test, content.num_classes) == (1437, 360, 10)
     assert content.num_checked == 1000 + 360
     assert (content.steps_per_epoch, content.num_steps) == (22, 440)
@@ -31,9 +31,6 @@ def test_the_plan_counts_what_training_will_do():
     assert rates == pytest.approx((0.004, 0.1, 0.0), abs=1e-3)
     assert content.state_memory == 3 * 4 * content.parameters
     assert content.memory["plain"] > 1.5 * max(content.memory["reversible"], content.memory["checkpoint"])
-
-
-def test_the_plan_of_a_step_schedule_has_its_steps():
     content = planned("resnet-cifar", schedule="step", decay_at=(0.5, 0.75))
     assert content.learning_rates == ((1, 0.1), (221, pytest.approx(0.01)), (331, pytest.approx(0.001)))
     assert list(content.memory) == ["plain"]

@@ -203,9 +203,9 @@ def test_images_get_the_size_of_the_network_or_of_the_settings(tmp_path, model, 
         Image.new("RGB", (60, 40)).save(tmp_path / place / "x.png")
     asked = settings(model=model, data=str(tmp_path), classes=None, training={"batch_size": 2})
     assert prepare(asked)[1].model.config.input_shape == (3, size, size)
-    _, made, _ = prepare(settings(model=model, image_size=4, training={"normalise": True}))
-    assert made.transform == InputTransform(channels=1, image_size=(4, 4), mean=(0.3053,), std=(0.3761,))
-    assert made.model.config.input_shape == (1, 4, 4)
+    _, made, _ = prepare(settings(model=model, image_size=16, training={"normalise": True}))
+    assert made.transform == InputTransform(channels=1, image_size=(16, 16), mean=(0.3053,), std=(0.3761,))
+    assert made.model.config.input_shape == (1, 16, 16)
 
 
 def test_the_newest_run_is_found(tmp_path):

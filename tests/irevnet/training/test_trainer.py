@@ -178,7 +178,7 @@ def test_a_state_of_something_else_is_refused(blobs):
             training.restore(state)
 
 
-def test_settings_that_the_data_or_the_network_do_not_fit_are_refused(blobs):
+def test_settings_that_do_not_fit_data_or_network_are_refused(blobs):
     for changes, message in (
         ({"batch_size": 64}, "a batch of 64 images is larger than the training set, of 40; lower"),
         ({"augmentation": "cifar"}, "augmentation='cifar' needs LabelledImages, not TensorDataset"),

@@ -151,7 +151,7 @@ def test_each_layer_in_a_bottleneck(memory):
         check_layers(sorted(LAYERS)[first::4], memory)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(names=st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=6), memory=st.sampled_from(MODES))
 def test_any_layers_in_a_bottleneck(names, memory):
     check_layers(names, memory)
@@ -222,7 +222,7 @@ def test_each_change_between_forward_pass_and_back_propagation(name, memory):
         assert_same(gradients(model, memory, CHANGES[name])[0], gradients(model, "plain")[0])
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     names=st.lists(st.sampled_from(sorted(LAYERS)), max_size=4),
     changes=st.lists(st.sampled_from(sorted(CHANGES.keys() - {"frozen"})), min_size=1, max_size=3),
