@@ -124,7 +124,7 @@ def _open(
     )
     if ckpt is None and experiment.path is not None:
         _say_newest(experiment.path)
-    _say_skipped(experiment.source.left_out)
+    _say_skipped(experiment.source.skipped)
     _say_guessed(experiment.name, experiment.checkpoint)
     return experiment
 
@@ -282,7 +282,7 @@ def train(
     """
     import torch
 
-    from irevnet.data.image_folder import read_left_out
+    from irevnet.data.image_folder import read_skipped
     from irevnet.training.runs import default_folder, new_run, resume_run
     from irevnet.training.settings import check_unchanged, choose_settings, read_settings
     from irevnet.utils import distributed
@@ -308,7 +308,7 @@ def train(
         run = new_run(folder, settings, command=command_line(), **places, track=track)
     else:
         run = resume_run(folder, settings, **places, track=track)
-    _say_skipped(read_left_out(run.folder))
+    _say_skipped(read_skipped(run.folder))
     console = standard_error()
     with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -347,8 +347,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
     from irevnet.training.dry_run import plan
     from irevnet.training.runs import prepare
 
-    training, _, left_out = prepare(settings, **places)
-    _say_skipped(left_out)
+    training, _, skipped = prepare(settings, **places)
+    _say_skipped(skipped)
     content = plan(training, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
@@ -386,7 +386,7 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
         checkpoint.model, images, batch_size=experiment.batch_size, workers=experiment.workers, track=track
     )
     if as_json:
-        skipped = {"left_out": source.left_out or {}}
+        skipped = {"left_out": source.skipped or {}}
         print_json({"checkpoint": str(experiment.path), "split": split, **dataclasses.asdict(result), **skipped})
     else:
         click.echo(

@@ -21,7 +21,7 @@ from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.svm_selection import FOLDS
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
-from irevnet.data.image_folder import save_left_out
+from irevnet.data.image_folder import save_skipped
 from irevnet.data.images import DataSource, LabelledImages, Split
 from irevnet.data.transforms import InputTransform
 from irevnet.training.runs import results_folder, study_folder
@@ -153,7 +153,7 @@ class Experiment(Subject):
         Raises `ValueError` if the folder for them holds those of other weights or images.
         """
         record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
-        record |= {"device": self.device, "left_out": self.source.left_out}
+        record |= {"device": self.device, "left_out": self.source.skipped}
         folder = self.folder / "features" if self.features_root is None else self.features_root / self.name
         return FeatureStore(folder / self._images_name(), self.store_identity(), record=record)
 
@@ -182,9 +182,9 @@ class Experiment(Subject):
         if self.classes != self.source.classes:
             digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()[:8]
             data = f"{data}-{len(self.classes)}-classes-{digest}"
-        if self.source.left_out:
-            digest = hashlib.sha256(os.fsencode("\n".join(self.source.left_out))).hexdigest()[:8]
-            data = f"{data}-without-{len(self.source.left_out)}-images-{digest}"
+        if self.source.skipped:
+            digest = hashlib.sha256(os.fsencode("\n".join(self.source.skipped))).hexdigest()[:8]
+            data = f"{data}-without-{len(self.source.skipped)}-images-{digest}"
         return data
 
     def extract(self, store: FeatureStore, layers: Sequence[Layer], *, part: tuple[int, int] = (1, 1)) -> int:
@@ -247,7 +247,7 @@ class Experiment(Subject):
             **provenance(self.command),
             **describe(self.path, self.checkpoint),
             "data": self.source.name,
-            "left_out": len(self.source.left_out or ()) or None,
+            "left_out": len(self.source.skipped or ()) or None,
             "classes_studied": list(self.classes),
             "images_sha256": self.images_sha256(result.SPLITS),
             "seed": self.seed,
@@ -259,7 +259,7 @@ class Experiment(Subject):
     def save_beside(self, folder: Path) -> None:
         """Writes the classes studied, one a line, and which images were skipped."""
         write_text(folder / "classes.txt", "".join(f"{name}\n" for name in self.classes))
-        save_left_out(folder, self.source.left_out)
+        save_skipped(folder, self.source.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)

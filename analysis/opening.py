@@ -11,7 +11,7 @@ from analysis.experiment import Experiment
 from irevnet.checkpoints.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION, Checkpoint, read_checkpoint
 from irevnet.checkpoints.foreign import TorchvisionConfig, build_torchvision
 from irevnet.data.datasets import choose_classes, load_dataset
-from irevnet.data.image_folder import OnError, read_left_out
+from irevnet.data.image_folder import OnError, read_skipped
 from irevnet.data.images import DataSource, is_imagenet
 from irevnet.training.runs import find_checkpoint, results_folder
 from irevnet.utils.distributed import choose_device
@@ -119,7 +119,7 @@ def open_experiment(
         path = find_checkpoint(None if ckpt is None else Path(ckpt))
         checkpoint = read_checkpoint(path)
         own = data.name in (None, checkpoint.data)
-        source = load(data.name or checkpoint.data, left_out=read_left_out(results_folder(path)) if own else None)
+        source = load(data.name or checkpoint.data, skipped=read_skipped(results_folder(path)) if own else None)
         checkpoint = _with_image_size(path, checkpoint, source, overrides.image_size)
     else:
         if data.name is None:

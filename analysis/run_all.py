@@ -120,7 +120,7 @@ def _is_current(saved: SavedStudy, spec: StudySpec, experiment: Experiment) -> b
         "transform": described["transform"],
         "classes": described["classes"],
         "data": experiment.source.name,
-        "left_out": len(experiment.source.left_out or ()) or None,
+        "left_out": len(experiment.source.skipped or ()) or None,
         "classes_studied": list(experiment.classes),
         "images_sha256": experiment.images_sha256(spec.result.SPLITS),
         "seed": experiment.seed,

@@ -74,12 +74,12 @@ def test_a_run_and_its_studies_leave_the_same_images_out(spoilt):
     done(trained)
     assert trained.stderr.startswith("3 images are skipped, the first of them train/a/3.png, which cannot be read")
     run = Path("runs/first")
-    left_out = json.loads((run / "left-out.json").read_text())
-    assert sorted(left_out) == sorted(BAD)
+    skipped = json.loads((run / "left-out.json").read_text())
+    assert sorted(skipped) == sorted(BAD)
     assert json.loads((run / "config.json").read_text())["left_out"] == 3
 
     evaluated = json.loads(done(main("evaluate", "--json")))
-    assert (evaluated["num_images"], evaluated["left_out"]) == (9, left_out)
+    assert (evaluated["num_images"], evaluated["left_out"]) == (9, skipped)
     quick = {
         "features": (),
         "depth-probe": ("--depths", "11,12"),
@@ -94,11 +94,11 @@ def test_a_run_and_its_studies_leave_the_same_images_out(spoilt):
         assert "3 images are skipped, the first of them train/a/3.png" in result.stderr
         if study != "features":
             folder = run / "analysis" / study
-            assert json.loads((folder / "left-out.json").read_text()) == left_out
+            assert json.loads((folder / "left-out.json").read_text()) == skipped
             assert json.loads((folder / f"{study}.json").read_text())["provenance"]["left_out"] == 3
     (store,) = (run / "features").iterdir()
     assert store.name.startswith("photos-without-3-images-")
-    assert json.loads((store / "manifest.json").read_text())["record"]["left_out"] == left_out
+    assert json.loads((store / "manifest.json").read_text())["record"]["left_out"] == skipped
     assert np.load(store / "train" / "labels.npy").tolist() == [0] * 11 + [1] * 12
     agenda = json.loads(done(analyze("all", "--dry-run", "--json")))
     assert {row["study"]: row["state"] for row in agenda["studies"]}["invert"] == "up to date"

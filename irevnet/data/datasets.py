@@ -88,7 +88,7 @@ def load_dataset(
     root: str | Path = "data",
     download: bool = False,
     on_error: OnError = "stop",
-    left_out: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
     workers: int = 0,
     track: Track = no_progress,
 ) -> DataSource:
@@ -99,7 +99,7 @@ def load_dataset(
         root: folder that holds the files of a data set by name, in torchvision's layout; the digits need none.
         download: whether to download the files if they are missing.
         on_error: what to do about unreadable images of a folder; `"skip"` reads every image once, and skips those.
-        left_out: images of a folder to skip, by path, with the reasons that an earlier check found.
+        skipped: images of a folder to skip, by path, with the reasons that an earlier check found.
         workers: number of processes that read the images for that check.
         track: wrapper of the loop of that check, to show its progress.
 
@@ -108,7 +108,7 @@ def load_dataset(
         FileNotFoundError: the files of that data set, a split of that folder, or the images of a class are missing.
     """
     if name not in _DATA and Path(name).is_dir():
-        return open_folder(Path(name), on_error, left_out, workers, track)
+        return open_folder(Path(name), on_error, skipped, workers, track)
     return find("data set or folder", name, _DATA)(Path(root), download)
 
 

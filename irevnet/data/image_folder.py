@@ -19,7 +19,7 @@ from irevnet.utils.untrusted import brief, fits, parse_json
 
 
 def open_folder(
-    folder: Path, on_error: OnError, left_out: Mapping[str, str] | None, workers: int, track: Track
+    folder: Path, on_error: OnError, skipped: Mapping[str, str] | None, workers: int, track: Track
 ) -> DataSource:
     """A folder with `train/` and `val/`, each with one folder of images per class: ImageNet's layout."""
 
@@ -45,11 +45,11 @@ def open_folder(
         found = (_image_files(split_folder(split) / name) for name in classes)
         return [(path, label) for label, paths in enumerate(found) for path in paths]
 
-    unwanted = {os.path.join(folder, name) for name in left_out or ()}
+    unwanted = {os.path.join(folder, name) for name in skipped or ()}
     if on_error == "skip":
         paths = [path for split in ("train", "test") for path, _ in files(split) if path not in unwanted]
         found = _unreadable(paths, workers, track)
-        left_out = {**(left_out or {}), **{os.path.relpath(path, folder): why for path, why in found.items()}}
+        skipped = {**(skipped or {}), **{os.path.relpath(path, folder): why for path, why in found.items()}}
         unwanted |= found.keys()
 
     @functools.cache
@@ -75,7 +75,7 @@ def open_folder(
         image_shape=(channels, height, width) if height == width else (channels, None, None),
         load=load,
         statistics=IMAGENET_STATISTICS if channels == 3 else ((0.5,), (0.5,)),
-        left_out=left_out,
+        skipped=skipped,
     )
 
 
@@ -129,20 +129,20 @@ class _Reasons(Dataset[str]):
         return ""
 
 
-_LEFT_OUT = "left-out.json"
+_SKIPPED = "left-out.json"
 
 
-def save_left_out(folder: Path, left_out: Mapping[str, str] | None) -> None:
+def save_skipped(folder: Path, skipped: Mapping[str, str] | None) -> None:
     """Writes the skipped images, and why, to `left-out.json` in a folder; `None` removes an earlier file."""
-    if left_out is None:
-        (folder / _LEFT_OUT).unlink(missing_ok=True)
+    if skipped is None:
+        (folder / _SKIPPED).unlink(missing_ok=True)
     else:
-        write_json(folder / _LEFT_OUT, dict(left_out))
+        write_json(folder / _SKIPPED, dict(skipped))
 
 
-def read_left_out(folder: Path) -> dict[str, str] | None:
-    """The content that `save_left_out` wrote; `None` without a file. Raises `ValueError` for a damaged file."""
-    path = folder / _LEFT_OUT
+def read_skipped(folder: Path) -> dict[str, str] | None:
+    """The content that `save_skipped` wrote; `None` without a file. Raises `ValueError` for a damaged file."""
+    path = folder / _SKIPPED
     if not path.is_file():
         return None
     try:

@@ -151,7 +151,7 @@ class DataSource:
         image_shape: channels, height and width of the images; height and width are `None` where images differ in size.
         load: function that returns the images `(c, h, w)` and the labels of a split.
         statistics: mean and standard deviation by which the authors' release normalises such images.
-        left_out: skipped files of a folder, which cannot be read as images, by path within the folder, and why; `None`
+        skipped: skipped files of a folder, which cannot be read as images, by path within the folder, and why; `None`
             if unreadable files are not skipped.
     """
 
@@ -160,7 +160,7 @@ class DataSource:
     image_shape: tuple[int, int, int] | tuple[int, None, None]
     load: Callable[[Split], tuple[Tensor | ImageFiles, Sequence[int]]]
     statistics: Normalisation
-    left_out: Mapping[str, str] | None = None
+    skipped: Mapping[str, str] | None = None
 
     def transform(self, *, image_size: int | tuple[int, int] | None = None, normalise: bool = False) -> InputTransform:
         """The transform of these images for a network of that input size, by default the size of the images.

@@ -23,7 +23,7 @@ import torch
 from irevnet.checkpoints.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
 from irevnet.data.choices import OnError
 from irevnet.data.datasets import choose_classes, load_dataset
-from irevnet.data.image_folder import read_left_out, save_left_out
+from irevnet.data.image_folder import read_skipped, save_skipped
 from irevnet.data.images import DataSource
 from irevnet.models.zoo import build_model, num_parameters, preset_config
 from irevnet.training.settings import RunSettings
@@ -136,10 +136,10 @@ def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (),
     Raises `FileExistsError` if the folder is not empty: a run is never overwritten.
     """
     distributed.from_first(lambda: _check_unused(folder))
-    training, checkpoint, left_out = prepare(settings, **options)
+    training, checkpoint, skipped = prepare(settings, **options)
     run = Run(folder=folder, training=training, checkpoint=checkpoint)
     if distributed.rank() == 0:
-        _begin_folder(run, settings, left_out, command)
+        _begin_folder(run, settings, skipped, command)
     return run
 
 
@@ -150,10 +150,10 @@ def _check_unused(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
 
 
-def _begin_folder(run: Run, settings: RunSettings, left_out: Mapping[str, str] | None, command: Sequence[str]) -> None:
+def _begin_folder(run: Run, settings: RunSettings, skipped: Mapping[str, str] | None, command: Sequence[str]) -> None:
     folder, training, checkpoint = run.folder, run.training, run.checkpoint
     folder.mkdir(parents=True, exist_ok=True)
-    save_left_out(folder, left_out)
+    save_skipped(folder, skipped)
     environment = {
         "device": str(training.device),
         "processes": distributed.size(),
@@ -164,7 +164,7 @@ def _begin_folder(run: Run, settings: RunSettings, left_out: Mapping[str, str] |
         **dataclasses.asdict(settings),
         **plain(checkpoint),
         "parameters": num_parameters(checkpoint.model),
-        "left_out": len(left_out or ()) or None,
+        "left_out": len(skipped or ()) or None,
         "provenance": provenance(command) | environment,
     }
     write_json(folder / "config.json", content)
@@ -177,10 +177,10 @@ def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
     `settings` are those that `irevnet.training.settings.read_settings` reads from the folder; options are those of
     `prepare`. The images that were skipped at its start are skipped again.
     """
-    left_out = read_left_out(folder)
-    if left_out is None and options.get("on_error") == "skip":
+    skipped = read_skipped(folder)
+    if skipped is None and options.get("on_error") == "skip":
         raise ValueError(f"{folder} was started with all images; repair those that cannot be read, or start a new run")
-    training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "left_out": left_out})
+    training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "skipped": skipped})
     last = folder / "last.pt"
     if last.is_file():
         saved = read_checkpoint(last)
@@ -200,7 +200,7 @@ def prepare(
     data_root: str | Path = "data",
     download: bool = False,
     on_error: OnError = "stop",
-    left_out: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
     device: str = "auto",
     workers: int = 0,
     track: Track = no_progress,
@@ -214,13 +214,13 @@ def prepare(
         data_root: folder that holds the files of a data set by name.
         download: whether to download the files if they are missing.
         on_error: what to do about unreadable images, see `irevnet.data.datasets.load_dataset`.
-        left_out: images to skip, by path, with the reasons that an earlier check found.
+        skipped: images to skip, by path, with the reasons that an earlier check found.
         device: device to train on, `"auto"`, `"cpu"` or `"cuda"`.
         workers: number of processes that load images.
         track: wrapper of loops over images, to show their progress.
     """
     device = distributed.choose_device(device)
-    reading: dict[str, Any] = {"on_error": on_error, "left_out": left_out, "workers": workers, "track": track}
+    reading: dict[str, Any] = {"on_error": on_error, "skipped": skipped, "workers": workers, "track": track}
     source = load_dataset(settings.data, root=data_root, download=download, **reading)
     classes = source.classes
     if settings.classes is not None:
@@ -239,7 +239,7 @@ def prepare(
         track=track,
     )
     checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
-    return training, checkpoint, source.left_out
+    return training, checkpoint, source.skipped
 
 
 def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from irevnet.data.datasets import _from_torchvision, choose_classes, load_dataset
-from irevnet.data.image_folder import read_left_out, save_left_out
+from irevnet.data.image_folder import read_skipped, save_skipped
 from irevnet.data.images import DataSource, LabelledImages
 from irevnet.data.loaders import batches, training_batches
 from irevnet.data.transforms import InputTransform
@@ -252,15 +252,15 @@ def test_unreadable_images_are_errors_or_skipped_and_listed(spoilt_folder):
     options = {"on_error": "skip", "track": track}
     source, other = (load_dataset(str(spoilt_folder), workers=workers, **options) for workers in (0, 2))
     assert tracked == ["reading every image"] * 2
-    assert source.left_out is not None
-    assert source.left_out == other.left_out
-    assert list(source.left_out) == list(UNREADABLE)
-    for name, reason in source.left_out.items():
+    assert source.skipped is not None
+    assert source.skipped == other.skipped
+    assert list(source.skipped) == list(UNREADABLE)
+    for name, reason in source.skipped.items():
         assert reason.startswith(f"cannot be read as an image: {UNREADABLE[name]}")
         assert reason.endswith("; replace or remove it")
         (spoilt_folder / name).unlink()
     without = load_dataset(str(spoilt_folder))
-    assert without.left_out is None
+    assert without.skipped is None
     for split in ("train", "test"):
         expected, found = (each.images(split, each.transform()) for each in (without, source))
         assert (found.images.paths, found.labels) == (expected.images.paths, expected.labels)
@@ -275,23 +275,23 @@ def test_unreadable_images_are_errors_or_skipped_and_listed(spoilt_folder):
 def test_skipped_images_stay_skipped_unread(spoilt_folder, tmp_path):
     first = load_dataset(str(spoilt_folder), on_error="skip")
     (tmp_path / "run").mkdir()
-    save_left_out(tmp_path / "run", first.left_out)
+    save_skipped(tmp_path / "run", first.skipped)
     shutil.copy(spoilt_folder / "train/cat/0.png", spoilt_folder / "train/cat/1.png")  # repaired meanwhile
-    known = read_left_out(tmp_path / "run")
-    again = load_dataset(str(spoilt_folder), left_out=known)
-    assert again.left_out == first.left_out
+    known = read_skipped(tmp_path / "run")
+    again = load_dataset(str(spoilt_folder), skipped=known)
+    assert again.skipped == first.skipped
     labels = [source.images("train", source.transform()).labels for source in (first, again)]
     assert labels == [[0, 0, 1, 1, 1]] * 2
     (spoilt_folder / "val/cat/0.png").write_bytes(b"")
-    found = load_dataset(str(spoilt_folder), on_error="skip", left_out=known).left_out
+    found = load_dataset(str(spoilt_folder), on_error="skip", skipped=known).skipped
     assert found is not None
     assert found.keys() == {*UNREADABLE, "val/cat/0.png"}
-    save_left_out(tmp_path / "run", None)
-    assert read_left_out(tmp_path / "run") is None
+    save_skipped(tmp_path / "run", None)
+    assert read_skipped(tmp_path / "run") is None
     for text, message in (("{", "Expecting property name"), ("[1]", r"found \[1\] where names of files and reasons")):
         (tmp_path / "left-out.json").write_text(text)
         with pytest.raises(ValueError, match=rf"left-out\.json is damaged: {message}"):
-            read_left_out(tmp_path)
+            read_skipped(tmp_path)
 
 
 def epoch_of(data, **options) -> list[torch.Tensor]:

@@ -192,7 +192,7 @@ def test_each_image_is_looked_at_by_one_process(found, tmp_path):
     for each in found:
         assert each["made by the first"] == ("made", 0)
         assert each["gathered"] == ["of 0", "of 1"]
-        assert each["skipped"]["which"] == source.left_out
+        assert each["skipped"]["which"] == source.skipped
     assert sorted(each["skipped"]["read"] for each in found) == [6, 6]
 
 

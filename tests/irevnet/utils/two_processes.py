@@ -122,7 +122,7 @@ def skipped(folder: Path) -> dict[str, Any]:
             read.extend(batch)
             yield batch
 
-    return {"which": load_dataset(str(folder), on_error="skip", track=track).left_out, "read": len(read)}
+    return {"which": load_dataset(str(folder), on_error="skip", track=track).skipped, "read": len(read)}
 
 
 def error_of(work: Any) -> str:
