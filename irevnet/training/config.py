@@ -134,10 +134,14 @@ class TrainConfig:
         """Steps, counted from 0, that summarise the schedule: the first of each constant rate for the step schedule;
         the first, the one of the highest rate and the last for one-cycle."""
         if self.schedule == "step":
-            return [0, *(round(part * num_steps) for part in sorted(self.decay_at))]
+            return sorted({0, *(step for step in self._decays(num_steps) if step < num_steps)})
         below = max(0, math.floor(_top(num_steps)))
         highest = max(below, min(below + 1, num_steps - 1), key=lambda step: self.rate(step, num_steps))
         return sorted({0, highest, num_steps - 1})
+
+    def _decays(self, num_steps: int) -> list[int]:
+        """The first step of each lower rate of the step schedule."""
+        return [round(part * num_steps) for part in self.decay_at]
 
     def rate(self, step: int, num_steps: int) -> float:
         """The learning rate of a step, counted from 0.
@@ -148,7 +152,7 @@ class TrainConfig:
         """
         peak = self.learning_rate
         if self.schedule == "step":
-            return peak * self.decay ** sum(step >= first for first in self.milestones(num_steps)[1:])
+            return peak * self.decay ** sum(step >= first for first in self._decays(num_steps))
         top = _top(num_steps)
         if step < top:
             return _along_cosine(peak / 25, peak, step / top)

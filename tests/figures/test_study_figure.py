@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-import figures
 from analysis.results import DepthProbeResult
 from figures import plot
 
@@ -20,14 +19,6 @@ def test_a_result_of_an_unknown_study_has_no_figure(probe):
     fields = {field.name: getattr(probe, field.name) for field in dataclasses.fields(probe)}
     with pytest.raises(ValueError, match="no figure is known for results of 'unknown'; expected one of training-curve"):
         plot(Unknown(**fields))
-
-
-def test_names_of_the_package_are_imported_when_first_used():
-    assert dir(figures) == figures.__all__
-    for name in figures.__all__:
-        assert getattr(figures, name).__name__ == name
-    with pytest.raises(AttributeError, match="module 'figures' has no attribute 'plots'"):
-        _ = figures.plots
 
 
 def test_results_are_read_and_drawn_without_torch():

@@ -42,7 +42,7 @@ def test_cifar_recipe_is_that_of_the_release():
     assert config.normalise
 
 
-@pytest.mark.parametrize("num_steps", [3, 9, 441])
+@pytest.mark.parametrize("num_steps", [1, 3, 9, 441])
 def test_milestones_are_where_the_rate_changes_or_peaks(num_steps):
     cycle = recipe("fast")
     rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
