@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from irevnet.training.runs import Run
     from irevnet.training.settings import RunSettings
 
+
+_OF_OTHERS = {"model", "image_size", "mean", "std", "class_names"}
+"""Options that say what the file of a network from elsewhere does not."""
 
 REPORT = "report.html"
 """The page's name in a run's folder."""
@@ -130,10 +134,16 @@ def _open(
 
 
 def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
-    """Opens the networks to compare, all of the same classes of the same data."""
-    from analysis.experiment import check_comparable
+    """Opens the networks to compare, all of the same classes of the same data.
 
-    experiments = [_open(each, **options) for each in (ckpt or (None,))]
+    What an option says of a network that this toolkit did not make is said of those alone, if there are any.
+    """
+    from analysis.experiment import check_comparable
+    from analysis.opening import is_own
+
+    own = [is_own(each) for each in ckpt] if len(ckpt) > 1 else []
+    others = options if all(own) else {**options, **dict.fromkeys(_OF_OTHERS & options.keys())}
+    experiments = [_open(each, **(others if known else options)) for each, known in zip_longest(ckpt or (None,), own)]
     check_comparable(experiments)
     return experiments
 
@@ -158,13 +168,21 @@ def _say_skipped(skipped: Mapping[str, str] | None) -> None:
 
 def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
     """What the network's file does not say."""
-    from irevnet.checkpoints.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION
+    from irevnet.checkpoints.checkpoint import (
+        AVERAGED_OUTPUT,
+        CLASS_NAMES,
+        FRESH_CLASSIFIER,
+        IMAGE_SIZE,
+        NORMALISATION,
+    )
 
     transform, guessed = checkpoint.transform, checkpoint.guessed
     said = {
         IMAGE_SIZE: f"images of {transform.image_size[0]} x {transform.image_size[1]} (--image-size)",
         NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std)",
         CLASS_NAMES: "outputs in the order of ImageNet's folders (--class-names)",
+        FRESH_CLASSIFIER: "a fresh classifier, whose weights are not there",
+        AVERAGED_OUTPUT: "the average over space or tokens as its output, which is no logits",
     }
     if guessed:
         what = ", ".join(said[guess] for guess in guessed)

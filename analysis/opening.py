@@ -1,24 +1,34 @@
 """Opens networks for study: finds checkpoint and data, and supplies what a network's file does not say."""
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from analysis.experiment import Experiment
-from irevnet.checkpoints.checkpoint import CLASS_NAMES, IMAGE_SIZE, NORMALISATION, Checkpoint, read_checkpoint
-from irevnet.checkpoints.foreign import TorchvisionConfig, build_torchvision
+from analysis.features.outputs import set_output
+from irevnet.checkpoints.checkpoint import (
+    AVERAGED_OUTPUT,
+    CLASS_NAMES,
+    FRESH_CLASSIFIER,
+    IMAGE_SIZE,
+    NORMALISATION,
+    Checkpoint,
+    ForeignConfig,
+    is_own_checkpoint,
+    read_checkpoint,
+)
+from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign, is_foreign
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.image_folder import OnError, read_skipped
 from irevnet.data.images import DataSource, is_imagenet
 from irevnet.training.runs import find_checkpoint, results_folder
 from irevnet.utils.distributed import choose_device
 from irevnet.utils.progress import Progress
-
-TORCHVISION = "torchvision:"
-"""Prefix of the names of torchvision's networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +71,18 @@ class Overrides:
     class_names: Sequence[str] | None = None
 
 
+def is_own(ckpt: str | Path) -> bool:
+    """Whether this is a run or a checkpoint of this toolkit, which says all of its network that has to be known.
+
+    Raises `FileNotFoundError` if it is nothing at all.
+    """
+    return not is_foreign(str(ckpt)) and is_own_checkpoint(find_checkpoint(Path(ckpt)))
+
+
 def open_experiment(
     ckpt: str | Path | None = None,
     *,
-    model: str | None = None,
+    model: str | nn.Module | None = None,
     data: str | DataOptions | None = None,
     overrides: Overrides = Overrides(),
     bits: int | None = None,
@@ -80,11 +98,11 @@ def open_experiment(
     """Opens a network and the data that it was trained on, or other data.
 
     Args:
-        ckpt: a checkpoint file, a run's folder, or a network of torchvision as in `model`; `None` for the newest run
+        ckpt: a checkpoint file, a run's folder, or the name of a network as in `model`; `None` for the newest run
             under `runs/`.
-        model: a network of torchvision, `torchvision:resnet50`: with weights from the file `ckpt`, pretrained as in
-            `torchvision:resnet50/DEFAULT`, or fresh ones.
-        data: the data set, by name or folder, or all that there is to say of it; required for networks of torchvision.
+        model: a network that this toolkit did not make, or its name (`irevnet.checkpoints.foreign`), such as
+            `torchvision:resnet50`, with weights from the file `ckpt`, or those that it comes with.
+        data: the data set, by name or folder, or all that there is to say of it; required for such a network.
         overrides: what the file of the network does not say.
         bits: studies the network in exact arithmetic, on a lattice of so many bits (`irevnet.models.exact`).
         device: `"auto"`, `"cpu"` or `"cuda"`.
@@ -100,11 +118,6 @@ def open_experiment(
         FileNotFoundError: there is no such checkpoint or data.
         ValueError: what was named does not exist or does not fit together.
     """
-    if model is not None and not model.startswith(TORCHVISION):
-        raise ValueError(
-            f"`model` {model} is no network of torchvision, such as torchvision:resnet50; the networks of this toolkit "
-            "come with their checkpoint, `ckpt`"
-        )
     data = DataOptions(name=data) if isinstance(data, str) else data or DataOptions()
     load = functools.partial(
         load_dataset,
@@ -114,7 +127,8 @@ def open_experiment(
         workers=workers,
         track=progress.track,
     )
-    foreign = model or (ckpt if isinstance(ckpt, str) and ckpt.startswith(TORCHVISION) else None)
+    foreign = model or (ckpt if isinstance(ckpt, str) and is_foreign(ckpt) else None)
+    named = ""
     if foreign is None:
         path = find_checkpoint(None if ckpt is None else Path(ckpt))
         checkpoint = read_checkpoint(path)
@@ -122,13 +136,13 @@ def open_experiment(
         source = load(data.name or checkpoint.data, skipped=read_skipped(results_folder(path)) if own else None)
         checkpoint = _with_image_size(path, checkpoint, source, overrides.image_size)
     else:
+        named = foreign if isinstance(foreign, str) else type(foreign).__name__
         if data.name is None:
-            raise ValueError(f"{foreign} does not come with a data set; name the images to look at by `data`")
+            raise ValueError(f"{named} does not come with a data set; name the images to look at by `data`")
         path = None if ckpt is None or ckpt == foreign else Path(ckpt)
         source = load(data.name)
-        checkpoint = _open_torchvision(foreign, source, path, overrides.image_size, seed=seed)
-    name = results_folder(path).resolve().name.removesuffix("-analysis") if path else foreign or ""
-    name = name.removeprefix(TORCHVISION).replace("/", "-")
+        checkpoint = _open_foreign(foreign, source, path, overrides.image_size, seed=seed)
+    name = results_folder(path).resolve().name.removesuffix("-analysis") if path else _file_name(named)
     checkpoint = _with_normalisation(name, checkpoint, overrides.mean, overrides.std)
     checkpoint = _with_class_names(name, checkpoint, source, overrides.class_names)
     if bits is not None:
@@ -150,6 +164,14 @@ def open_experiment(
     )
 
 
+def _file_name(network: str) -> str:
+    """A name for the files of a network that has no file itself: `net-resnet` for `nets/net.py:resnet`."""
+    name = network.removeprefix(TORCHVISION).removeprefix(TIMM)
+    if ".py:" in name:
+        name = Path(name).name.replace(".py:", "-")
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
 def _choose_classes(checkpoint: Checkpoint, source: DataSource, data: DataOptions) -> tuple[str, ...]:
     """The classes asked for, of those that the network knows or, where it does not know the data's, of all."""
     known = checkpoint.classes if set(checkpoint.classes) <= set(source.classes) else ()
@@ -157,15 +179,52 @@ def _choose_classes(checkpoint: Checkpoint, source: DataSource, data: DataOption
     return known if data.classes is None else choose_classes(source, data.classes, seed=data.class_seed, among=known)
 
 
-def _open_torchvision(
-    name: str, source: DataSource, file: Path | None, image_size: int | None, *, seed: int
+def _usual(source: DataSource) -> Preset:
+    """How a network of one's own code may take images: in the size of the data, normalised as the data usually are."""
+    mean, std = source.statistics
+    size = source.image_shape[1]
+    return Preset(mean=mean, std=std) if size is None else Preset(image_size=size, resize=size, mean=mean, std=std)
+
+
+def _channels(model: nn.Module, source: DataSource) -> int:
+    """Channels of the images that a network takes, by its first convolution if that takes one or three."""
+    first = next((each.in_channels for each in model.modules() if isinstance(each, nn.Conv2d)), 0)
+    return first if first in (1, 3) else source.image_shape[0]
+
+
+def _open_foreign(
+    network: str | nn.Module, source: DataSource, file: Path | None, image_size: int | None, *, seed: int
 ) -> Checkpoint:
-    """A network of torchvision, as if it were that of a checkpoint; fresh weights are drawn by the seed."""
+    """A network that this toolkit did not make, as if it were that of a checkpoint; fresh weights are drawn by the
+    seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network, transform = build_torchvision(name.removeprefix(TORCHVISION), source, file=file, image_size=image_size)
-    guessed = () if file is None else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
-    return Checkpoint(model=network, transform=transform, data=source.name, classes=(), metrics={}, guessed=guessed)
+        found = build_foreign(network, file)
+    preset = found.preset or _usual(source)
+    size = image_size or preset.image_size
+    transform = source.transform(image_size=size)
+    resize = transform.resize and round(size * preset.resize / preset.image_size)
+    transform = replace(transform, channels=_channels(found.model, source), resize=resize)
+    one = transform.channels not in (1, len(preset.mean))
+    transform = replace(transform, mean=(0.0,) if one else preset.mean, std=(1.0,) if one else preset.std)
+    num_outputs, are_logits = set_output(
+        found.model, found.name, torch.empty(transform.channels, *transform.image_size)
+    )
+    guessed = () if file is None and found.preset else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
+    guessed += (FRESH_CLASSIFIER,) * bool(found.classifier) + (AVERAGED_OUTPUT,) * (not are_logits)
+    return Checkpoint(
+        model=found.model,
+        transform=transform,
+        data=source.name,
+        classes=(),
+        metrics={},
+        guessed=guessed,
+        foreign=ForeignConfig(
+            name=found.name,
+            weights=found.weights,
+            num_classes=num_outputs,
+        ),
+    )
 
 
 def _without(checkpoint: Checkpoint, guess: str) -> tuple[str, ...]:
@@ -194,7 +253,7 @@ def _with_normalisation(
         return checkpoint
     if mean is None or std is None:
         raise ValueError("`mean` and `std` belong together; give both, in units of [0, 1]")
-    if NORMALISATION not in checkpoint.guessed and not isinstance(checkpoint.config, TorchvisionConfig):
+    if NORMALISATION not in checkpoint.guessed and checkpoint.foreign is None:
         raise ValueError(f"{name} says how its images are normalised; leave `mean` and `std` out")
     transform = replace(checkpoint.transform, mean=tuple(mean), std=tuple(std))
     return replace(checkpoint, transform=transform, guessed=_without(checkpoint, NORMALISATION))
@@ -203,11 +262,14 @@ def _with_normalisation(
 def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:
     """The network with these names for its outputs; without any, with those of ImageNet's folders for such data."""
     outputs = checkpoint.config.num_classes
+    no_logits = not {FRESH_CLASSIFIER, AVERAGED_OUTPUT}.isdisjoint(checkpoint.guessed)
     if names is None:
-        if checkpoint.classes or outputs != len(source.classes) or not is_imagenet(source.classes):
+        if no_logits or checkpoint.classes or outputs != len(source.classes) or not is_imagenet(source.classes):
             return checkpoint
         guessed = (*checkpoint.guessed, CLASS_NAMES)
         return replace(checkpoint, classes=tuple(sorted(source.classes)), guessed=guessed)
+    if no_logits:
+        raise ValueError(f"the outputs of {name} are no logits that were trained; leave `class_names` out")
     if len(names) != outputs:
         raise ValueError(f"`class_names` has {len(names)} names, but {name} has {outputs} outputs; give one for each")
     if repeated := sorted({each for each in names if list(names).count(each) > 1}):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
@@ -402,7 +403,7 @@ def test_features_are_extracted_in_parts_and_then_found(run):
     assert probed.exit_code == 0, probed.output
 
 
-def test_a_network_of_torchvision_is_probed_at_its_blocks():
+def test_network_of_torchvision_is_probed_and_compared(run):
     Path("names.txt").write_text("1\n8\n")
     options = ("--ckpt", "torchvision:resnet18", "--data", "digits", "--classes", "names.txt", "--image-size", "32")
     probed = analyze("depth-probe", *options, "--layers", "layer1,layer4.1,fc", "--json")
@@ -413,6 +414,19 @@ def test_a_network_of_torchvision_is_probed_at_its_blocks():
     assert network["rows"][0]["svm_accuracy"] > 0.8
     assert Path("resnet18-analysis/depth-probe/depth-probe.png").is_file()
     assert "newest run" not in probed.stderr
+    # What is said of a network with weights from elsewhere is not said of the run beside it.
+    state = {
+        f"module.{name}": tensor for name, tensor in torchvision.models.resnet18(num_classes=10).state_dict().items()
+    }
+    torch.save({"state_dict": state}, "r18.pth")
+    both = ("--ckpt", "runs/first", "--ckpt", "r18.pth", "--model", "torchvision:resnet18", *options[2:])
+    compared = analyze("pca", *both, "--depth", "8", "--dims", "2", "--out", "both", "--json")
+    assert compared.exit_code == 0, compared.output
+    assert [network["name"] for network in json.loads(compared.stdout)["networks"]] == ["irevnet-small", "r18"]
+    transforms = [each["transform"] for each in json.loads(Path("both/pca.json").read_text())["provenance"]["networks"]]
+    assert [each["image_size"] for each in transforms] == [[8, 8], [32, 32]]
+    assert "r18 does not say how it takes its images; guessed: mean 0.485" in compared.stderr
+    assert "first does not say" not in compared.stderr
 
 
 def test_work_that_fails_ends_with_1_and_debug_shows_where(run, monkeypatch):

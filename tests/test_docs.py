@@ -291,7 +291,15 @@ def _prepare(command: Shown, root: Path) -> None:
     if command.words[1] in ("training-curves", "report"):
         runs += command.arguments
     for path in map(Path, runs):
-        if str(path).startswith("torchvision:") or path.exists():
+        if str(path).startswith(("torchvision:", "timm:")) or path.exists():
+            continue
+        if ".py:" in str(path):
+            ((_, code), *_) = _fences(ROOT / "docs" / "any-network.md", "python")
+            Path(path.name.split(":")[0]).write_text(code)
+            continue
+        if path.suffix == ".pth":
+            weights = torchvision.models.get_model("resnet18", num_classes=3).state_dict()
+            torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, path)
             continue
         if path.suffix == ".tar":
             _write_released(path)

@@ -34,6 +34,21 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignConfig:
+    """The config of a network that this toolkit did not make.
+
+    Attributes:
+        name: name of the network, such as `timm:vit_small_patch16_224`; of torchvision's, without `torchvision:`.
+        weights: name of its pretrained weights, or path of the file of weights; `None` for those that it was made with.
+        num_classes: number of outputs.
+    """
+
+    name: str
+    weights: str | None
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A trained network with everything that is needed to use it.
 
@@ -44,6 +59,7 @@ class Checkpoint:
         classes: class names, in the order of the logits; empty if they are unknown.
         metrics: measurements at the time of saving, such as epoch and accuracy; numbers of Python, NumPy or torch.
         guessed: attributes that the file does not tell and that were guessed, some of `GUESSES`.
+        foreign: config of a network that this toolkit did not make; `None` for its own, which have one themselves.
     """
 
     model: nn.Module
@@ -52,6 +68,7 @@ class Checkpoint:
     classes: tuple[str, ...]
     metrics: Mapping[str, Any]
     guessed: tuple[str, ...] = ()
+    foreign: ForeignConfig | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "model", unwrapped(self.model))
@@ -59,7 +76,7 @@ class Checkpoint:
     @property
     def config(self) -> Any:
         """Config of the network, a dataclass with at least `num_classes`."""
-        return self.model.config
+        return self.foreign or self.model.config
 
     @property
     def irevnet(self) -> IRevNet:
@@ -70,8 +87,9 @@ class Checkpoint:
 
 
 IMAGE_SIZE, NORMALISATION, CLASS_NAMES = "image size", "mean and std", "class names"
-GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES)
-"""Properties that may be guessed for a network from another source."""
+FRESH_CLASSIFIER, AVERAGED_OUTPUT = "fresh classifier", "averaged output"
+GUESSES = (IMAGE_SIZE, NORMALISATION, CLASS_NAMES, FRESH_CLASSIFIER, AVERAGED_OUTPUT)
+"""What may be guessed for a network from another source, or done for one that has no logits."""
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mapping[str, Any] | None = None) -> None:
@@ -174,17 +192,56 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "model_ema",
+    "ema_state_dict",
+)
+"""Names under which state dicts are saved, in the order in which they are preferred."""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict that `torch.save` wrote, alone or under the key `state_dict`.
+    """The tensors of a state dict that `torch.save` wrote, alone or under one of the usual keys, or of a file of
+    safetensors.
 
     Raises `ValueError` if the file holds no state dict, values that are not finite, or pickled code.
     """
-    content = _read_tensors(path)
-    weights = content.get("state_dict", content)
+    if path.suffix == ".safetensors":
+        content: dict[str, Any] = _read_safetensors(path)
+    else:
+        content = _read_tensors(path)
+    weights = next((content[key] for key in _KEYS if _is_state_dict(content.get(key)) and content[key]), content)
     if not _is_state_dict(weights) or not weights:
-        raise ValueError(f"{path} holds no state dict; expected the weights of a network by name")
+        raise ValueError(
+            f"{path} holds no state dict, but {', '.join(map(brief, content)) or 'nothing'}; save the network's "
+            "state_dict()"
+        )
     _check_finite(path, weights)
     return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(f"{path} needs the package safetensors; pip install safetensors") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is not a file of safetensors, or is damaged: {_first_line(error)}") from error
+
+
+def is_own_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of this toolkit, which says how its network takes images."""
+    return path.suffix != ".safetensors" and _read_tensors(path).get("format") == _FORMAT
 
 
 def plain(checkpoint: Checkpoint) -> dict[str, Any]:

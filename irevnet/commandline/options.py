@@ -131,8 +131,8 @@ def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., 
 image_size_option = click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Show the network images of N x N, if its file has no size: for torchvision's networks and the authors' "
-    "release.",
+    help="Show the network images of N x N, if its file has no size: for networks that this toolkit did not make, and "
+    "the authors' release.",
 )
 guess_options = _group(
     click.option(
@@ -198,13 +198,18 @@ study_options = _group(ckpt_option, guess_options, data_options, out_option, see
 compared_options = _group(
     click.option(
         "--ckpt",
-        metavar="PATH|torchvision:NAME",
+        metavar="PATH|NETWORK",
         multiple=True,
-        help="A checkpoint file, a run's folder, or a network of torchvision with fresh weights "
-        "(torchvision:resnet50) or pretrained ones (torchvision:resnet50/DEFAULT); may be given several times, to "
-        "compare.  [default: the newest run under runs/]",
+        help="A checkpoint file, a run's folder, or a network as in --model; may be given several times, to compare.  "
+        "[default: the newest run under runs/]",
     ),
-    click.option("--model", metavar="torchvision:NAME", help="Network of torchvision for the weights in --ckpt."),
+    click.option(
+        "--model",
+        metavar="NETWORK",
+        help="A network of another package or of your own code, with fresh weights or those in --ckpt: "
+        "torchvision:resnet50, timm:vit_small_patch16_224, FILE.py:NAME or package.module:NAME; with a set of "
+        "pretrained weights as torchvision:resnet50/DEFAULT.",
+    ),
     image_size_option,
     guess_options,
 )
