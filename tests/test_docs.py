@@ -277,7 +277,7 @@ def small_world(workplace, blank_figures, monkeypatch) -> None:
     monkeypatch.setattr(presets, "_PRESETS", thin)
     monkeypatch.setattr(presets, "small_config", _small)
     monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
-    monkeypatch.setattr("irevnet.checkpoints.foreign.get_model", lambda *_, **__: of_torchvision)
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: of_torchvision)
     monkeypatch.setattr("analysis.linalg.singular_values.DENSE", 100)  # of 192
     named = hashlib.sha256("\n".join(sorted(CLASSES)).encode()).hexdigest()
     monkeypatch.setattr("irevnet.data.images._IMAGENET_SYNSETS", named)  # which the stand-in for ImageNet has

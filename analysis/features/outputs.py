@@ -56,7 +56,7 @@ def set_output(model: nn.Module, name: str, image: Tensor) -> tuple[int, bool]:
         raise ValueError(f"{name} puts out a {type(output).__name__}; expected a tensor, or several by name")
     if output.ndim == 2 and len(output) == 2:
         return output.shape[1], True
-    ((layout,),) = find_layouts(model, {f"the output of {name}": model}, image).values()
+    ((layout,),) = find_layouts(model, {name: model}, image).values()
 
     def average(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return layout.average(output)

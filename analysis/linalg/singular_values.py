@@ -13,6 +13,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -93,10 +94,10 @@ def singular_values(
     >>> found.largest.round(6).tolist(), round(found.condition, 6), found.energy(np.array([1]))[0].round(4).tolist()
     ([4.0, 3.0, 2.0, 1.0], 4.0, [0.5333, 0.5333, 0.5333])
     """
-    count = min(operator.shape)
+    m, n = operator.shape
+    count = min(m, n)
     k = max(1, round(count / 15)) if num_values is None else num_values
     if not 1 <= k <= count:
-        m, n = operator.shape
         raise ValueError(f"{k} singular values were asked for; a Jacobian of {m} x {n} has 1 to {count}")
     if width < 1 or min(num_probes, density_probes) < 2 or not 0 < tolerance < 1:
         raise ValueError(
@@ -106,6 +107,10 @@ def singular_values(
     autosave = autosave or Autosave()
     if choose_method(method, operator.shape) == "dense":
         return _from_matrix(operator, autosave, square=inverse is not None)
+    # A^T has the same singular values. If it is taller than wide, they are all that it has: on the larger space of its
+    # outputs random vectors would mostly see its n - m zeros.
+    if m < n:
+        operator = operator.transposed
     l = 0 if inverse is None else num_smallest  # noqa: E741
     if count - k - l < density_probes:  # too few others to sample from
         k = count
@@ -144,9 +149,12 @@ def singular_values(
         )
         missed = [_larger(others, end, tolerance) for others, end in zip(densities, ends)]
         if not any(missed):
-            return _from_ends(ends, densities, num_probes=num_probes, generator=generator)
+            found = _from_ends(ends, densities, num_probes=num_probes, generator=generator)
+            break
         ends = [search(widen=True) if more else end for search, end, more in zip(searches, ends, missed)]
-    return _from_exhausted(ends[0], square=inverse is not None)
+    else:
+        found = _from_exhausted(ends[0], square=inverse is not None)
+    return replace(found, num_outputs=m, num_inputs=n)
 
 
 def _from_matrix(operator: LinearOperator, autosave: Autosave, *, square: bool) -> Spectrum:

@@ -219,8 +219,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     weights = next((content[key] for key in _KEYS if _is_state_dict(content.get(key)) and content[key]), content)
     if not _is_state_dict(weights) or not weights:
         raise ValueError(
-            f"{path} holds no state dict, but {', '.join(map(brief, content)) or 'nothing'}; save the network's "
-            "state_dict()"
+            f"{path} holds no state dict{', but ' if content else ''}{', '.join(map(brief, content))}; save the "
+            "network's state_dict()"
         )
     _check_finite(path, weights)
     return weights

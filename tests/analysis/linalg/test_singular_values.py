@@ -121,6 +121,24 @@ def test_density_continues_the_known_values(jacobian, truth):
     assert low - found.log_volume_error < 0 < high + found.log_volume_error
 
 
+@pytest.mark.parametrize("shape", [(80, 400), (400, 80)])
+def test_map_to_few_dimensions_has_that_many_values(shape, generator):
+    """And none of the zeros on the other dimensions of its inputs."""
+    values = np.geomspace(10, 0.1, 80)
+    few, many = (
+        torch.linalg.qr(torch.randn(size, 80, generator=generator, dtype=torch.float64)).Q for size in (80, 400)
+    )
+    matrix = few @ torch.diag(torch.as_tensor(values)) @ many.T
+    operator = aslinearoperator(matrix if shape == (80, 400) else matrix.T)
+    found = singular_values(operator, generator=generator, method="lanczos", num_values=8, width=8, density_probes=4)
+    assert (found.num_outputs, found.num_inputs, found.count) == (*shape, 80)
+    np.testing.assert_allclose(found.largest, values[:8], rtol=1e-6)
+    np.testing.assert_allclose(found.weights.sum(axis=1), 72, rtol=1e-9)
+    ranks, curve = found.curve()
+    assert ranks[-1] <= 80
+    np.testing.assert_allclose(np.log(curve), np.log(np.interp(ranks, np.arange(1, 81), values)), atol=0.2)
+
+
 @pytest.mark.parametrize("inverse", [True, False])
 def test_energy_intervals_beyond_known_values_hold_the_truth(jacobian, truth, inverse):
     """The sampling error of the density does not include the distances of its nodes from the values between them."""
