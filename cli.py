@@ -546,6 +546,7 @@ def analyze() -> None:
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
     irevnet-analyze features          those features alone, on disk, once for all studies
+    irevnet-analyze layers            the names of a network's modules, for all of these
     irevnet-analyze spectrum          what the features contract around an image (Fig. 4)
     irevnet-analyze training-curves   how fast networks learn, side by side (Fig. 3)
     """
@@ -649,6 +650,48 @@ def features(
     for folder, count in extracted:
         click.echo(f"{count:,} images extracted, the others were there", err=True)
         click.echo(folder)
+
+
+@analyze.command()
+@compared_options
+@data_options
+@device_option
+@json_option
+def layers(as_json: bool, **options: Any) -> None:
+    """List a network's modules by the names that --layers takes.
+
+    With the number of the block that each is, for --depths, the shape of its output for one image of the network's
+    size, its parameters, and how often a forward pass runs it: what is run twice, or never, cannot be studied.
+    """
+    from analysis.features.layers import list_layers
+    from figures.text_table import TextTable
+
+    found = {}
+    for experiment in _open_all(**options):
+        transform = experiment.checkpoint.transform
+        found[experiment.name] = list_layers(experiment.checkpoint.model, transform.channels, transform.image_size)
+    if as_json:
+        print_json(
+            {
+                "networks": [
+                    {"name": name, "layers": list(map(dataclasses.asdict, rows))} for name, rows in found.items()
+                ]
+            }
+        )
+        return
+    for name, infos in found.items():
+        rows = [
+            (
+                info.name,
+                info.kind,
+                f"{info.depth or ''}",
+                " x ".join(map(str, info.shape or ())),
+                f"{info.parameters:,}",
+                f"{info.calls}",
+            )
+            for info in infos
+        ]
+        _print_table(TextTable((name, "type", "block", "output", "parameters", "runs"), rows))
 
 
 @analyze.command("depth-probe")

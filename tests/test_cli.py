@@ -413,6 +413,13 @@ def test_network_of_torchvision_is_probed_and_compared(run):
     assert [(row["layer"], row["dims"]) for row in network["rows"]] == [("layer1", 64), ("layer4.1", 512), ("fc", 1000)]
     assert network["rows"][0]["svm_accuracy"] > 0.8
     assert Path("resnet18-analysis/depth-probe/depth-probe.png").is_file()
+    listed = analyze("layers", *options)
+    assert re.search(r"\n *layer4\.1 +BasicBlock +8 +1 x 512 x 1 x 1 +4,720,640 +1\n", listed.stdout)
+    (content,) = json.loads(analyze("layers", *options, "--json").stdout)["networks"]
+    assert (content["name"], content["layers"][0]["name"]) == ("resnet18", "conv1")
+    refused = analyze("pca", *options, "--layer", "layer{1,4}.*")
+    assert refused.exit_code == 2
+    assert refused.stderr == "Error: 4 layers fit --layer 'layer{1,4}.*'; name one, such as layer4.1\n"
     assert "newest run" not in probed.stderr
     # What is said of a network with weights from elsewhere is not said of the run beside it.
     state = {

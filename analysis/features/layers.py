@@ -1,11 +1,18 @@
 """Layers of a network whose features are studied: blocks by depth, or modules by name."""
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from analysis.features.outputs import main_output
 from irevnet.utils.lookup import check_depth, find
+from irevnet.utils.modules import as_input, in_eval_mode
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ def network_layers(
 ) -> list[Layer]:
     """The blocks of a network: all of them, or those of some depths; or modules of some names in their place.
 
+    Names may be patterns: `layer*.0`, `blocks.{0,5,11}`, where `*` and `?` stand for anything but a dot and `**` for
+    anything. The modules are in the network's order.
+
     The blocks of a network that was not made by this toolkit are the outermost modules with parts of their own in its
     chains (`nn.Sequential`): the residual blocks of torchvision's ResNets, for example.
 
@@ -40,7 +50,8 @@ def network_layers(
         raise ValueError("`depths` and `layers` were both given; give one of them")
     if names is not None:
         modules = {name: module for name, module in model.named_modules() if name}
-        return _numbered({name: find("layer", name, modules) for name in names})
+        chosen = set(itertools.chain.from_iterable(_fitting(name, modules) for name in names))
+        return _numbered({name: module for name, module in modules.items() if name in chosen})
     own = getattr(model, "blocks", None)
     if isinstance(own, nn.ModuleList):
         layers = _numbered({f"block-{depth}": block for depth, block in enumerate(own, start=1)})
@@ -54,6 +65,91 @@ def network_layers(
     if depths is None:
         return layers
     return [layers[check_depth(depth, len(layers), first=1) - 1] for depth in depths]
+
+
+def _fitting(pattern: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """The names that fit a pattern. Raises `ValueError` if there are none."""
+    if not re.search(r"[*?{]", pattern):
+        find("layer", pattern, modules)
+        return [pattern]
+    parts = re.split(r"(\*\*|\*|\?|\{[^}]*\})", pattern)
+    expression = "".join(_WILD.get(part) or _alternatives(part) for part in parts)
+    fitting = [name for name in modules if re.fullmatch(expression, name)]
+    if not fitting:
+        known = ", ".join(itertools.islice(modules, 20))
+        raise ValueError(f"no layer fits {pattern!r}; known: {known}{', ...' if len(modules) > 20 else ''}")
+    return fitting
+
+
+_WILD = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+"""Regular expressions of the wild parts of a pattern."""
+
+
+def _alternatives(part: str) -> str:
+    """The regular expression of words in braces, or of plain text."""
+    if not part.startswith("{"):
+        return re.escape(part)
+    return f"({'|'.join(re.escape(word.strip()) for word in part.strip('{}').split(','))})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """One module of a network.
+
+    Attributes:
+        name: name of the module in the network, by which it can be studied.
+        kind: class of the module.
+        depth: number of the block that it is, by which it can be studied; `None` for other modules.
+        shape: shape of its output for one image, or that of the first tensor in it; `None` if there is none.
+        parameters: number of its parameters, those of its parts included.
+        calls: how often a forward pass runs it; only modules that are run once can be studied.
+    """
+
+    name: str
+    kind: str
+    depth: int | None
+    shape: tuple[int, ...] | None
+    parameters: int
+    calls: int
+
+
+@torch.no_grad()
+def list_layers(model: nn.Module, channels: int, size: tuple[int, int]) -> list[LayerInfo]:
+    """All modules of a network, in its order, with the shapes of their outputs for an image of that size."""
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    calls: Counter[str] = Counter()
+
+    def record(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            found = main_output(output)
+            shapes[name] = tuple(found.shape) if isinstance(found, Tensor) else None
+            calls[name] += 1
+
+        return hook
+
+    modules = {name: module for name, module in model.named_modules() if name}
+    handles = [module.register_forward_hook(record(name)) for name, module in modules.items()]
+    try:
+        with in_eval_mode(model):
+            model(as_input(torch.zeros(1, channels, *size), model))
+    finally:
+        for handle in handles:
+            handle.remove()
+    try:
+        depths = {layer.module: layer.depth for layer in network_layers(model)}
+    except ValueError:  # no blocks are found
+        depths = {}
+    return [
+        LayerInfo(
+            name=name,
+            kind=type(module).__name__,
+            depth=depths.get(module),
+            shape=shapes.get(name),
+            parameters=sum(each.numel() for each in module.parameters()),
+            calls=calls[name],
+        )
+        for name, module in modules.items()
+    ]
 
 
 def _numbered(modules: Mapping[str, nn.Module]) -> list[Layer]:

@@ -67,7 +67,10 @@ def pca_sweep(experiments: Sequence[Experiment], options: PCASweepOptions = PCAS
     first = experiments[0]
     depths = None if options.depth is None else [options.depth]
     names = None if options.layer is None else [options.layer]
-    layers = [each.layers(depths, names)[-1:] for each in experiments]
+    layers = [each.layers(depths, names) for each in experiments]
+    if several := next((each for each in layers if names and len(each) > 1), None):
+        raise ValueError(f"{len(several)} layers fit `layer` {options.layer!r}; name one, such as {several[-1].name}")
+    layers = [each[-1:] for each in layers]
     networks = network_features(experiments, layers, PCASweepResult.STUDY)
     return sweep_networks(networks, options, seed=first.seed, device=first.device, track=first.progress.track)
 

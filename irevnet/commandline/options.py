@@ -100,7 +100,8 @@ layers_option = click.option(
     "--layer",
     "layers",
     type=Names(),
-    help="Modules to study in place of blocks, by name, such as layer1.0,layer4.",
+    help="Modules to study in place of blocks, by names or patterns, such as layer1.0,layer4, layer*.0 or "
+    "blocks.{0,5,11}; 'irevnet-analyze layers' lists them.",
 )
 
 layer_option = click.option(

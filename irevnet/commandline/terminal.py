@@ -119,8 +119,13 @@ def given_options(*names: str) -> list[str]:
     for parameter in context.command.params:
         if parameter.name in names and parameter.name in parsed:
             flag = isinstance(parameter, click.Option) and parameter.is_flag
-            words += [max(parameter.opts, key=len), *([] if flag else [str(parsed[parameter.name])])]
+            words += [_flag(parameter), *([] if flag else [str(parsed[parameter.name])])]
     return words
+
+
+def _flag(option: click.Parameter) -> str:
+    """The first of an option's long names."""
+    return next((flag for flag in option.opts if flag.startswith("--")), option.opts[0])
 
 
 def _one_line(error: Exception, command: click.Command | None = None) -> str:
@@ -132,7 +137,7 @@ def _one_line(error: Exception, command: click.Command | None = None) -> str:
     if "Original Traceback" in text:  # of a process that loads images; it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
     options = [each for each in (command.params if command else ()) if isinstance(each, click.Option)]
-    names = {each.name: max(each.opts, key=len) for each in options}
+    names = {each.name: _flag(each) for each in options}
     return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), " ".join(text.split()))
 
 
@@ -240,12 +245,12 @@ class Numbers(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names such as layer1.0,layer4."""
+    """Names such as layer1.0,layer4, in which braces may hold commas: blocks.{0,5}."""
 
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        names = [name.strip() for name in value.split(",") if name.strip()]
+        names = [name.strip() for name in re.findall(r"(?:[^,{]|\{[^}]*\}|\{)+", value) if name.strip()]
         if not names:
             self.fail(f"{value!r} names nothing; expected names such as layer1.0,layer4")
         return names
