@@ -22,11 +22,13 @@ HELD = (MANY - FEW) * 192 * (4 + 4 + 8 + 8)
 float32 and in float64, twice."""
 
 CHILD = """
+import re
 import resource
 import sys
 import torch
+from pathlib import Path
 import cli
-from analysis.experiment import open_experiment
+from analysis import open_experiment
 from irevnet.data.loaders import batches
 
 data, kind, *command = sys.argv[1:]
@@ -35,7 +37,9 @@ if kind == "hold":  # the control
     held = [inputs for inputs, _ in batches(images, 32)]
 else:
     getattr(cli, kind)([*command, "--data", data], standalone_mode=False)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+status = Path("/proc/self/status")  # of Linux, where the other is no less than the peak of the process that began this
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.is_file() else None
+print("peak", 1024 * int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

@@ -349,7 +349,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "no images": Case(
             "irevnet train --data flat",
             "flat/train/a holds no images; add some (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp), or "
-            "remove the class from train/ and val/",
+            "remove the class from both splits",
             after(text("flat/train/a/x", ""), text("flat/val/a/x", "")),
         ),
     },

@@ -17,32 +17,39 @@ from irevnet.utils.files import write_json
 from irevnet.utils.progress import Track
 from irevnet.utils.untrusted import brief, fits, parse_json
 
+_SPLITS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("val", "valid", "validation", "test", "testing"),
+}
+"""Names of the folders of a split, in the order in which they are preferred: ImageNet's `test/` has no classes."""
+
+
+def _split_folder(folder: Path, split: Split) -> Path:
+    found = next((folder / name for name in _SPLITS[split] if (folder / name).is_dir()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{folder} has no folder {_SPLITS[split][0]}/; expected train/ and val/, or training/ and validation/ or "
+            "test/, and in both a folder of images for each class"
+        )
+    return found
+
 
 def open_folder(
     folder: Path, on_error: OnError, skipped: Mapping[str, str] | None, workers: int, track: Track
 ) -> DataSource:
-    """A folder with `train/` and `val/`, each with one folder of images per class: ImageNet's layout."""
-
-    def split_folder(split: Split) -> Path:
-        return folder / ("train" if split == "train" else "val")
-
-    for split in ("train", "test"):
-        if not split_folder(split).is_dir():
-            raise FileNotFoundError(
-                f"{folder} has no folder {split_folder(split).name}/; expected train/ and val/, and in both a folder "
-                "of images for each class"
-            )
-    classes = _class_folders(split_folder("train"))
+    """A folder with `train/` and `val/`, or as others call them, and in each a folder of images per class: ImageNet."""
+    split_folder = {split: _split_folder(folder, split) for split in _SPLITS}
+    classes = _class_folders(split_folder["train"])
     if not classes:
-        raise ValueError(f"{split_folder('train')} holds no class folders; expected a folder of images for each class")
-    if missing := sorted(set(_class_folders(split_folder("test"))) ^ set(classes)):
-        where = "val" if missing[0] in classes else "train"
-        raise ValueError(f"{folder / where} has no folder for class {missing[0]!r}; both splits need the same classes")
+        raise ValueError(f"{split_folder['train']} holds no class folders; expected a folder of images for each class")
+    if missing := sorted(set(_class_folders(split_folder["test"])) ^ set(classes)):
+        where = split_folder["test" if missing[0] in classes else "train"]
+        raise ValueError(f"{where} has no folder for class {missing[0]!r}; both splits need the same classes")
 
     @functools.cache
     def files(split: Split) -> list[tuple[str, int]]:
         """All images of a split, with their labels."""
-        found = (_image_files(split_folder(split) / name) for name in classes)
+        found = (_image_files(split_folder[split] / name) for name in classes)
         return [(path, label) for label, paths in enumerate(found) for path in paths]
 
     unwanted = {os.path.join(folder, name) for name in skipped or ()}
@@ -58,8 +65,8 @@ def open_folder(
         labels = [label for _, label in wanted]
         if empty := sorted(set(range(len(classes))) - set(labels)):
             raise FileNotFoundError(
-                f"{split_folder(split) / classes[empty[0]]} holds no images{' that can be read' if unwanted else ''}; "
-                f"add some ({', '.join(IMG_EXTENSIONS)}), or remove the class from train/ and val/"
+                f"{split_folder[split] / classes[empty[0]]} holds no images{' that can be read' if unwanted else ''}; "
+                f"add some ({', '.join(IMG_EXTENSIONS)}), or remove the class from both splits"
             )
         return ImageFiles([path for path, _ in wanted]), labels
 

@@ -158,6 +158,17 @@ def test_a_folder_of_images_is_a_data_set(folder):
     assert dogs_first.labels == [1, 1, 1, 0, 0, 0]
 
 
+@pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "test"), ("train", "valid")])
+def test_splits_may_have_other_names(folder, train, val):
+    for old, new in (("train", train), ("val", val)):
+        (folder / old).rename(folder / new)
+    source = load_dataset(str(folder))
+    assert [len(source.images(split, source.transform())) for split in ("train", "test")] == [6, 4]
+    (folder / "val").mkdir()  # is preferred
+    with pytest.raises(ValueError, match="val has no folder for class 'cat'; both splits need the same classes"):
+        load_dataset(str(folder))
+
+
 def test_images_of_one_square_size_keep_it_others_are_cropped(folder):
     source = load_dataset(str(folder))
     assert source.image_shape == (1, None, None)  # the first of each class determines the channels
@@ -173,7 +184,7 @@ def test_images_of_one_square_size_keep_it_others_are_cropped(folder):
 
 
 SPOILT = {
-    "rm -r val": "has no folder val/; expected train/ and val/, and in both a folder of images",
+    "rm -r val": "has no folder val/; expected train/ and val/, or training/ and validation/ or test/, and",
     "rm -r train/* val/*": "train holds no class folders; expected a folder of images for each class",
     "mkdir train/bird": "val has no folder for class 'bird'; both splits need the same classes",
     "mkdir val/bird": "train has no folder for class 'bird'; both splits need the same classes",
