@@ -195,11 +195,11 @@ def _listed(values: Sequence[float]) -> str:
 
 def _say_unknown(experiment: "Experiment") -> None:
     if not experiment.knows_its_classes:
-        reason = (
-            "it does not know all the classes studied"
-            if experiment.checkpoint.classes
-            else "its file does not name its outputs; give their names by --class-names"
-        )
+        reason = "its file does not name its outputs; give their names by --class-names"
+        if experiment.checkpoint.classes:
+            reason = "it does not know all the classes studied"
+        elif not experiment.checkpoint.has_logits:
+            reason = "its outputs are no logits that were trained"
         click.echo(f"the accuracy of {experiment.name} itself is unknown: {reason}", err=True)
 
 
@@ -390,14 +390,18 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
     experiment = _open(**options)
     checkpoint, source = experiment.checkpoint, experiment.source
     images = experiment.with_network_labels(experiment.images(split))
+    if images is None and not checkpoint.has_logits:
+        raise ValueError(
+            f"the outputs of {experiment.name} are no logits that were trained; there is no accuracy of it"
+        )
     if images is None and not checkpoint.classes:
         raise ValueError(
-            f"{experiment.path} does not name its {checkpoint.config.num_classes} outputs; list the class names in the "
-            "order of the outputs in a file, and give it by --class-names"
+            f"{experiment.path or experiment.name} does not name its {checkpoint.config.num_classes} outputs; list the "
+            "class names in the order of the outputs in a file, and give it by --class-names"
         )
     if images is None:
         raise ValueError(
-            f"{experiment.path} has {checkpoint.config.num_classes} classes, {source.name} has "
+            f"{experiment.path or experiment.name} has {checkpoint.config.num_classes} classes, {source.name} has "
             f"{len(experiment.classes)}, and they are not the same; evaluate it on its own classes"
         )
     result = evaluate_network(

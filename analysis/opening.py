@@ -262,13 +262,17 @@ def _with_normalisation(
 def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:
     """The network with these names for its outputs; without any, with those of ImageNet's folders for such data."""
     outputs = checkpoint.config.num_classes
-    no_logits = not {FRESH_CLASSIFIER, AVERAGED_OUTPUT}.isdisjoint(checkpoint.guessed)
     if names is None:
-        if no_logits or checkpoint.classes or outputs != len(source.classes) or not is_imagenet(source.classes):
+        if (
+            not checkpoint.has_logits
+            or checkpoint.classes
+            or outputs != len(source.classes)
+            or not is_imagenet(source.classes)
+        ):
             return checkpoint
         guessed = (*checkpoint.guessed, CLASS_NAMES)
         return replace(checkpoint, classes=tuple(sorted(source.classes)), guessed=guessed)
-    if no_logits:
+    if not checkpoint.has_logits:
         raise ValueError(f"the outputs of {name} are no logits that were trained; leave `class_names` out")
     if len(names) != outputs:
         raise ValueError(f"`class_names` has {len(names)} names, but {name} has {outputs} outputs; give one for each")

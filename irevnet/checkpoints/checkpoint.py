@@ -79,6 +79,11 @@ class Checkpoint:
         return self.foreign or self.model.config
 
     @property
+    def has_logits(self) -> bool:
+        """Whether the outputs are logits of a classifier that came with its weights."""
+        return not {FRESH_CLASSIFIER, AVERAGED_OUTPUT} & {*self.guessed}
+
+    @property
     def irevnet(self) -> IRevNet:
         """The network, if it has an inverse; otherwise raises `ValueError`."""
         if not isinstance(self.model, IRevNet):
