@@ -50,7 +50,9 @@ def place(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     model = build_model("irevnet-small", num_classes=2, image_size=SIZE, in_channels=3).eval()
     transform = InputTransform(channels=3, image_size=(SIZE, SIZE))
-    save_checkpoint(folder / "net.pt", Checkpoint(model=model, transform=transform, data="few", classes=(), metrics={}))
+    save_checkpoint(
+        folder / "net.pt", Checkpoint(model=model, transform=transform, data="few", classes=("a", "b"), metrics={})
+    )
     for name, count in (("few", FEW), ("many", MANY)):
         for split in ("train", "val"):
             for label, kind in enumerate("ab"):
@@ -82,7 +84,7 @@ def test_what_is_held_is_seen(place):
 @pytest.mark.parametrize(
     ("command", "held"),
     [
-        ("main train -b 32 --epochs 1 --memory reversible --json", 0),
+        ("main train -b 32 --steps 60 --memory reversible --json", 0),
         ("main evaluate --ckpt net.pt -b 32", 0),
         ("analyze features --ckpt net.pt -b 32 --depths 12 --features f0", 0),
         ("analyze depth-probe --ckpt net.pt -b 32 --depths 12 --features f1 --out o1", HELD),
