@@ -71,6 +71,19 @@ def test_ritz_values_approach_singular_values_from_below(generator):
         assert (distance <= ritz.residuals.numpy() + 1e-12).all()
 
 
+def test_vectors_nearly_in_the_span_become_orthogonal_to_it(generator):
+    """As one projection leaves them only up to eps / 1e-9, the rounding of what was subtracted over what is left."""
+    v = torch.linalg.qr(torch.randn(30, 30, generator=generator, dtype=torch.float64)).Q
+    basis = Basis(30, dtype=torch.float64, device=torch.device("cpu"))
+    basis.append(v[:20])
+    beyond = 1e-9 * v[20:22]
+    new, coefficients = basis.beyond(
+        torch.randn(2, 20, generator=generator, dtype=torch.float64) @ v[:20] + beyond, floor=1e-12
+    )
+    assert (new @ v[:20].T).abs().max() < 30 * torch.finfo(torch.float64).eps
+    torch.testing.assert_close(coefficients @ new, beyond, rtol=0, atol=100 * torch.finfo(torch.float64).eps)
+
+
 @pytest.mark.parametrize("count", [0, 4, 6])
 def test_a_basis_combines_and_returns_its_vectors(count, monkeypatch):
     """A fork grows by itself."""

@@ -14,8 +14,8 @@ def test_both_probes_and_the_distances_are_drawn(probe):
     np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 2, 5], [0.9, 0.8, 0.5]])
     assert [text.get_text() for text in above.texts] == ["4 ch.", "16"]
     assert below.get_xlabel() == "depth $j$ (block)"
-    band = above.collections[0].get_paths()[0].vertices[:, 1]
-    np.testing.assert_allclose([band.min(), band.max()], [40, 95])  # of the intervals
+    bands = [each.get_paths()[0].vertices[:, 1] for each in above.collections]
+    np.testing.assert_allclose([[band.min(), band.max()] for band in bands], [[40, 95], [30, 90]])  # the intervals
 
 
 def test_networks_that_differ_in_blocks_share_relative_depth(probe, probes):
