@@ -265,6 +265,12 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "give it by --class-names",
             odd(classes=[]),
         ),
+        "no logits": Case(
+            "irevnet evaluate --ckpt net.py:net --data digits",
+            "the outputs of net-net are no logits that were trained; there is no accuracy of it",
+            text("net.py", "import torch\nnet = torch.nn.Conv2d(1, 2, 3)\n"),
+            leaves=("__pycache__/*",),
+        ),
         "resumed elsewhere": Case(
             "irevnet train --resume runs/first --out new",
             "--resume runs/first goes on in that folder, by its own recipe; leave --out and --recipe out",
@@ -603,7 +609,7 @@ def test_obstacle_is_answered_in_one_line(case):
         before = stamps()
         result = run(case.command, code=case.code)
     assert result.stdout == ""
-    (error,) = [line for line in result.stderr.splitlines() if not line.startswith("using ")]
+    (error,) = [line for line in result.stderr.splitlines() if line[:6] != "using " and "; guessed: " not in line]
     assert re.fullmatch(re.escape(f"Error: {case.message}").replace(r"\{\}", ".*"), error), error
     now = stamps()
     assert {path: now.get(path) for path in before} == before

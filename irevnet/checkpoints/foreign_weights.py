@@ -67,7 +67,7 @@ def _without_prefix(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor
     prefixes = {"", *(name[: end + 1] for name in weights for end, letter in enumerate(name) if letter == ".")}
     found = {prefix: sum(prefix + name in weights for name in expected) for prefix in prefixes}
     most = max(found.values())
-    best = sorted((prefix for prefix in prefixes if found[prefix] == most), key=len)
+    best = sorted((prefix for prefix in prefixes if found[prefix] == most), key=lambda prefix: (len(prefix), prefix))
     if most and len(best) > 1:
         raise ValueError(
             f"there are weights of several such networks, under {best[0] or 'no prefix'!r} and {best[1]!r}; save one"
