@@ -141,7 +141,8 @@ def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
     from analysis.experiment import check_comparable
     from analysis.opening import is_own
 
-    own = [is_own(each) for each in ckpt] if len(ckpt) > 1 else []
+    said = any(options.get(name) is not None for name in _OF_OTHERS)
+    own = [is_own(each) for each in ckpt] if said and len(ckpt) > 1 else []
     others = options if all(own) else {**options, **dict.fromkeys(_OF_OTHERS & options.keys())}
     experiments = [_open(each, **(others if known else options)) for each, known in zip_longest(ckpt or (None,), own)]
     check_comparable(experiments)
