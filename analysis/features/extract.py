@@ -1,7 +1,7 @@
 """Layer-wise features, averaged over space: what the probes of section 5 look at. One forward pass fills them all."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from analysis.features.store import FeatureStore
 from irevnet.data.images import LabelledImages, Split
 from irevnet.data.loaders import batches
 from irevnet.models.coupling import Coupling
-from irevnet.utils.modules import as_input, in_eval_mode
+from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 from irevnet.utils.progress import Track, no_progress
 
 LOGITS = "logits"
@@ -34,28 +34,21 @@ def _averages(layers: Sequence[Layer], layouts: Mapping[str, Sequence[Layout]]) 
     means: dict[str, Tensor] = {}
     last: list[tuple[Tensor, int, Tensor]] = []
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            streams = streams_of(output, name)
-            # A block of an i-RevNet hands one of its streams on as it is, and changes none in place.
-            known = {id(stream): mean for stream, version, mean in last if version == stream._version}
-            reuse = known if isinstance(module, Coupling) else {}
-            found = [
-                (stream, stream._version, reuse[id(stream)] if id(stream) in reuse else layout.average(stream))
-                for stream, layout in zip(streams, layouts[name], strict=True)
-            ]
-            last[:] = found if isinstance(module, Coupling) else []
-            # A copy, also where nothing was averaged: a later layer may change its input in place.
-            means[name] = torch.cat([mean for _, _, mean in found], dim=1)
+    def keep(name: str, module: nn.Module, output: Any) -> None:
+        streams = streams_of(output, name)
+        # A block of an i-RevNet hands one of its streams on as it is, and changes none in place.
+        known = {id(stream): mean for stream, version, mean in last if version == stream._version}
+        reuse = known if isinstance(module, Coupling) else {}
+        found = [
+            (stream, stream._version, reuse[id(stream)] if id(stream) in reuse else layout.average(stream))
+            for stream, layout in zip(streams, layouts[name], strict=True)
+        ]
+        last[:] = found if isinstance(module, Coupling) else []
+        # A copy, also where nothing was averaged: a later layer may change its input in place.
+        means[name] = torch.cat([mean for _, _, mean in found], dim=1)
 
-        return hook
-
-    handles = [layer.module.register_forward_hook(keep(layer.name)) for layer in layers]
-    try:
+    with outputs_seen({layer.name: layer.module for layer in layers}, keep):
         yield means
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

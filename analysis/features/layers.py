@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from analysis.features.outputs import main_output
 from irevnet.utils.lookup import check_depth, find
-from irevnet.utils.modules import as_input, in_eval_mode
+from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
 
 @dataclass(frozen=True)
@@ -119,22 +119,14 @@ def list_layers(model: nn.Module, channels: int, size: tuple[int, int]) -> list[
     shapes: dict[str, tuple[int, ...] | None] = {}
     calls: Counter[str] = Counter()
 
-    def record(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            found = main_output(output)
-            shapes[name] = tuple(found.shape) if isinstance(found, Tensor) else None
-            calls[name] += 1
-
-        return hook
+    def record(name: str, module: nn.Module, output: Any) -> None:
+        found = main_output(output)
+        shapes[name] = tuple(found.shape) if isinstance(found, Tensor) else None
+        calls[name] += 1
 
     modules = {name: module for name, module in model.named_modules() if name}
-    handles = [module.register_forward_hook(record(name)) for name, module in modules.items()]
-    try:
-        with in_eval_mode(model):
-            model(as_input(torch.zeros(1, channels, *size), model))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with in_eval_mode(model), outputs_seen(modules, record):
+        model(as_input(torch.zeros(1, channels, *size), model))
     try:
         depths = {layer.module: layer.depth for layer in network_layers(model)}
     except ValueError:  # no blocks are found

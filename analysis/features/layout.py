@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from irevnet.models.irevnet import IRevNet
-from irevnet.utils.modules import as_input, in_eval_mode
+from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
 Shapes = list[tuple[int, ...]]
 """Shape of each tensor in the output of a layer."""
@@ -84,21 +84,13 @@ def shapes_of(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor)
     """The shapes in the outputs of these layers for a batch of images. Raises `ValueError` as `find_layouts` does."""
     found: dict[str, Shapes] = {}
 
-    def record_shapes(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if name in found:
-                raise ValueError(f"the network passes through {name} more than once; name other layers")
-            found[name] = [tuple(stream.shape) for stream in streams_of(output, name)]
+    def record_shapes(name: str, module: nn.Module, output: Any) -> None:
+        if name in found:
+            raise ValueError(f"the network passes through {name} more than once; name other layers")
+        found[name] = [tuple(stream.shape) for stream in streams_of(output, name)]
 
-        return hook
-
-    handles = [module.register_forward_hook(record_shapes(name)) for name, module in layers.items()]
-    try:
-        with in_eval_mode(model):
-            model(as_input(images, model))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with in_eval_mode(model), outputs_seen(layers, record_shapes):
+        model(as_input(images, model))
     if missing := [name for name in layers if name not in found]:
         raise ValueError(f"the network does not pass through {missing[0]}; name other layers")
     return found

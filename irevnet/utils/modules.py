@@ -1,7 +1,9 @@
 """The device, the precision and the mode of any torch module."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,20 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def outputs_seen(modules: Mapping[str, nn.Module], see: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
+    """Calls a function with the name, the module and the output of each of these modules whenever it is run within the
+    block."""
+
+    def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        see(name, module, output)
+
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_hook(partial(hook, name)).remove)
+        yield
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
