@@ -53,7 +53,7 @@ def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: fl
     """Saves a result with its provenance into the folder of its first subject, and returns the files.
 
     Args:
-        subjects: what the result is of, all of one class.
+        subjects: experiments or training runs of the result, all of one class.
         result: the result.
         wall_seconds: how long the study took, for the provenance.
 
@@ -191,7 +191,7 @@ class Experiment(Subject):
         """Extracts those features of both splits that the store lacks, and returns the number of images this took.
 
         Args:
-            store: where the features go.
+            store: feature store that the features are written to.
             layers: layers of this network.
             part: (k, n) for the k-th of n equal parts of the images.
         """

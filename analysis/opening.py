@@ -103,7 +103,7 @@ def open_experiment(
         model: a network that this toolkit did not make, or its name (`irevnet.checkpoints.foreign`), such as
             `torchvision:resnet50`, with weights from the file `ckpt`, or those that it comes with.
         data: the data set, by name or folder, or all that there is to say of it; required for such a network.
-        overrides: what the file of the network does not say.
+        overrides: properties that the file of the network lacks.
         bits: studies the network in exact arithmetic, on a lattice of so many bits (`irevnet.models.exact`).
         device: `"auto"`, `"cpu"` or `"cuda"`.
         seed: seed of everything random.

@@ -26,7 +26,7 @@ class Task:
 
     Attributes:
         spec: the study.
-        subjects: what it looks at.
+        subjects: experiments or training runs that it looks at.
         options: options that suit the size of the network and its data.
         command: words of the command line that does the same.
         state: whether the study is to be run, has an up-to-date result, or does not apply to this network.

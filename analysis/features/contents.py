@@ -23,7 +23,7 @@ def contents_sha256(images: LabelledImages, cache: Cache, name: str, track: Trac
 
     Args:
         images: the set.
-        cache: where the digest is kept for other processes.
+        cache: cache of the digest, for other processes.
         name: name of the set in that cache.
         track: shows the progress of the reading.
     """

@@ -38,7 +38,7 @@ class FeatureStore:
 
     Attributes:
         folder: the folder of the store.
-        identity: what its features depend on, as plain values.
+        identity: plain values that its features depend on.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, record: Mapping[str, Any] | None = None):

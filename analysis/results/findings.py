@@ -19,8 +19,8 @@ class Finding:
 
     Attributes:
         network: name of the network that the finding is about.
-        paper: what the paper found.
-        here: what the result says.
+        paper: finding of the paper.
+        here: finding of the result.
         verdict: whether the two agree; `"open"` where the result cannot show it.
         rule: condition under which they agree.
     """

@@ -25,7 +25,7 @@ class StudySpec:
         function: name of the study's function in its module in `analysis.studies`.
         title: heading of its section of a report.
         section: section and figure of the paper.
-        paper: what the paper did, in a sentence or two.
+        paper: experiment of the paper, in a sentence or two.
         needs: what a network has to have for it: features, which all have; an inverse; or a record of its training.
     """
 

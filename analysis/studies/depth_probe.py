@@ -49,7 +49,7 @@ def depth_probe(
 
     Args:
         experiments: the networks to compare, all of the same images.
-        options: which depths, and how the SVM is fitted.
+        options: depths to probe, and settings of the SVM.
 
     Raises:
         ValueError: no such depth, features that are not finite, or too few images of a class to cross-validate.
@@ -77,7 +77,7 @@ def probe_networks(
         networks: features of each network, all of the same images.
         options: how the SVM is fitted.
         seed: seed of the choice of images for cross-validation, of the folds and of the SVM solver.
-        device: where to compute.
+        device: device to compute on.
         track: shows progress.
     """
     settings = options.settings(seed)

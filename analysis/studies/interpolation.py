@@ -53,7 +53,7 @@ def interpolate(
 
     Args:
         experiments: one network with an inverse, and the data that images and directions are drawn from.
-        options: which lines, and where on them.
+        options: lines to follow, and positions on them.
 
     Raises:
         FileNotFoundError: an image or the table is missing.

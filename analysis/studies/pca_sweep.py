@@ -89,7 +89,7 @@ def sweep_networks(
         networks: features of each network at one layer, all of the same images.
         options: which numbers of components, and how the SVM is fitted.
         seed: seed of the choice of images for cross-validation, of the folds and of the SVM solver.
-        device: where to compute.
+        device: device to compute on.
         track: shows progress.
     """
     sweeps = [_Sweep(network, options, seed=seed, device=device) for network in networks]
