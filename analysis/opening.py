@@ -204,9 +204,10 @@ def _open_foreign(
     size = image_size or preset.image_size
     transform = source.transform(image_size=size)
     resize = transform.resize and round(size * preset.resize / preset.image_size)
-    transform = replace(transform, channels=_channels(found.model, source), resize=resize)
-    one = transform.channels not in (1, len(preset.mean))
-    transform = replace(transform, mean=(0.0,) if one else preset.mean, std=(1.0,) if one else preset.std)
+    channels = _channels(found.model, source)
+    fits = len(preset.mean) in (1, channels)  # the statistics of coloured images say nothing of grey ones
+    mean, std = (preset.mean, preset.std) if fits else ((0.0,), (1.0,))
+    transform = replace(transform, channels=channels, resize=resize, mean=mean, std=std)
     num_outputs, are_logits = set_output(
         found.model, found.name, torch.empty(transform.channels, *transform.image_size)
     )
@@ -219,11 +220,7 @@ def _open_foreign(
         classes=(),
         metrics={},
         guessed=guessed,
-        foreign=ForeignConfig(
-            name=found.name,
-            weights=found.weights,
-            num_classes=num_outputs,
-        ),
+        foreign=ForeignConfig(name=found.name, weights=found.weights, num_classes=num_outputs),
     )
 
 

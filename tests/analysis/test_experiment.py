@@ -199,6 +199,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
         open_experiment(path, **AT_32 | {"model": "torchvision:resnet18/DEFAULT"})
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
 class Tokens(nn.Module):
     """A network of one's own that has no logits: tokens of six channels, of grey images."""
 
@@ -208,6 +211,21 @@ class Tokens(nn.Module):
 
     def forward(self, x):
         return {"last_hidden_state": self.body(x).flatten(2).mT}
+
+
+def test_network_of_ones_own_is_shown_images_in_its_channels(tmp_path):
+    """Normalised as the data usually are, if that says something of as many channels."""
+    for place in (tmp_path / split / name for split in ("train", "val") for name in "ab"):
+        place.mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(place / "red.png")
+    for channels, data, mean in (
+        (3, "digits", (0.3053,)),
+        (1, str(tmp_path), (0.0,)),
+        (3, str(tmp_path), IMAGENET_MEAN),
+    ):
+        model = nn.Sequential(nn.Conv2d(channels, 4, 2, 2))
+        transform = open_experiment(model=model, data=data).checkpoint.transform
+        assert (transform.channels, transform.mean) == (channels, mean)
 
 
 def test_network_of_ones_own_is_studied(tmp_path):
