@@ -1,6 +1,7 @@
 from .experiment import save_result as save_result
 from .jacobian import differentiate as differentiate
-from .jacobian import linearise as linearise
+from .jacobian import jacobian_of as jacobian_of
+from .linearisation import linearise as linearise
 from .opening import DataOptions as DataOptions
 from .opening import Overrides as Overrides
 from .opening import open_experiment as open_experiment

@@ -26,8 +26,11 @@ from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.image_folder import OnError, read_skipped
 from irevnet.data.images import DataSource, is_imagenet
+from irevnet.models.foreign_blocks import freia_input
+from irevnet.models.invertible import InvertibleChain, as_invertible, begins_invertibly
 from irevnet.training.runs import find_checkpoint, results_folder
 from irevnet.utils.distributed import choose_device
+from irevnet.utils.modules import seeded
 from irevnet.utils.progress import Progress
 
 
@@ -187,9 +190,13 @@ def _usual(source: DataSource) -> Preset:
 
 
 def _channels(model: nn.Module, source: DataSource) -> int:
-    """Channels of the images that a network takes, by its first convolution if that takes one or three."""
+    """Channels of the images that a network takes: those that it says, or of its first convolution if that takes one or
+    three; of a network of invertible blocks, whose convolutions see some of the channels, those of the data."""
+    shape = freia_input(model)
+    if shape is not None and len(shape) == 3:
+        return shape[0]
     first = next((each.in_channels for each in model.modules() if isinstance(each, nn.Conv2d)), 0)
-    return first if first in (1, 3) else source.image_shape[0]
+    return first if first in (1, 3) and not begins_invertibly(model) else source.image_shape[0]
 
 
 def _open_foreign(
@@ -197,24 +204,23 @@ def _open_foreign(
 ) -> Checkpoint:
     """A network that this toolkit did not make, as if it were that of a checkpoint; fresh weights are drawn by the
     seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         found = build_foreign(network, file)
     preset = found.preset or _usual(source)
     size = image_size or preset.image_size
     transform = source.transform(image_size=size)
     resize = transform.resize and round(size * preset.resize / preset.image_size)
     channels = _channels(found.model, source)
+    model = as_invertible(found.model, (channels, size, size))
     fits = len(preset.mean) in (1, channels)  # the statistics of coloured images say nothing of grey ones
     mean, std = (preset.mean, preset.std) if fits else ((0.0,), (1.0,))
     transform = replace(transform, channels=channels, resize=resize, mean=mean, std=std)
-    num_outputs, are_logits = set_output(
-        found.model, found.name, torch.empty(transform.channels, *transform.image_size)
-    )
+    num_outputs, are_logits = set_output(model, found.name, torch.empty(channels, size, size))
+    are_logits &= not isinstance(model, InvertibleChain) or model.head is not None
     guessed = () if file is None and found.preset else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
     guessed += (FRESH_CLASSIFIER,) * bool(found.classifier) + (AVERAGED_OUTPUT,) * (not are_logits)
     return Checkpoint(
-        model=found.model,
+        model=model,
         transform=transform,
         data=source.name,
         classes=(),

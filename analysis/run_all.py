@@ -17,7 +17,6 @@ from analysis.saved.runs import SavedStudy, read_study
 from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
-from irevnet.models.irevnet import IRevNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_s
         command += ["--classes", str(most)]
     experiment = replace(experiment, command=command)
     task = Task(spec=spec, subjects=[experiment], options=options, command=command)
-    if spec.needs == "inverse" and not isinstance(experiment.checkpoint.model, IRevNet):
+    if spec.needs == "inverse" and not experiment.checkpoint.has_inverse:
         return replace(task, state="not applicable", reason="it has no inverse")
     saved = _saved(experiment.folder, spec.name)
     return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irevnet.models.foreign_blocks import BLOCKS
 from irevnet.models.irevnet import IRevNet
 from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
@@ -146,13 +147,15 @@ def _likely(others: Sequence[int], shape: tuple[int, ...], size: tuple[int, ...]
     """Index of the dimension of the channels in a network that takes images of one size, `None` if it is ambiguous.
 
     The two other dimensions have the aspect ratio of the image, or else the last layer of the module has that number of
-    channels, first or last.
+    channels, first or last. Blocks of an `InvertibleChain` have them first.
     """
     first, last = others[0], others[-1]
     if len(others) == 3:
         are_spatial = [_proportional(shape[one], shape[other], size) for one, other in (others[1:], others[:2])]
         if are_spatial in ([True, False], [False, True]):
             return first if are_spatial[0] else last
+        if isinstance(module, BLOCKS):
+            return first
     known = _channels_of_last_layer(module)
     return next((end for end in (first, last) if (end == last, shape[end]) == known), None)
 

@@ -10,7 +10,7 @@ from analysis.results.register import STUDIES
 from irevnet.utils.untrusted import brief, fits, parse_json
 
 INVERTIBLE = "IRevNet"
-"""The architecture that has an inverse."""
+"""The architecture of this toolkit that has an inverse."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,8 +63,8 @@ class SavedRun:
 
     @property
     def invertible(self) -> bool:
-        """Whether the network is an i-RevNet."""
-        return self.network["architecture"] == INVERTIBLE
+        """Whether the network has an inverse."""
+        return self.network.get("invertible", self.network["architecture"] == INVERTIBLE)
 
     @property
     def checkpoint(self) -> str:

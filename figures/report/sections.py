@@ -81,13 +81,16 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         top1 = _test_accuracy(run)
         if top1 is not None:
             accuracy[invertible][name] = top1
-        bijective = invertible and network["config"].get("channels") is None
+        irevnet = network["architecture"] == INVERTIBLE
+        bijective = (
+            ("yes" if network["config"].get("channels") is None else "no") if irevnet else "-" if invertible else "no"
+        )
         count = network.get("parameters")
         rows.append(
             (
                 f"{name} ({network['data']})",
                 "yes" if invertible else "no",
-                "yes" if bijective else "no",
+                bijective,
                 "-" if top1 is None else f"{1 - top1:.1%}",
                 "-" if count is None else f"{count / 1e6:.1f} M",
             )

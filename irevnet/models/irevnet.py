@@ -108,6 +108,11 @@ class IRevNet(nn.Module):
         self._warned = False
 
     @property
+    def num_blocks(self) -> int:
+        """Number J of blocks, the depth of the last features."""
+        return self.config.num_blocks
+
+    @property
     def memory(self) -> Memory:
         """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
 
@@ -124,7 +129,7 @@ class IRevNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of images `(n, c, h, w)`: the module `head` applied to the last features."""
-        (phi,) = self._encode(images, [self.config.num_blocks])
+        (phi,) = self._encode(images, [self.num_blocks])
         return self.head(phi)
 
     @overload
@@ -264,8 +269,7 @@ class IRevNet(nn.Module):
 
     def check_depth(self, depth: int | None) -> int:
         """The depth, or the last one for `None`; raises `ValueError` if the network has no such depth."""
-        last = self.config.num_blocks
-        return check_depth(last if depth is None else depth, last)
+        return check_depth(self.num_blocks if depth is None else depth, self.num_blocks)
 
     def _require_eval(self, method: str) -> None:
         if self.training:
