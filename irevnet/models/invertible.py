@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from irevnet.models.foreign_blocks import has_inverse, invertible_blocks, keep_activations
+from irevnet.models.memory.chain import run_chain
+from irevnet.models.memory.mode import MemoryMode
 from irevnet.utils.lookup import check_depth
 
 
@@ -34,8 +36,10 @@ class Invertible(Protocol):
     def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
-class InvertibleChain(nn.Module):
+class InvertibleChain(MemoryMode):
     """Blocks that each have an inverse, one after the other, and a head on the last features.
+
+    It can be trained without storing activations, as `memory` says, in any loop.
 
         Phi_j x = B_j( ... B_1(x)),    Phi_j^-1 phi = B_1^-1( ... B_j^-1(phi)).
 
@@ -87,7 +91,12 @@ class InvertibleChain(nn.Module):
         return len(self.blocks)
 
     def forward(self, images: Tensor) -> Tensor:
-        phi = self._encode(images, self.num_blocks)
+        """What the head makes of the last features of images `(n, c, h, w)`, or these."""
+        if self._saves_memory():
+            self._check_reconstruction()
+            phi = run_chain(list(self.blocks), images, memory=self.memory, report=self._note_reconstruction)
+        else:
+            phi = self._encode(images, self.num_blocks)
         return phi if self.head is None else self.head(phi)
 
     def features(self, images: Tensor, depth: int | None = None) -> Tensor:
