@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from irevnet.models.foreign_blocks import BLOCKS
+from irevnet.models.invertible import InvertibleChain
 from irevnet.models.irevnet import IRevNet
 from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
@@ -147,14 +148,14 @@ def _likely(others: Sequence[int], shape: tuple[int, ...], size: tuple[int, ...]
     """Index of the dimension of the channels in a network that takes images of one size, `None` if it is ambiguous.
 
     The two other dimensions have the aspect ratio of the image, or else the last layer of the module has that number of
-    channels, first or last. Blocks of an `InvertibleChain` have them first.
+    channels, first or last. An `InvertibleChain` and its blocks have them first.
     """
     first, last = others[0], others[-1]
     if len(others) == 3:
         are_spatial = [_proportional(shape[one], shape[other], size) for one, other in (others[1:], others[:2])]
         if are_spatial in ([True, False], [False, True]):
             return first if are_spatial[0] else last
-        if isinstance(module, BLOCKS):
+        if isinstance(module, (*BLOCKS, InvertibleChain)):
             return first
     known = _channels_of_last_layer(module)
     return next((end for end in (first, last) if (end == last, shape[end]) == known), None)

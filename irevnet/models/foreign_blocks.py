@@ -139,8 +139,6 @@ def _of_freia(module: Any, shape: Shape | None) -> list[nn.Module]:
 
 def _of_graph(graph: Any, given: Shape) -> list[nn.Module]:
     """A block for each node of a `GraphINN`, in the order in which it computes them."""
-    if graph.condition_nodes:
-        raise ValueError(f"a {type(graph).__name__} takes conditions; expected one tensor and no conditions")
     edges = {(graph.in_nodes[0], 0): given}  # those that lead from the nodes so far to later ones, with their shapes
     blocks = []
     for node in graph.node_list:
