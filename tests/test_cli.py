@@ -311,7 +311,7 @@ def test_singular_values_are_found_at_images_and_depths(run):
     drawn = analyze("spectrum")
     assert drawn.exit_code == 0, drawn.output
     assert "block-12: " not in drawn.stdout
-    assert re.search(r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; it should be 0", drawn.stdout)
+    assert re.search(r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; that of an i-RevNet is 0", drawn.stdout)
     files = drawn.stdout.splitlines()[-5:]
     assert [Path(file).suffix for file in files] == [".npz", ".csv", ".json", ".png", ".pdf"]
     assert all(Path(file).is_file() for file in files)

@@ -294,8 +294,9 @@ def _prepare(command: Shown, root: Path) -> None:
         if str(path).startswith(("torchvision:", "timm:")) or path.exists():
             continue
         if ".py:" in str(path):
-            ((_, code), *_) = _fences(ROOT / "docs" / "any-network.md", "python")
-            Path(path.name.split(":")[0]).write_text(code)
+            name, _, _ = path.name.partition(":")
+            blocks = (code for _, code in _fences(ROOT / "docs" / "any-network.md", "python"))
+            Path(name).write_text(next(code for code in blocks if code.startswith(f"# {name}\n")))
             continue
         if path.suffix == ".pth":
             weights = torchvision.models.get_model("resnet18", num_classes=3).state_dict()

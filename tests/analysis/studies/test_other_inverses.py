@@ -1,9 +1,8 @@
 """The studies that need an inverse, of networks that others made invertible, against dense answers."""
 
-import warnings
-
 import FrEIA.framework
 import FrEIA.modules
+import memcnn
 import numpy as np
 import pytest
 import torch
@@ -20,10 +19,6 @@ from analysis import (
 )
 from analysis.jacobian import jacobian_of
 from irevnet.models.invertible import InvertibleChain
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import memcnn
 
 
 def convolutions(channels_in, channels_out):

@@ -2,19 +2,15 @@
 
 import copy
 import math
-import warnings
 
 import FrEIA.framework
 import FrEIA.modules
+import memcnn
 import pytest
 import torch
 from torch import nn
 
 from irevnet.models.invertible import Invertible, InvertibleChain, as_invertible
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import memcnn
 
 SHAPE = (1, 8, 8)
 
