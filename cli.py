@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from irevnet.training.settings import RunSettings
 
 
-_OF_OTHERS = {"model", "image_size", "mean", "std", "class_names"}
+_OF_OTHERS = {"model", "image_size", "mean", "std", "interpolation", "class_names"}
 """Options that say what the file of a network from elsewhere does not."""
 
 REPORT = "report.html"
@@ -101,6 +101,7 @@ def _open(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    interpolation: Any = None,
     class_names: Sequence[str] | None = None,
     exact: bool = False,
     bits: int = 14,
@@ -120,7 +121,9 @@ def _open(
             classes=classes,
             class_seed=class_seed or 0,
         ),
-        overrides=Overrides(image_size=image_size, mean=mean, std=std, class_names=class_names),
+        overrides=Overrides(
+            image_size=image_size, mean=mean, std=std, interpolation=interpolation, class_names=class_names
+        ),
         bits=bits if exact else None,
         command=command_line(),
         progress=Progress(track=track),
@@ -180,7 +183,8 @@ def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
     transform, guessed = checkpoint.transform, checkpoint.guessed
     said = {
         IMAGE_SIZE: f"images of {transform.image_size[0]} x {transform.image_size[1]} (--image-size)",
-        NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std)",
+        NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std), "
+        f"{transform.interpolation} resizing (--interpolation)",
         CLASS_NAMES: "outputs in the order of ImageNet's folders (--class-names)",
         FRESH_CLASSIFIER: "a fresh classifier, whose weights are not there",
         AVERAGED_OUTPUT: "the average over space or tokens as its output, which is no logits",

@@ -23,6 +23,7 @@ from irevnet.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign, is_foreign
+from irevnet.data.choices import Interpolation
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.image_folder import OnError, read_skipped
 from irevnet.data.images import DataSource, is_imagenet
@@ -65,12 +66,14 @@ class Overrides:
         image_size: height and width of the images shown to the network.
         mean: values subtracted from each channel, in units of [0, 1], `(channels,)`.
         std: values that divide each channel after that, `(channels,)`.
+        interpolation: how images are resized, `"bilinear"` or `"bicubic"`.
         class_names: names of the network's outputs, in their order.
     """
 
     image_size: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    interpolation: Interpolation | None = None
     class_names: Sequence[str] | None = None
 
 
@@ -147,6 +150,7 @@ def open_experiment(
         checkpoint = _open_foreign(foreign, source, path, overrides.image_size, seed=seed)
     name = results_folder(path).resolve().name.removesuffix("-analysis") if path else _file_name(named)
     checkpoint = _with_normalisation(name, checkpoint, overrides.mean, overrides.std)
+    checkpoint = _with_interpolation(name, checkpoint, overrides.interpolation)
     checkpoint = _with_class_names(name, checkpoint, source, overrides.class_names)
     if bits is not None:
         checkpoint = replace(checkpoint, model=checkpoint.irevnet.exact(bits=bits))
@@ -214,7 +218,9 @@ def _open_foreign(
     model = as_invertible(found.model, (channels, size, size))
     fits = len(preset.mean) in (1, channels)  # the statistics of coloured images say nothing of grey ones
     mean, std = (preset.mean, preset.std) if fits else ((0.0,), (1.0,))
-    transform = replace(transform, channels=channels, resize=resize, mean=mean, std=std)
+    transform = replace(
+        transform, channels=channels, resize=resize, mean=mean, std=std, interpolation=preset.interpolation
+    )
     num_outputs, are_logits = set_output(model, found.name, torch.empty(channels, size, size))
     are_logits &= not isinstance(model, InvertibleChain) or model.head is not None
     guessed = () if file is None and found.preset else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
@@ -260,6 +266,15 @@ def _with_normalisation(
         raise ValueError(f"{name} says how its images are normalised; leave `mean` and `std` out")
     transform = replace(checkpoint.transform, mean=tuple(mean), std=tuple(std))
     return replace(checkpoint, transform=transform, guessed=_without(checkpoint, NORMALISATION))
+
+
+def _with_interpolation(name: str, checkpoint: Checkpoint, interpolation: Interpolation | None) -> Checkpoint:
+    """The network with images that are resized in another way, if its file does not say how."""
+    if interpolation is None:
+        return checkpoint
+    if IMAGE_SIZE not in checkpoint.guessed and checkpoint.foreign is None:
+        raise ValueError(f"{name} says how its images are resized; leave `interpolation` out")
+    return replace(checkpoint, transform=replace(checkpoint.transform, interpolation=interpolation))
 
 
 def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:

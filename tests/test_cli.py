@@ -213,7 +213,7 @@ def test_released_weights_are_taken_as_checkpoint(trained_looking):
     refused = main("evaluate", "--ckpt", "released.pth.tar", "--data", "digits")
     assert refused.stderr.splitlines() == [
         "released.pth does not say how it takes its images; guessed: images of 32 x 32 (--image-size), mean 0.4914, "
-        "0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.201 (--mean, --std)",
+        "0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.201 (--mean, --std), bilinear resizing (--interpolation)",
         "Error: released.pth.tar does not name its 7 outputs; list the class names in the order of the outputs in a "
         "file, and give it by --class-names",
     ]
@@ -311,7 +311,9 @@ def test_singular_values_are_found_at_images_and_depths(run):
     drawn = analyze("spectrum")
     assert drawn.exit_code == 0, drawn.output
     assert "block-12: " not in drawn.stdout
-    assert re.search(r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; that of an i-RevNet is 0", drawn.stdout)
+    assert re.search(
+        r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; that of an i-RevNet is 0", drawn.stdout
+    )
     files = drawn.stdout.splitlines()[-5:]
     assert [Path(file).suffix for file in files] == [".npz", ".csv", ".json", ".png", ".pdf"]
     assert all(Path(file).is_file() for file in files)

@@ -278,19 +278,20 @@ MESSAGES: dict[str, dict[str, Case]] = {
     },
     "irevnet/checkpoints/checkpoint.py": {
         "no inverse": Case(
-            "irevnet-analyze invert --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint of an i-RevNet"
+            "irevnet-analyze invert --ckpt resnet.pt",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet, or a network with features, {}",
         ),
         "encoded by a ResNet": Case(
             "irevnet encode grey.png -o phi.npz --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "exact arithmetic takes i-RevNets, and this is a ResNet; give the checkpoint of an i-RevNet",
         ),
         "exact ResNet": Case(
             "irevnet-analyze features --exact --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "exact arithmetic takes i-RevNets, and this is a ResNet; give the checkpoint of an i-RevNet",
         ),
         "path of a ResNet": Case(
             "irevnet-analyze interpolate --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet, or a network with features, {}",
         ),
         "truncated": Case(
             "irevnet evaluate --ckpt truncated.pt", "truncated.pt is not a checkpoint, or is damaged: {}"

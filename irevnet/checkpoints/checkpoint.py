@@ -277,12 +277,18 @@ def plain(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "architecture": type(checkpoint.model).__name__,
         "config": _plain("config", dataclasses.asdict(checkpoint.config)),
-        "transform": _plain("transform", dataclasses.asdict(checkpoint.transform)),
+        "transform": _plain("transform", _transform(checkpoint.transform)),
         "data": _plain("data", checkpoint.data),
         "classes": list(_plain("classes", tuple(checkpoint.classes))),
         "metrics": _plain("metrics", dict(checkpoint.metrics)),
         "guessed": list(checkpoint.guessed),
     }
+
+
+def _transform(transform: InputTransform) -> dict[str, Any]:
+    """The fields of a transform; the usual interpolation is not said, as in files from before there were others."""
+    fields = dataclasses.asdict(transform)
+    return {name: value for name, value in fields.items() if (name, value) != ("interpolation", "bilinear")}
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import click
 
 from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
-from irevnet.data.choices import OnError
+from irevnet.data.choices import Interpolation, OnError
 from irevnet.training.config import TrainConfig
 
 ckpt_option = click.option(
@@ -145,6 +145,11 @@ guess_options = _group(
         "--std",
         type=Floats("deviations", "0.2,0.2,0.2"),
         help="Standard deviation to divide each channel by after that.",
+    ),
+    click.option(
+        "--interpolation",
+        type=click.Choice(get_args(Interpolation)),
+        help="How images are resized, if the network's file does not say.  [default: as its package says, or bilinear]",
     ),
     click.option(
         "--class-names",

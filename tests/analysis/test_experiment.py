@@ -324,6 +324,8 @@ def test_what_a_file_says_is_not_overruled(run):
         open_experiment(run, overrides=Overrides(mean=[0.5], std=[0.5]))
     with pytest.raises(ValueError, match=r"last\.pt says that its images are 8 x 8; leave `image_size` out"):
         open_experiment(run, overrides=Overrides(image_size=32))
+    with pytest.raises(ValueError, match="says how its images are resized; leave `interpolation` out"):
+        open_experiment(run, overrides=Overrides(interpolation="bicubic"))
     names = tuple("abcdefghij")
     assert open_experiment(run, overrides=Overrides(class_names=names)).checkpoint.classes == names
 
