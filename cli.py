@@ -630,7 +630,7 @@ def interpolate(**options: Any) -> None:
 def features(
     depths: list[int] | None, layers: list[str] | None, part: tuple[int, int] | None, as_json: bool, **options: Any
 ) -> None:
-    """Extract the features of each block, averaged over space, into memory maps on disk.
+    """Extract the features of each block, averaged over space unless --pool says otherwise, into memory maps on disk.
 
     The studies do this by themselves. Features that are there are not made again, so that an extraction that was killed
     goes on where it was.
@@ -714,10 +714,10 @@ def layers(as_json: bool, **options: Any) -> None:
 def depth_probe(relative: bool | None, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
-    Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
-    on about 2,000 training images and checked, one step around, on all of them. Accuracies are of the test set, with
-    95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
-    different classes, the contraction itself.
+    Features are averaged over space, or pooled as --pool says, and standardised on the training set. The SVM's C is
+    cross-validated at each depth on about 2,000 training images and checked, one step around, on all of them.
+    Accuracies are of the test set, with 95% Wilson intervals. Below them: the root mean square distance of two images
+    of a class over that of two of different classes, the contraction itself.
     """
     for each in _study("depth-probe", drawn={"relative": relative}, **options):
         _say_unknown(each)
@@ -736,10 +736,10 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
 def pca(**options: Any) -> None:
     """Find how few principal components of the features the classes need (section 5.2, Fig. 7).
 
-    Features of the last block, averaged over space, are standardised on the training set, rotated to their principal
-    components, and never standardised again. A linear SVM and 1-NN are shown the first d of them. The SVM's C is chosen
-    anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
-    point of that of all components; in the paper it is about 200.
+    Features of the last block, averaged over space or pooled as --pool says, are standardised on the training set,
+    rotated to their principal components, and never standardised again. A linear SVM and 1-NN are shown the first d of
+    them. The SVM's C is chosen anew for every d, as depth-probe chooses it. The knee is the smallest d from which on
+    accuracy stays within one point of that of all components; in the paper it is about 200.
     """
     for each in _study("pca", **options):
         _say_unknown(each)

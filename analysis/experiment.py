@@ -16,8 +16,10 @@ from analysis.cache import Cache
 from analysis.features.contents import contents_sha256
 from analysis.features.extract import LOGITS, extract
 from analysis.features.layers import Layer, network_layers
+from analysis.features.pooling import Pool
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
+from analysis.probes.pca import MOST_DIMS
 from analysis.probes.svm_selection import FOLDS
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
@@ -81,6 +83,7 @@ class Experiment(Subject):
         classes: names of the classes studied, some or all of the data set's.
         out: folder for the results; `None` for one in the run's folder, or beside a file that belongs to no run.
         features_root: folder for the features, with one folder for each network; `None` for `features/` in `folder`.
+        pool: how the output of a layer becomes one vector an image.
         command: the command line, for the provenance of results.
         seed: seed of everything random.
         batch_size: number of images in a forward pass.
@@ -95,6 +98,7 @@ class Experiment(Subject):
     classes: tuple[str, ...]
     out: Path | None = None
     features_root: Path | None = None
+    pool: Pool = "mean"
     command: Sequence[str] = ()
     seed: int = 0
     batch_size: int = 256
@@ -155,17 +159,24 @@ class Experiment(Subject):
         record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
         record |= {"device": self.device, "left_out": self.source.skipped}
         folder = self.folder / "features" if self.features_root is None else self.features_root / self.name
-        return FeatureStore(folder / self._images_name(), self.store_identity(), record=record)
+        name = self._images_name() if self.pool == "mean" else f"{self._images_name()}+{self.pool}"  # no data have a +
+        return FeatureStore(folder / name, self.store_identity(), record=record)
 
     def store_identity(self) -> dict[str, Any]:
-        """What features depend on, as plain values: weights, transform, classes and images."""
+        """What features depend on, as plain values: weights, transform, classes, images, and how they are pooled."""
         described = plain(self.checkpoint)
         return {
             "weights_sha256": weights_sha256(self.checkpoint.model),
             **{key: described[key] for key in ("architecture", "config", "transform")},
             "classes": list(self.classes),
             "images_sha256": self.images_sha256(),
+            **self._pooled,
         }
+
+    @property
+    def _pooled(self) -> dict[str, str]:
+        """How features are pooled, where they are not averages, of which nothing is said."""
+        return {} if self.pool == "mean" else {"pool": self.pool}
 
     def images_sha256(self, splits: Sequence[Split] = ("train", "test")) -> dict[str, str]:
         """SHA-256 of the contents of each split's images, which are read again only if they were written to."""
@@ -187,13 +198,21 @@ class Experiment(Subject):
             data = f"{data}-without-{len(self.source.skipped)}-images-{digest}"
         return data
 
-    def extract(self, store: FeatureStore, layers: Sequence[Layer], *, part: tuple[int, int] = (1, 1)) -> int:
+    def extract(
+        self,
+        store: FeatureStore,
+        layers: Sequence[Layer],
+        *,
+        part: tuple[int, int] = (1, 1),
+        most_dims: int | None = None,
+    ) -> int:
         """Extracts those features of both splits that the store lacks, and returns the number of images this took.
 
         Args:
             store: feature store that the features are written to.
             layers: layers of this network.
             part: (k, n) for the k-th of n equal parts of the images.
+            most_dims: most features of an image at a layer; `None` for any number.
         """
         splits: tuple[Split, ...] = ("train", "test")
         return sum(
@@ -203,6 +222,8 @@ class Experiment(Subject):
                 store,
                 split,
                 layers,
+                pool=self.pool,
+                most_dims=most_dims,
                 part=part,
                 batch_size=self.batch_size,
                 workers=self.workers,
@@ -220,7 +241,7 @@ class Experiment(Subject):
             label: name of the network in the study's result.
         """
         store = self.store()
-        self.extract(store, layers)
+        self.extract(store, layers, most_dims=MOST_DIMS)
         known = self.output_names if self.knows_its_classes else None
         return NetworkFeatures(
             name=label,
@@ -250,6 +271,7 @@ class Experiment(Subject):
             "left_out": len(self.source.skipped or ()) or None,
             "classes_studied": list(self.classes),
             "images_sha256": self.images_sha256(result.SPLITS),
+            **self._pooled,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,

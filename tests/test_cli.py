@@ -403,6 +403,28 @@ def test_features_are_extracted_in_parts_and_then_found(run):
     assert probed.exit_code == 0, probed.output
 
 
+def test_features_are_pooled_as_asked_and_said_so(run):
+    Path("names.txt").write_text("1\n3\n8\n")
+    options = ("--classes", "names.txt", "--depth", "12", "--pool", "flatten")
+    probed = analyze("pca", *options, "--dims", "2", "--json")
+    assert probed.exit_code == 0, probed.output
+    assert [row["dims"] for row in json.loads(probed.stdout)["networks"][0]["rows"]] == [2, 64]
+    assert json.loads(Path("runs/first/analysis/pca/pca.json").read_text())["provenance"]["pool"] == "flatten"
+    (store,) = json.loads(analyze("features", *options, "--json").stdout)["stores"]
+    assert store["extracted"] == 0
+    assert store["folder"].endswith("+flatten")
+    refused = analyze("depth-probe", *options[:-1], "cls")
+    assert refused.exit_code == 2
+    assert re.search(r"\nError: this IRevNet is not known to have a CLS token; .* another --pool\n$", refused.stderr)
+    assert "Features are pooled by --pool flatten" in _report_text()
+
+
+def _report_text() -> str:
+    done = analyze("report", "--out", "page.html")
+    assert done.exit_code == 0, done.output
+    return Path("page.html").read_text()
+
+
 def test_network_of_torchvision_is_probed_and_compared(run):
     Path("names.txt").write_text("1\n8\n")
     options = ("--ckpt", "torchvision:resnet18", "--data", "digits", "--classes", "names.txt", "--image-size", "32")

@@ -155,6 +155,7 @@ class _Record(TypedDict, total=False):
     networks: list[dict[str, Any]]
     parameters: int
     platform: str
+    pool: str
     provenance: dict[str, Any]
     python: str
     runs: list["_Run"]

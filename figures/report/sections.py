@@ -1,7 +1,7 @@
 """The sections of a report: for each study what the paper found, what the runs found, and the figures and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -189,7 +189,10 @@ def _blocks(spec: StudySpec, result: Result, studies: Sequence[SavedStudy], subj
     blocks = [*shown.page_blocks(result, downloads)]
     if shown.chart is not None:
         blocks.append(PageChart.of(shown.chart(result), shown.caption, downloads))
-    return [*blocks, Table.of(shown.table(result), f"{spec.title}: {subject}", file)]
+    table = shown.table(result)
+    pooled = dict.fromkeys(each["pool"] for study in studies for each in study.provenances if "pool" in each)
+    notes = [*table.notes, *(f"Features are pooled by --pool {pool}, where the paper averages." for pool in pooled)]
+    return [*blocks, Table.of(replace(table, notes=notes), f"{spec.title}: {subject}", file)]
 
 
 def _context(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> FindingContext:
@@ -207,7 +210,8 @@ def _join(results: Sequence[Any], names: Sequence[str], *, several: bool) -> Com
 def _joinable(
     runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec
 ) -> list[tuple[list[SavedRun], list[str]]]:
-    """Groups of runs whose results of a study can be joined, with the names of the runs."""
+    """Groups of runs whose results of a study can be joined, of the same images and pooled alike, with the names of the
+    runs."""
     groups: dict[Any, tuple[list[SavedRun], list[str]]] = {}
     for run, name in zip(runs, names):
         if (study := run.studies.get(spec.name)) is None:
@@ -218,7 +222,7 @@ def _joinable(
         else:
             shared = [getattr(result, field).tolist() for field in result.SHARED]
             data = run.network["data"], tuple(study.provenance.get("classes_studied", run.network["classes"]))
-            key = repr((data, shared))
+            key = repr((data, study.provenance.get("pool"), shared))
         group, group_names = groups.setdefault(key, ([], []))
         group.append(run)
         group_names.append(name)

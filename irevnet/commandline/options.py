@@ -220,6 +220,15 @@ network_options = _group(
     compared_options,
     exact_options,
     click.option(
+        "--pool",
+        type=click.Choice(["mean", "max", "cls", "patches", "flatten"]),
+        default="mean",
+        show_default=True,
+        help="What of a layer's output is studied: the mean or the maximum over space or all tokens; of vision "
+        "transformers the CLS token, or the mean of the tokens of patches, without CLS and register tokens; or all of "
+        "it, as one vector.",
+    ),
+    click.option(
         "--features",
         "features_root",
         type=File(),
