@@ -625,10 +625,21 @@ def interpolate(**options: Any) -> None:
     help="Extract one of several equal parts of the images, for processes that are started one by one.  [default: all, "
     "which the processes of torchrun share]",
 )
+@click.option(
+    "--export",
+    type=File(),
+    help="A new file for these features once all are there: FILE.npz, an array a layer and split, with labels, classes "
+    "and the names of the images; or FILE.csv, a line an image and layer.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of fresh weights.")
 @network_options
 def features(
-    depths: list[int] | None, layers: list[str] | None, part: tuple[int, int] | None, as_json: bool, **options: Any
+    depths: list[int] | None,
+    layers: list[str] | None,
+    part: tuple[int, int] | None,
+    export: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Extract the features of each block, averaged over space unless --pool says otherwise, into memory maps on disk.
 
@@ -640,21 +651,35 @@ def features(
     FOLDER/SPLIT/block-3.npy   float32, a row an image, in the order of the data set
     FOLDER/SPLIT/logits.npy    the network's outputs
     FOLDER/SPLIT/labels.npy    the class of each image
+    FOLDER/SPLIT/names.json    the name of each image: its path in the data's folder or, without files, its number
+
+    --export writes them as one file for other programs, which --features of depth-probe and pca reads again.
     """
+    from analysis.experiment import only
+    from analysis.features.export import check_export, export_features
     from irevnet.utils import distributed
 
+    if export is not None:
+        check_export(export)
     experiments = _open_all(**options)
+    if export is not None:
+        only(experiments, "`export`")
     chosen = [each.layers(depths, layers) for each in experiments]
     stores = [each.store() for each in experiments]
     share = part or distributed.part()
     counts = [each.extract(store, at, part=share) for each, at, store in zip(experiments, chosen, stores, strict=True)]
     extracted = list(zip([str(store.folder) for store in stores], map(int, distributed.total(*counts))))
+    if export is not None and distributed.rank() == 0:
+        export_features(stores[0], [layer.name for layer in chosen[0]], export)
     if as_json:
-        print_json({"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]})
+        folders = {"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]}
+        print_json({**folders, **({"export": str(export)} if export else {})})
         return
     for folder, count in extracted:
         click.echo(f"{count:,} images extracted, the others were there", err=True)
         click.echo(folder)
+    if export is not None:
+        click.echo(export)
 
 
 @analyze.command()

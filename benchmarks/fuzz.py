@@ -201,7 +201,7 @@ def store(folder: Path) -> FeatureStore:
 
 def make_store(folder: Path) -> None:
     made = store(folder)
-    made.begin("train", np.arange(5))
+    made.begin("train", np.arange(5), list("abcde"))
     with made.writer("train", {"block-1": 3}) as writer:
         writer.write(np.arange(5), {"block-1": np.ones((5, 3), dtype=np.float32)})
 

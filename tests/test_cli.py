@@ -403,6 +403,28 @@ def test_features_are_extracted_in_parts_and_then_found(run):
     assert probed.exit_code == 0, probed.output
 
 
+def test_features_are_exported_once_all_are_there(run):
+    Path("names.txt").write_text("1\n8\n")
+    options = ("features", "--classes", "names.txt", "--depths", "3,12", "--export", "out/x.npz")
+    for words, message in [
+        (("--part", "1/2"), "holds no complete features of block-3 on the train images"),
+        (("--ckpt", "runs/first", "--ckpt", "runs/first"), "2 experiments were given; --export takes one"),
+    ]:
+        refused = analyze(*options, *words)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.output
+    done = analyze(*options, "--json")
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert content["export"] == "out/x.npz"
+    store = Path(content["stores"][0]["folder"])
+    with np.load("out/x.npz") as arrays:
+        np.testing.assert_array_equal(arrays["test/block-12"], np.load(store / "test/block-12.npy"))
+        assert arrays["test/images"].tolist() == json.loads((store / "test/names.json").read_text())
+        assert arrays["classes"].tolist() == ["1", "8"]
+    again = analyze(*options)
+    assert again.stderr.splitlines()[-1] == "Error: out/x.npz already exists; name another file"
+
+
 def test_features_are_pooled_as_asked_and_said_so(run):
     Path("names.txt").write_text("1\n3\n8\n")
     options = ("--classes", "names.txt", "--depth", "12", "--pool", "flatten")

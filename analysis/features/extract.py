@@ -93,7 +93,7 @@ def extract(
             than once or never, or one whose layout cannot be told (`analysis.features.layout`), or whose CLS token
             (`analysis.features.pooling`).
     """
-    store.begin(split, np.array(data.labels, dtype=np.int64))
+    store.begin(split, np.array(data.labels, dtype=np.int64), data.names)
     names = [*(layer.name for layer in layers), LOGITS]
     rows = _rows_to_fill(store.done(split, names), part, batch_size)
     if len(rows) == 0:
