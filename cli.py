@@ -32,6 +32,7 @@ from irevnet.commandline.options import (
     network_options,
     out_option,
     pass_options,
+    probe_options,
     seed_option,
     solver_option,
     study_options,
@@ -55,6 +56,7 @@ from irevnet.commandline.terminal import (
 
 if TYPE_CHECKING:
     from analysis.experiment import Experiment, StudyOptions, Subject
+    from analysis.own_features import OwnFeatures
     from analysis.results import Result
     from analysis.run_all import Task
     from figures.text_table import TextTable
@@ -147,6 +149,33 @@ def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
     experiments = [_open(each, **(others if known else options)) for each, known in zip_longest(ckpt or (None,), own)]
     check_comparable(experiments)
     return experiments
+
+
+_OF_NETWORKS = _OF_OTHERS | {
+    *("ckpt", "exact", "bits", "pool", "batch_size", "workers"),
+    *("data", "data_root", "download", "on_error", "classes", "class_seed"),
+}
+"""Options that say nothing of features without a network."""
+
+
+def _open_features(
+    path: Path, labels: Path | None, *, out: Path | None, seed: int, device: str, **_: Any
+) -> "OwnFeatures":
+    """Opens a file of features by the options of a command, and says what was chosen for it."""
+    from analysis.own_features import open_features
+    from irevnet.utils.progress import Progress
+
+    if others := given_options(*_OF_NETWORKS):
+        raise ValueError(f"{path} is of features, which need no network and no images; leave {others[0]} out")
+    progress = Progress(track=track)
+    opened = open_features(path, labels, device=device, seed=seed, out=out, command=command_line(), progress=progress)
+    if opened.content.held_out:
+        click.echo(
+            f"{path} has no test split; {len(opened.content.test_labels):,} of its images are held out for testing, a "
+            f"fifth of each class, by --seed {seed}",
+            err=True,
+        )
+    return opened
 
 
 def _hold(folder: Path) -> None:
@@ -481,15 +510,24 @@ def _study(
     ckpt: str | tuple[str, ...] | None,
     as_json: bool,
     drawn: Mapping[str, Any] | None = None,
+    labels: Path | None = None,
     **options: Any,
 ) -> "list[Experiment]":
-    """Opens the networks of a command, and runs a study of them by those of its options that are the study's own."""
+    """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
+    options that are the study's own; returns the networks."""
+    from analysis.own_features import is_of_features
     from analysis.results.register import STUDIES
     from analysis.run_all import default_options
 
     default = default_options(STUDIES[study])
     own = {field.name for field in dataclasses.fields(default)} & options.keys()
     asked = dataclasses.replace(default, **{name: options.pop(name) for name in own})
+    features = options.get("features_root")
+    if features is not None and is_of_features(features):
+        _run(study, [_open_features(features, labels, **options)], asked, as_json=as_json, **(drawn or {}))
+        return []
+    if labels is not None:
+        raise ValueError("`labels` are those of a file of features; give that by `features_root`")
     experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
     _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
     return experiments
@@ -735,7 +773,7 @@ def layers(as_json: bool, **options: Any) -> None:
 )
 @out_option
 @seed_option
-@network_options
+@probe_options
 def depth_probe(relative: bool | None, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
@@ -757,7 +795,7 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
 @solver_option
 @out_option
 @seed_option
-@network_options
+@probe_options
 def pca(**options: Any) -> None:
     """Find how few principal components of the features the classes need (section 5.2, Fig. 7).
 

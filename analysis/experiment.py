@@ -15,7 +15,7 @@ import torch
 from analysis.cache import Cache
 from analysis.features.contents import contents_sha256
 from analysis.features.extract import LOGITS, extract
-from analysis.features.layers import Layer, network_layers
+from analysis.features.layers import Layer, NamedLayer, network_layers
 from analysis.features.pooling import Pool
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
@@ -51,6 +51,56 @@ class Subject(ABC):
         """Writes what belongs beside the results in a folder; by default nothing."""
 
 
+class FeatureSubject(Subject):
+    """What studies of features look at: an `Experiment`, or features without a network
+    (`analysis.own_features.OwnFeatures`).
+
+    Attributes:
+        name: name of the network or the features.
+        classes: names of the classes studied.
+        seed: seed of everything random.
+        progress: how the work shows its progress and is asked to stop.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    seed: int
+    progress: Progress
+
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """Name of the architecture, where it is known, else `name`."""
+
+    @property
+    @abstractmethod
+    def data_name(self) -> str:
+        """Name of the data that the features are of."""
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """The device to compute on."""
+
+    @abstractmethod
+    def train_labels(self) -> Sequence[int]:
+        """Labels of the training images, which number the classes."""
+
+    @abstractmethod
+    def layers(self, depths: Sequence[int] | None = None, names: Sequence[str] | None = None) -> Sequence[NamedLayer]:
+        """The layers, all that there are, those of some depths, or those of some names or patterns."""
+
+    @abstractmethod
+    def features(self, layers: Sequence[Any], study: str, *, label: str) -> NetworkFeatures:
+        """The features of these layers.
+
+        Args:
+            layers: layers among those of `layers`.
+            study: name of the study, whose finished parts are kept.
+            label: name of the network or the features in the study's result.
+        """
+
+
 def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: float | None = None) -> list[Path]:
     """Saves a result with its provenance into the folder of its first subject, and returns the files.
 
@@ -72,7 +122,7 @@ def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: fl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Subject):
+class Experiment(FeatureSubject):
     """A network opened for study, as `analysis.opening.open_experiment` returns it.
 
     Attributes:
@@ -112,6 +162,11 @@ class Experiment(Subject):
         return read_settings(self.path.parent).model if self.path and run else self.name
 
     @property
+    def data_name(self) -> str:
+        """Name of the data set that the images are from."""
+        return self.source.name
+
+    @property
     def device(self) -> str:
         """The device that the network is on."""
         return str(device_of(self.checkpoint.model))
@@ -128,6 +183,10 @@ class Experiment(Subject):
             folder = study_folder(self.path, study) if self.path else self.folder / study
         check_folder(folder, study)
         return folder
+
+    def train_labels(self) -> Sequence[int]:
+        """Labels of the training images."""
+        return self.images("train").labels
 
     def images(self, split: Split, transform: InputTransform | None = None) -> LabelledImages:
         """The images of a split, as inputs of this network, or as another transform makes them."""
@@ -320,13 +379,13 @@ def check_comparable(experiments: Sequence[Experiment]) -> None:
             )
 
 
-def labels_of(experiments: Sequence[Experiment]) -> list[str]:
+def labels_of(experiments: Sequence[FeatureSubject]) -> list[str]:
     """Names of the networks in a result: by architecture, or by `Experiment.name` where two share that."""
     return names_apart([each.model_name for each in experiments], [each.name for each in experiments])
 
 
 def network_features(
-    experiments: Sequence[Experiment], layers: Sequence[Sequence[Layer]], study: str
+    experiments: Sequence[FeatureSubject], layers: Sequence[Sequence[NamedLayer]], study: str
 ) -> list[NetworkFeatures]:
     """The features of several networks, each at its own layers, for a study of that name.
 
@@ -339,14 +398,14 @@ def network_features(
     return [each.features(chosen, study, label=label) for each, chosen, label in zip(experiments, layers, labels)]
 
 
-def _check_counts(experiment: Experiment) -> None:
-    data, classes = experiment.source.name, experiment.classes
-    counts = np.bincount(experiment.images("train").labels, minlength=len(classes))
+def _check_counts(experiment: FeatureSubject) -> None:
+    data, classes = experiment.data_name, experiment.classes
+    counts = np.bincount(experiment.train_labels(), minlength=len(classes))
     rarest = int(counts.argmin())
     if len(counts) < 2:
         raise ValueError(f"{data} has one class, {classes[0]!r}; the probes need at least two")
     if counts[rarest] < FOLDS:
         raise ValueError(
             f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images, but cross-validation needs "
-            f"{FOLDS} of each class; add some, or choose other classes by `classes`"
+            f"{FOLDS} of each class; add some, or leave that class out"
         )

@@ -86,12 +86,14 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         rows.append(
             (
                 f"{name} ({network['data']})",
-                "yes" if invertible else "no",
-                "yes" if bijective else "no",
+                _yes_or_no(invertible) if run.has_network else "-",
+                _yes_or_no(bijective) if run.has_network else "-",
                 "-" if top1 is None else f"{1 - top1:.1%}",
                 "-" if count is None else f"{count / 1e6:.1f} M",
             )
         )
+        if not run.has_network:
+            continue
         figure = _draw_network(run)
         caption = f"{name}, drawn from its config as in Figs. 1 and 2."
         drawing = Drawing.of(figure, caption, f"{run.name}-network")
@@ -109,6 +111,10 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         missing=[],
         groups=[[column] for column in columns] + [[Column(title="", blocks=[table])]],
     )
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _draw_network(run: SavedRun) -> Figure:
@@ -234,12 +240,14 @@ def _missing(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) ->
     for run, name in zip(runs, names):
         if spec.name in run.studies:
             continue
-        if spec.needs == "inverse" and not run.invertible:
+        if spec.needs != "features" and not run.has_network:
+            notes.append(Missing(why=f"Of {name} there are features, and no network."))
+        elif spec.needs == "inverse" and not run.invertible:
             notes.append(Missing(why=f"{name} has no inverse."))
         elif spec.needs == "training record" and not run.config:
             notes.append(Missing(why=f"Of {name} there is a checkpoint, and no record of its training."))
         else:
-            network = str(run.folder) if spec.needs == "training record" else f"--ckpt {run.checkpoint}"
-            command = f"irevnet-analyze {spec.name} {network}"
+            words = [str(run.folder)] if spec.needs == "training record" else run.opened_by
+            command = " ".join(["irevnet-analyze", spec.name, *words]) if words else ""  # features were in memory
             notes.append(Missing(why=f"This study of {name} has not been run.", command=command))
     return notes

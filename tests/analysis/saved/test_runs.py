@@ -14,7 +14,7 @@ def test_a_run_is_read_with_its_studies(run):
     assert saved.studies["depth-probe"].provenance["seed"] == 3
     assert saved.network["data"] == "digits"
     assert saved.invertible
-    assert saved.checkpoint == str(run)
+    assert saved.opened_by == ["--ckpt", str(run)]
 
 
 def test_results_are_read_without_a_run(tmp_path, record, inversion):
@@ -22,10 +22,10 @@ def test_results_are_read_without_a_run(tmp_path, record, inversion):
     saved = read_run(tmp_path / "net-analysis")
     assert saved.name == "net"
     assert isinstance(saved.studies["invert"].result, InversionResult)
-    assert saved.checkpoint == "some where/net.pt"
+    assert saved.opened_by == ["--ckpt", "some where/net.pt"]
     command = ["irevnet-analyze", "invert", "--ckpt", "torchvision:resnet18"]
     inversion.save(tmp_path / "x-analysis" / "invert", {**record, "checkpoint": None, "command": command})
-    assert read_run(tmp_path / "x-analysis").checkpoint == "torchvision:resnet18"
+    assert read_run(tmp_path / "x-analysis").opened_by == ["--ckpt", "torchvision:resnet18"]
 
 
 def test_a_comparison_has_the_provenance_of_every_network(tmp_path, record, probes):

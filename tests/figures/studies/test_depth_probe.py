@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_each_block(probe, probes):
     both = table(probes)
     assert both.rows[4] == ("resnet-50", "2", "16", *accuracies, "0.800")
     assert both.notes[0] == "irevnet-b itself: 77.0% (70.0% to 80.0%)"
-    assert both.notes[1] == "resnet-50 itself: unknown, as its outputs are not known to be these classes"
+    assert both.notes[1] == "resnet-50 itself: unknown, as no outputs of it are known to be these classes"
     assert "at irevnet-b block-2, resnet-50 block-2:" in both.notes[2]
     named = table(dataclasses.replace(probe, layer=np.array(["layer1.0", "layer2.0", "fc"])))
     assert named.rows[2][:2] == ("fc", "5")
