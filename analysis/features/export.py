@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,11 +51,12 @@ def export_features(store: FeatureStore, layers: Sequence[str], path: Path) -> N
 
 
 def _write_arrays(store: FeatureStore, features: _Features, path: Path) -> None:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, layers in features.items():
         arrays |= {f"{split}/{layer}": array for layer, array in layers.items()}
         arrays |= {f"{split}/{LABELS}": store.labels(split), f"{split}/{IMAGES}": np.array(store.names(split))}
-    np.savez(path, **arrays, **{CLASSES: np.array(store.identity["classes"])})
+    arrays[CLASSES] = np.array(store.identity["classes"])
+    np.savez(path, **arrays)
 
 
 def _write_table(store: FeatureStore, features: _Features, path: Path) -> None:

@@ -28,6 +28,20 @@ def test_results_are_read_without_a_run(tmp_path, record, inversion):
     assert read_run(tmp_path / "x-analysis").opened_by == ["--ckpt", "torchvision:resnet18"]
 
 
+OF_FEATURES = {"features": "x.npy", "features_sha256": "ab", "labels": "y.npy", "data": "x.npy", "classes": ["a", "b"]}
+
+
+def test_results_of_features_are_read_without_a_network(tmp_path, probe, record):
+    probe.save(tmp_path / "depth-probe", OF_FEATURES)
+    saved = read_run(tmp_path)
+    assert (saved.has_network, saved.invertible) == (False, False)
+    assert saved.opened_by == ["--features", "x.npy", "--labels", "y.npy"]
+    probe.save(tmp_path / "depth-probe", {**OF_FEATURES, "features": None, "labels": None})
+    assert read_run(tmp_path).opened_by == []  # they were in memory
+    probe.save(tmp_path / "depth-probe", record)
+    assert read_run(tmp_path).has_network
+
+
 def test_a_comparison_has_the_provenance_of_every_network(tmp_path, record, probes):
     probes.save(tmp_path / "depth-probe", {"networks": [record, {**record, "architecture": "ResNet"}]})
     study = read_run(tmp_path).studies["depth-probe"]
