@@ -5,6 +5,7 @@ from .linearisation import linearise as linearise
 from .opening import DataOptions as DataOptions
 from .opening import Overrides as Overrides
 from .opening import open_experiment as open_experiment
+from .own_features import open_features as open_features
 from .probes.nearest_neighbour import nearest_neighbours as nearest_neighbours
 from .probes.svm import fit_one_vs_rest as fit_one_vs_rest
 from .results.register import load_result as load_result

@@ -11,6 +11,7 @@ from torch import nn
 
 from analysis.experiment import Experiment
 from analysis.features.outputs import set_output
+from analysis.features.pooling import Pool
 from irevnet.checkpoints.checkpoint import (
     AVERAGED_OUTPUT,
     CLASS_NAMES,
@@ -98,6 +99,7 @@ def open_experiment(
     workers: int = 0,
     out: Path | None = None,
     features_root: Path | None = None,
+    pool: Pool = "mean",
     command: Sequence[str] = (),
     progress: Progress = Progress(),
 ) -> Experiment:
@@ -117,6 +119,7 @@ def open_experiment(
         workers: number of processes that load images.
         out: folder for the results, see `analysis.experiment.Experiment`, as for all that follows.
         features_root: folder for the features.
+        pool: how the output of a layer becomes one vector an image (`analysis.features.pooling.Pool`).
         command: the command line, for the provenance of results.
         progress: how the work shows its progress and is asked to stop.
 
@@ -163,6 +166,7 @@ def open_experiment(
         classes=_choose_classes(checkpoint, source, data),
         out=out,
         features_root=features_root,
+        pool=pool,
         command=command,
         seed=seed,
         batch_size=batch_size,

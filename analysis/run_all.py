@@ -122,6 +122,7 @@ def _is_current(saved: SavedStudy, spec: StudySpec, experiment: Experiment) -> b
         "left_out": len(experiment.source.skipped or ()) or None,
         "classes_studied": list(experiment.classes),
         "images_sha256": experiment.images_sha256(spec.result.SPLITS),
+        "pool": None,  # the paper's averages
         "seed": experiment.seed,
     }
     return all(saved.provenance.get(key) == value for key, value in expected.items())

@@ -112,7 +112,8 @@ class Shown:
 
     @property
     def _paths(self) -> set[str]:
-        return {*self.values("--ckpt", "--out", "-o", "--resume"), *self.arguments} - {*self.words[:2]}
+        named = self.values("--ckpt", "--out", "-o", "--resume", "--features", "--labels", "--export")
+        return {*named, *self.arguments} - {*self.words[:2]}
 
 
 def _fences(page: Path, language: str) -> list[tuple[int, str]]:
@@ -142,7 +143,7 @@ def _commands() -> list[Shown]:
 
 
 def _kind_of(path: Path) -> str:
-    if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz"):
+    if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz", ".npy"):
         return path.suffix
     return type(presets.preset_config(_model_of(path))).__name__
 
@@ -245,6 +246,16 @@ def _write_checkpoint(path: Path) -> None:
     save_checkpoint(path, Checkpoint(model=model, transform=transform, data="digits", classes=(), metrics={}))
 
 
+def _write_features(path: Path) -> None:
+    """Features of three classes, or labels of these."""
+    labels = np.repeat(CLASSES, 10)
+    features = np.random.default_rng(0).normal(size=(len(labels), 4))
+    if path.suffix == ".npz":
+        np.savez(path, features=features, labels=labels)
+    else:
+        np.save(path, labels if "labels" in path.name else features)
+
+
 def _write_released(path: Path) -> None:
     """Weights in the layout of the authors' release."""
     config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), strides=(2, 2), kernel_sizes=(3, 3, 3))
@@ -322,6 +333,11 @@ def _prepare(command: Shown, root: Path) -> None:
             _run("irevnet", "encode", "some.png", "-o", path)
         elif command.words[1] == "reproduce":
             _run("irevnet-analyze", "report", root / NEWEST, "--out", path)
+    for path in map(Path, command.values("--export")):
+        path.unlink(missing_ok=True)
+    for path in map(Path, command.values("--features", "--labels")):
+        if not path.exists():
+            _write_features(path)
     for path in map(Path, command.values("--pairs")):
         for name in ("a.png", "b.png"):
             _write_image(path.parent / name)

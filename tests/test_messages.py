@@ -174,6 +174,28 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=("huge-analysis/*",),
         ),
     },
+    "analysis/features/export.py": {
+        "kind": Case(
+            "irevnet-analyze features --export x.parquet",
+            "x.parquet is neither .npz nor .csv; name a file for the features that ends in one of these",
+        ),
+        "is there": Case("irevnet-analyze features --export grey.npz", "grey.npz already exists; name another file"),
+    },
+    "analysis/features/arrays.py": {
+        "absent": Case(
+            "irevnet-analyze pca --features none.npz",
+            "there is no file none.npz; give one of features, .npz or .npy",
+        ),
+        "other kind": Case(
+            "irevnet-analyze depth-probe --features thesis.tex",
+            "thesis.tex is neither .npz nor .npy, in which features are read",
+        ),
+        "no labels": Case(
+            "irevnet-analyze pca --features x.npy",
+            "x.npy: there is no array labels; expected the class of each image, there or by --labels",
+            lambda _: np.save("x.npy", np.ones((9, 2))),
+        ),
+    },
     "analysis/studies/pca_sweep.py": {
         "components": Case(
             "irevnet-analyze pca --dims 65",
@@ -240,7 +262,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "few images": Case(
             "irevnet-analyze pca --data scarce",
             "class 'a' of scarce has 2 training images, but cross-validation needs 3 of each class; add some, or "
-            "choose other classes by --classes",
+            "leave that class out",
         ),
     },
     "analysis/studies/interpolation.py": {
@@ -255,6 +277,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "cli.py": {
+        "images of features": Case(
+            "irevnet-analyze depth-probe --features none.npz -b 7 --seed 1",
+            "none.npz is of features, which need no network and no images; leave --batch-size out",
+        ),
+        "labels of no features": Case(
+            "irevnet-analyze pca --labels none.npy",
+            "--labels are those of a file of features; give that by --features",
+        ),
         "other classes": Case(
             "irevnet evaluate --ckpt resnet.pt",
             "resnet.pt has 3 classes, digits has 10, and they are not the same; evaluate it on its own classes",

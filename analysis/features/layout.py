@@ -47,6 +47,11 @@ class Layout:
         mean = output.mean(dim=others, dtype=kind) if others else output.to(kind)
         return mean if self.images < self.channels else mean.T
 
+    def positions(self, output: Tensor) -> Tensor:
+        """The channels at each position in space or token, in the network's order: `(images, positions, channels)`."""
+        images, channels = output.shape[self.images], output.shape[self.channels]
+        return output.movedim((self.images, self.channels), (0, -1)).reshape(images, -1, channels)
+
 
 def find_layouts(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) -> dict[str, list[Layout]]:
     """The layout of each tensor in the outputs of these layers, by their names.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from analysis.experiment import Experiment, StudyOptions, network_features
+from analysis.experiment import FeatureSubject, StudyOptions, network_features
 from analysis.probes.class_distances import distance_ratio
 from analysis.probes.network_features import (
     NetworkFeatures,
@@ -38,7 +38,7 @@ class DepthProbeOptions(ProbeOptions, StudyOptions):
 
 
 def depth_probe(
-    experiments: Sequence[Experiment], options: DepthProbeOptions = DepthProbeOptions()
+    experiments: Sequence[FeatureSubject], options: DepthProbeOptions = DepthProbeOptions()
 ) -> DepthProbeResult:
     """Test accuracy of a linear SVM and of a 1-nearest-neighbour classifier on the features of each depth.
 
@@ -48,7 +48,8 @@ def depth_probe(
     test set.
 
     Args:
-        experiments: the networks to compare, all of the same images.
+        experiments: the networks to compare, all of the same images; or features of one's own
+            (`analysis.own_features.open_features`).
         options: depths to probe, and settings of the SVM.
 
     Raises:

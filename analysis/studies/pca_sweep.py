@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.experiment import Experiment, StudyOptions, network_features
+from analysis.experiment import FeatureSubject, StudyOptions, network_features
 from analysis.probes.network_features import (
     NetworkFeatures,
     ProbeOptions,
@@ -49,7 +49,7 @@ def default_dims(total: int) -> list[int]:
     return sorted({min(total, round(2 ** (k / 2))) for k in range(2 * total.bit_length() + 1)})
 
 
-def pca_sweep(experiments: Sequence[Experiment], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
+def pca_sweep(experiments: Sequence[FeatureSubject], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
     """Test accuracy of a linear SVM and of 1-NN on the first d principal components, against d.
 
     Features, averaged over space, are standardised on the training set, then rotated to their principal components, and
@@ -57,7 +57,8 @@ def pca_sweep(experiments: Sequence[Experiment], options: PCASweepOptions = PCAS
     d, see `analysis.probes.svm_selection.choose_svm`, so that no accuracy is lost to a C that was meant for another d.
 
     Args:
-        experiments: the networks to compare, all of the same images.
+        experiments: the networks to compare, all of the same images; or features of one's own
+            (`analysis.own_features.open_features`).
         options: which layer and numbers of components, and how the SVM is fitted.
 
     Raises:

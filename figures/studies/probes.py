@@ -87,7 +87,7 @@ def network_notes(result: ProbeResult, row_names: Sequence[str]) -> list[str]:
             among = "" if own == restricted else f"; among the classes studied alone {among}"
             notes.append(f"{name} itself: {percent(own, result.network_interval[number])}{among}")
         else:
-            notes.append(f"{name} itself: unknown, as its outputs are not known to be these classes")
+            notes.append(f"{name} itself: unknown, as no outputs of it are known to be these classes")
     if result.at_edge.any():
         grid = result.cost_grid
         where = ", ".join(row_names[row] for row in np.flatnonzero(result.at_edge).tolist())

@@ -221,9 +221,19 @@ compared_options = _group(
 )
 """Networks to compare."""
 
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(["mean", "max", "cls", "patches", "flatten"]),
+    default="mean",
+    show_default=True,
+    help="What of a layer's output is studied: the mean or the maximum over space or all tokens; of vision "
+    "transformers the CLS token, or the mean of the tokens of patches, without CLS and register tokens; or all of "
+    "it, as one vector.",
+)
 network_options = _group(
     compared_options,
     exact_options,
+    pool_option,
     click.option(
         "--features",
         "features_root",
@@ -233,7 +243,30 @@ network_options = _group(
     data_options,
     pass_options,
 )
-"""Networks and images of the probes."""
+"""Networks and images to extract features of."""
+
+probe_options = _group(
+    compared_options,
+    exact_options,
+    pool_option,
+    click.option(
+        "--features",
+        "features_root",
+        metavar="FOLDER|FILE",
+        type=File(),
+        help="Folder in which features are kept for reuse; or a file of features of your own in place of a network: "
+        ".npz of arrays train/LAYER, train/labels, test/LAYER, test/labels, or LAYER and labels; or .npy, with "
+        "--labels.  [default: features/ in the run's folder]",
+    ),
+    click.option(
+        "--labels",
+        type=File(),
+        help="The class of each row of a file of features that has none, by number or name, as .npy.",
+    ),
+    data_options,
+    pass_options,
+)
+"""Networks and images, or features, of the probes."""
 
 
 def _config_option(field: dataclasses.Field) -> Callable:
