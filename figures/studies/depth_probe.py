@@ -46,10 +46,11 @@ def chart(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
 
 
 def _stages(x: np.ndarray, dims: np.ndarray) -> tuple[list[Rule], list[tuple[float, str]]]:
-    """Lines between stages, and the channels of each."""
+    """Lines between stages, and the number of features of each; the longest stage has room to say what they are."""
     starts = np.flatnonzero(np.diff(dims, prepend=0)).tolist()
     rules = [Rule(x=float(x[start - 1] + x[start]) / 2, look=GUIDE) for start in starts[1:]]
-    notes = [(float(x[start]), f"{dims[start]} dims" if start == 0 else f"{dims[start]}") for start in starts]
+    longest = starts[int(np.argmax(np.diff([*starts, len(x)])))]
+    notes = [(float(x[start]), f"{dims[start]} dims" if start == longest else f"{dims[start]}") for start in starts]
     return rules, notes
 
 
