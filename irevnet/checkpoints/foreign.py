@@ -9,7 +9,6 @@ A network is named by
 
 import copy
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -24,6 +23,7 @@ from irevnet.checkpoints.checkpoint import read_weights
 from irevnet.checkpoints.foreign_weights import fit_weights
 from irevnet.data.choices import Interpolation
 from irevnet.data.transforms import IMAGENET_STATISTICS
+from irevnet.utils.code import named_object
 from irevnet.utils.lookup import find
 
 TORCHVISION, TIMM = "torchvision:", "timm:"
@@ -122,12 +122,11 @@ def _find_source(name: str) -> _Source:
         return _of_torchvision(*name.removeprefix(TORCHVISION).partition("/")[::2])
     if name.startswith(TIMM):
         return _of_timm(*name.removeprefix(TIMM).partition("/")[::2])
-    place, _, attribute = name.rpartition(":")
-    if not place:
+    if not name.rpartition(":")[0]:
         raise ValueError(
             f"{name!r} names no network; expected torchvision:NAME, timm:NAME, FILE.py:NAME or package.module:NAME"
         )
-    return _of_code(place, attribute)
+    return _of_code(name)
 
 
 def _of_torchvision(name: str, which: str) -> _Source:
@@ -186,46 +185,23 @@ def _interpolation(name: str, found: str) -> Interpolation:
     return cast(Interpolation, found)
 
 
-def _of_code(place: str, attribute: str) -> _Source:
+def _of_code(name: str) -> _Source:
     """A network, or what returns one, in a file of Python or in a module that can be imported."""
-    code = _import(place)
-    found = find(f"name in {place}", attribute, {name: each for name, each in vars(code).items() if name[0] != "_"})
+    found = named_object(name)
 
     def build(_: int | None) -> nn.Module:
         try:
             model = copy.deepcopy(found) if isinstance(found, nn.Module) else found()
         except Exception as error:
             raise ValueError(
-                f"{place}:{attribute} did not return a network ({type(error).__name__}: {error}); name a network, or a "
+                f"{name} did not return a network ({type(error).__name__}: {error}); name a network, or a "
                 "class or function that takes no arguments and returns one"
             ) from error
         if not isinstance(model, nn.Module):
-            raise ValueError(f"{place}:{attribute} returned a {type(model).__name__}; expected a torch.nn.Module")
+            raise ValueError(f"{name} returned a {type(model).__name__}; expected a torch.nn.Module")
         return model
 
     return _Source(build=build)
-
-
-def _import(place: str) -> Any:
-    """The module of a file, beside which it finds what it imports, or of a dotted name."""
-    path = Path(place)
-    try:
-        if path.suffix != ".py":
-            return importlib.import_module(place)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {place}")
-        sys.path.insert(0, str(path.resolve().parent))
-        name = f"network in {path}"  # not that of a module which is there already, such as cli
-        specification: Any = importlib.util.spec_from_file_location(name, path)
-        module = sys.modules[name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-        return module
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{place} cannot be imported ({type(error).__name__}: {error}); mend it, or name another"
-        ) from error
 
 
 def _downloading(what: str, build: Callable[[int | None], nn.Module]) -> Callable[[int | None], nn.Module]:
