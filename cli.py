@@ -52,6 +52,7 @@ from irevnet.commandline.terminal import (
     status_line,
     stop_on_signals,
     track,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from analysis.run_all import Task
     from figures.text_table import TextTable
     from irevnet import Checkpoint, IRevNet
+    from irevnet.data.images import DataSource
     from irevnet.data.transforms import InputTransform
     from irevnet.training.runs import Run
     from irevnet.training.settings import RunSettings
@@ -98,6 +100,8 @@ def _open(
     data_root: Path | str = "data",
     download: bool = False,
     on_error: Any = None,
+    val_fraction: float | None = None,
+    split_of: Path | None = None,
     classes: Any = None,
     class_seed: int | None = None,
     image_size: int | None = None,
@@ -120,6 +124,8 @@ def _open(
             root=data_root,
             download=download,
             on_error=on_error or "stop",
+            val_fraction=val_fraction,
+            split_of=split_of,
             classes=classes,
             class_seed=class_seed or 0,
         ),
@@ -133,7 +139,7 @@ def _open(
     )
     if ckpt is None and experiment.path is not None:
         _say_newest(experiment.path)
-    _say_skipped(experiment.source.skipped)
+    _say_of_data(experiment.source)
     _say_guessed(experiment.name, experiment.checkpoint)
     return experiment
 
@@ -144,10 +150,12 @@ def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
     What an option says of a network that this toolkit did not make is said of those alone, if there are any.
     """
     from analysis.experiment import check_comparable
-    from analysis.opening import is_own
+    from analysis.opening import find_split, is_own
 
     said = any(options.get(name) is not None for name in _OF_OTHERS)
     own = [is_own(each) for each in ckpt] if said and len(ckpt) > 1 else []
+    if len(ckpt) > 1 and options.get("model") is None:
+        options["split_of"] = find_split(ckpt, options.get("data"))
     others = options if all(own) else {**options, **dict.fromkeys(_OF_OTHERS & options.keys())}
     experiments = [_open(each, **(others if known else options)) for each, known in zip_longest(ckpt or (None,), own)]
     check_comparable(experiments)
@@ -192,8 +200,11 @@ def _say_newest(path: Path) -> None:
     click.echo(f"using {path}, the newest run", err=True)
 
 
-def _say_skipped(skipped: Mapping[str, str] | None) -> None:
-    if skipped:
+def _say_of_data(source: "DataSource") -> None:
+    """What was chosen where the data do not say it, and which images were skipped."""
+    for remark in source.remarks:
+        click.echo(with_options(remark, click.get_current_context().command), err=True)
+    if skipped := source.skipped:
         name, reason = next(iter(skipped.items()))
         count = "1 image is" if len(skipped) == 1 else f"{len(skipped):,} images are"
         click.echo(f"{count} skipped, the first of them {' '.join(name.split())}, which {reason}", err=True)
@@ -334,7 +345,6 @@ def train(
     """
     import torch
 
-    from irevnet.data.image_folder import read_skipped
     from irevnet.training.runs import default_folder, new_run, resume_run
     from irevnet.training.settings import check_unchanged, choose_settings, read_settings
     from irevnet.utils import distributed
@@ -360,7 +370,7 @@ def train(
         run = new_run(folder, settings, command=command_line(), **places, track=track)
     else:
         run = resume_run(folder, settings, **places, track=track)
-    _say_skipped(read_skipped(run.folder))
+    _say_of_data(run.source)
     console = standard_error()
     with stop_on_signals() as stopped:
         for metrics in run.epochs(max_steps=max_steps, stop=stopped):
@@ -399,8 +409,8 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
     from irevnet.training.dry_run import plan
     from irevnet.training.runs import prepare
 
-    training, _, skipped = prepare(settings, **places)
-    _say_skipped(skipped)
+    training, _, source = prepare(settings, **places)
+    _say_of_data(source)
     content = plan(training, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
@@ -423,6 +433,7 @@ def evaluate(split: Any, as_json: bool, **options: Any) -> None:
 
     experiment = _open(**options)
     checkpoint, source = experiment.checkpoint, experiment.source
+    source.check_labelled("accuracy is the share of right ones")
     images = experiment.with_network_labels(experiment.images(split))
     if images is None and not checkpoint.has_logits:
         raise ValueError(

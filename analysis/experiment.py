@@ -23,9 +23,10 @@ from analysis.probes.pca import MOST_DIMS
 from analysis.probes.svm_selection import FOLDS
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
-from irevnet.data.image_folder import save_skipped
-from irevnet.data.images import DataSource, LabelledImages, Split
+from irevnet.data.images import DataSource, LabelledImages
+from irevnet.data.splits import Split, save_split
 from irevnet.data.transforms import InputTransform
+from irevnet.data.unreadable import save_skipped
 from irevnet.training.runs import results_folder, study_folder
 from irevnet.training.settings import read_settings
 from irevnet.utils.files import write_text
@@ -185,7 +186,8 @@ class Experiment(FeatureSubject):
         return folder
 
     def train_labels(self) -> Sequence[int]:
-        """Labels of the training images."""
+        """Labels of the training images. Raises `ValueError` if the images have none."""
+        self.source.check_labelled("the probes are trained on labels")
         return self.images("train").labels
 
     def images(self, split: Split, transform: InputTransform | None = None) -> LabelledImages:
@@ -244,6 +246,7 @@ class Experiment(FeatureSubject):
         return {
             split: contents_sha256(self.images(split), cache, f"{self._images_name()}-{split}", track)
             for split in splits
+            if split in self.source.splits
         }
 
     def _images_name(self) -> str:
@@ -255,6 +258,9 @@ class Experiment(FeatureSubject):
         if self.source.skipped:
             digest = hashlib.sha256(os.fsencode("\n".join(self.source.skipped))).hexdigest()[:8]
             data = f"{data}-without-{len(self.source.skipped)}-images-{digest}"
+        if self.source.split:
+            digest = hashlib.sha256(os.fsencode("\n".join(self.source.split.test))).hexdigest()[:8]
+            data = f"{data}-split-{digest}"
         return data
 
     def extract(
@@ -265,7 +271,7 @@ class Experiment(FeatureSubject):
         part: tuple[int, int] = (1, 1),
         most_dims: int | None = None,
     ) -> int:
-        """Extracts those features of both splits that the store lacks, and returns the number of images this took.
+        """Extracts those features of each split that the store lacks, and returns the number of images this took.
 
         Args:
             store: feature store that the features are written to.
@@ -273,7 +279,6 @@ class Experiment(FeatureSubject):
             part: (k, n) for the k-th of n equal parts of the images.
             most_dims: most features of an image at a layer; `None` for any number.
         """
-        splits: tuple[Split, ...] = ("train", "test")
         return sum(
             extract(
                 self.checkpoint.model,
@@ -288,7 +293,7 @@ class Experiment(FeatureSubject):
                 workers=self.workers,
                 track=self.progress.track,
             )
-            for split in splits
+            for split in self.source.splits
         )
 
     def features(self, layers: Sequence[Layer], study: str, *, label: str) -> NetworkFeatures:
@@ -338,9 +343,10 @@ class Experiment(FeatureSubject):
         }
 
     def save_beside(self, folder: Path) -> None:
-        """Writes the classes studied, one a line, and which images were skipped."""
+        """Writes the classes studied, one a line, which images were skipped, and how a split was drawn."""
         write_text(folder / "classes.txt", "".join(f"{name}\n" for name in self.classes))
         save_skipped(folder, self.source.skipped)
+        save_split(folder, self.source.split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,13 +375,19 @@ def only(experiments: Sequence[Experiment], study: str) -> Experiment:
 
 
 def check_comparable(experiments: Sequence[Experiment]) -> None:
-    """Raises `ValueError` unless all experiments look at the same classes of the same data."""
+    """Raises `ValueError` unless all experiments look at the same classes and splits of the same data."""
     first = experiments[0]
     for other in experiments[1:]:
         if (other.source.name, other.classes) != (first.source.name, first.classes):
             raise ValueError(
                 f"{other.name} is studied on {len(other.classes)} classes of {other.source.name}, {first.name} on "
                 f"{len(first.classes)} of {first.source.name}; choose the same for all by `data` and `classes`"
+            )
+        splits = [each.source.split and (each.source.split.train, each.source.split.test) for each in (first, other)]
+        if splits[0] != splits[1]:
+            raise ValueError(
+                f"{other.name} and {first.name} are studied on different splits of {first.source.name}, as each run "
+                "keeps its own; train them on one split, or compare them on other data"
             )
 
 

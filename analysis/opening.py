@@ -24,13 +24,16 @@ from irevnet.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign, is_foreign
-from irevnet.data.choices import Interpolation
+from irevnet.data.choices import Interpolation, OnError
 from irevnet.data.datasets import choose_classes, load_dataset
-from irevnet.data.image_folder import OnError, read_skipped
-from irevnet.data.images import DataSource, is_imagenet
+from irevnet.data.imagenet import output_names
+from irevnet.data.images import DataSource
+from irevnet.data.own_code import is_code
+from irevnet.data.splits import DrawnSplit, read_split, same_data
+from irevnet.data.unreadable import read_skipped
 from irevnet.models.foreign_blocks import freia_input
 from irevnet.models.invertible import InvertibleChain, as_invertible, begins_invertibly
-from irevnet.training.runs import find_checkpoint, results_folder
+from irevnet.training.runs import find_checkpoint, results_folder, run_folder
 from irevnet.utils.distributed import choose_device
 from irevnet.utils.modules import seeded
 from irevnet.utils.progress import Progress
@@ -41,11 +44,16 @@ class DataOptions:
     """Which images an experiment looks at.
 
     Attributes:
-        name: name of a data set, or a folder; `None` for the data that the network was trained on.
+        name: name or path of a data set, see `irevnet.data.datasets.load_dataset`; `None` for the data that the network
+            was trained on.
         root: folder of the files of a data set by name.
         download: whether to fetch them if they are not there.
         on_error: what to do about images that cannot be read, see `irevnet.data.datasets.load_dataset`. Images that a
             run skipped are skipped here without being asked for.
+        val_fraction: share of each class's images that are tested on, of data that have no split; 0.2 by default. The
+            split of a run is kept, and used without being asked for.
+        split_of: folder of a run whose split is used if it is one of these data and the network has no own, as when the
+            two are compared.
         classes: number of classes to draw, or their names; `None` for all that the network knows or, of data whose
             classes it does not know, all.
         class_seed: seed of that draw.
@@ -55,6 +63,8 @@ class DataOptions:
     root: str | Path = "data"
     download: bool = False
     on_error: OnError = "stop"
+    val_fraction: float | None = None
+    split_of: Path | None = None
     classes: int | tuple[str, ...] | None = None
     class_seed: int = 0
 
@@ -84,6 +94,16 @@ def is_own(ckpt: str | Path) -> bool:
     Raises `FileNotFoundError` if it is nothing at all.
     """
     return not is_foreign(str(ckpt)) and is_own_checkpoint(find_checkpoint(Path(ckpt)))
+
+
+def find_split(networks: Sequence[str | Path], data: str | None = None) -> Path | None:
+    """The folder of the first run among networks that keeps a split of these data, by default of its own."""
+    for each in networks:
+        folder = None if is_foreign(str(each)) else run_folder(find_checkpoint(Path(each)))
+        split = folder and read_split(folder)
+        if split and same_data(data or split.data, split.data):
+            return folder
+    return None
 
 
 def open_experiment(
@@ -133,6 +153,7 @@ def open_experiment(
         root=data.root,
         download=data.download,
         on_error=data.on_error,
+        val_fraction=data.val_fraction,
         workers=workers,
         track=progress.track,
     )
@@ -141,20 +162,30 @@ def open_experiment(
     if foreign is None:
         path = find_checkpoint(None if ckpt is None else Path(ckpt))
         checkpoint = read_checkpoint(path)
-        own = data.name in (None, checkpoint.data)
-        source = load(data.name or checkpoint.data, skipped=read_skipped(results_folder(path)) if own else None)
+        if data.name is None and is_code(checkpoint.data):
+            raise ValueError(
+                f"{path} says that its data are {checkpoint.data!r}, which is code; to run it, name it yourself by "
+                "`data`"
+            )
+        folder, wanted = run_folder(path), data.name or checkpoint.data
+        own = folder if same_data(wanted, checkpoint.data) else None
+        source = load(wanted, skipped=own and read_skipped(own), split=_kept_split(own, wanted, data))
         checkpoint = _with_image_size(path, checkpoint, source, overrides.image_size)
     else:
         named = foreign if isinstance(foreign, str) else type(foreign).__name__
         if data.name is None:
             raise ValueError(f"{named} does not come with a data set; name the images to look at by `data`")
         path = None if ckpt is None or ckpt == foreign else Path(ckpt)
-        source = load(data.name)
+        source = load(data.name, split=_kept_split(None, data.name, data))
         checkpoint = _open_foreign(foreign, source, path, overrides.image_size, seed=seed)
     name = results_folder(path).resolve().name.removesuffix("-analysis") if path else _file_name(named)
     checkpoint = _with_normalisation(name, checkpoint, overrides.mean, overrides.std)
     checkpoint = _with_interpolation(name, checkpoint, overrides.interpolation)
-    checkpoint = _with_class_names(name, checkpoint, source, overrides.class_names)
+    if overrides.class_names is not None:
+        checkpoint = _with_class_names(name, checkpoint, overrides.class_names)
+    classes = _choose_classes(checkpoint, source, data)
+    if not _is_fresh(foreign, checkpoint):
+        checkpoint = _with_imagenet_classes(checkpoint, classes)
     if bits is not None:
         checkpoint = replace(checkpoint, model=checkpoint.irevnet.exact(bits=bits))
     checkpoint.model.to(choose_device(device))
@@ -163,7 +194,7 @@ def open_experiment(
         path=path,
         checkpoint=checkpoint,
         source=source,
-        classes=_choose_classes(checkpoint, source, data),
+        classes=classes,
         out=out,
         features_root=features_root,
         pool=pool,
@@ -173,6 +204,17 @@ def open_experiment(
         workers=workers,
         progress=progress,
     )
+
+
+def _kept_split(own: Path | None, wanted: str, data: DataOptions) -> DrawnSplit | None:
+    """The split of the network's own run or, without one, of the run that was named, if it is of the wanted data."""
+    split = own and read_split(own)
+    if split or data.split_of is None:
+        return split or None
+    split = read_split(data.split_of)
+    if split is None:
+        raise FileNotFoundError(f"{data.split_of} keeps no split; name the folder of a run that does by `split_of`")
+    return split if same_data(split.data, wanted) else None
 
 
 def _file_name(network: str) -> str:
@@ -281,19 +323,23 @@ def _with_interpolation(name: str, checkpoint: Checkpoint, interpolation: Interp
     return replace(checkpoint, transform=replace(checkpoint.transform, interpolation=interpolation))
 
 
-def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:
-    """The network with these names for its outputs; without any, with those of ImageNet's folders for such data."""
+def _is_fresh(network: str | nn.Module | None, checkpoint: Checkpoint) -> bool:
+    """Whether this is a network of another package with weights that were drawn."""
+    named = isinstance(network, str) and network.startswith((TORCHVISION, TIMM))
+    return named and checkpoint.foreign is not None and checkpoint.foreign.weights is None
+
+
+def _with_imagenet_classes(checkpoint: Checkpoint, classes: Sequence[str]) -> Checkpoint:
+    """The network with the names of ImageNet's classes, if it has as many outputs, and is studied on some of these."""
+    names = output_names(classes)
+    if checkpoint.classes or not checkpoint.has_logits or not names or checkpoint.config.num_classes != len(names):
+        return checkpoint
+    return replace(checkpoint, classes=names, guessed=(*checkpoint.guessed, CLASS_NAMES))
+
+
+def _with_class_names(name: str, checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    """The network with these names for its outputs."""
     outputs = checkpoint.config.num_classes
-    if names is None:
-        if (
-            not checkpoint.has_logits
-            or checkpoint.classes
-            or outputs != len(source.classes)
-            or not is_imagenet(source.classes)
-        ):
-            return checkpoint
-        guessed = (*checkpoint.guessed, CLASS_NAMES)
-        return replace(checkpoint, classes=tuple(sorted(source.classes)), guessed=guessed)
     if not checkpoint.has_logits:
         raise ValueError(f"the outputs of {name} are no logits that were trained; leave `class_names` out")
     if len(names) != outputs:

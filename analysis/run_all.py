@@ -85,6 +85,10 @@ def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_s
     task = Task(spec=spec, subjects=[experiment], options=options, command=command)
     if spec.needs == "inverse" and not experiment.checkpoint.has_inverse:
         return replace(task, state="not applicable", reason="it has no inverse")
+    if missing := {*spec.result.SPLITS} - {*experiment.source.splits}:
+        return replace(
+            task, state="not applicable", reason=f"there are no {'training' if 'train' in missing else 'test'} images"
+        )
     saved = _saved(experiment.folder, spec.name)
     return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task
 

@@ -9,7 +9,6 @@ but one of those that run every study.
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pickle
 import pkgutil
@@ -34,6 +33,7 @@ from sklearn.datasets import load_digits
 import cli
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, save_checkpoint
 from irevnet.checkpoints import released
+from irevnet.data import imagenet
 from irevnet.data.transforms import InputTransform
 from irevnet.models import zoo as presets
 from irevnet.models.config import Config, ResNetConfig, RevNetConfig
@@ -107,8 +107,14 @@ class Shown:
 
     @property
     def traits(self) -> set[str]:
-        """Its options and kinds of files."""
-        return {_kind_of(Path(word)) for word in self._paths} | {word for word in self.words if word[0] == "-"} | {""}
+        """Its options and kinds of files, and of data that are no folder."""
+        data = {f"{':' * (':' in word)}{Path(word.split(':')[0]).suffix}" for word in self.values("--data")}
+        return (
+            {_kind_of(Path(word)) for word in self._paths}
+            | {word for word in self.words if word[0] == "-"}
+            | data
+            | {""}
+        )
 
     @property
     def _paths(self) -> set[str]:
@@ -276,6 +282,18 @@ def workplace(tmp_path_factory) -> Path:
     _write_cifar(root / "data")
     for name in ("imagenet", "photos"):
         _write_folder(root / name)
+    for number, name in enumerate(CLASSES):
+        for n in range(6):
+            for folder in ("albums", "data/eurosat/2750"):
+                _write_image(root / folder / name / f"{n}.png", seed=number)
+            _write_image(root / "birds" / f"{name}{n}.png", seed=number)
+            _write_image(root / "holiday" / f"{name}{n}.png")
+    lines = "".join(f"{name}{n}.png,{name}\n" for name in CLASSES for n in range(6))
+    (root / "birds" / "labels.csv").write_text(f"path,label\n{lines}")
+    _write_image(root / "ilsvrc" / "ILSVRC2012_val_1.png")
+    (root / "ilsvrc" / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\nILSVRC2012_val_1,n01440764 0 0 9 9\n"
+    )
     return root
 
 
@@ -290,10 +308,20 @@ def small_world(workplace, blank_figures, monkeypatch) -> None:
     monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
     monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: of_torchvision)
     monkeypatch.setattr("analysis.linalg.singular_values.DENSE", 100)  # of 192
-    named = hashlib.sha256("\n".join(sorted(CLASSES)).encode()).hexdigest()
-    monkeypatch.setattr("irevnet.data.images._IMAGENET_SYNSETS", named)  # which the stand-in for ImageNet has
+    names = imagenet.output_names
+    monkeypatch.setattr(
+        "analysis.opening.output_names",  # which the stand-in for ImageNet has
+        lambda classes: CLASSES if {*classes} <= {*CLASSES} else names(classes),
+    )
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
     monkeypatch.setenv("IREVNET_DATA_ROOT", str(workplace / "data"))
+
+
+def _write_code(name: str) -> None:
+    """The block that defines what is named, in the file that is named."""
+    file, _, _ = name.partition(":")
+    blocks = (code for _, code in _fences(ROOT / "docs" / "any-network.md", "python"))
+    Path(file).write_text(next(code for code in blocks if code.startswith(f"# {file}\n")))
 
 
 def _prepare(command: Shown, root: Path) -> None:
@@ -305,9 +333,7 @@ def _prepare(command: Shown, root: Path) -> None:
         if str(path).startswith(("torchvision:", "timm:")) or path.exists():
             continue
         if ".py:" in str(path):
-            name, _, _ = path.name.partition(":")
-            blocks = (code for _, code in _fences(ROOT / "docs" / "any-network.md", "python"))
-            Path(name).write_text(next(code for code in blocks if code.startswith(f"# {name}\n")))
+            _write_code(path.name)
             continue
         if path.suffix == ".pth":
             weights = torchvision.models.get_model("resnet18", num_classes=3).state_dict()
@@ -338,6 +364,9 @@ def _prepare(command: Shown, root: Path) -> None:
     for path in map(Path, command.values("--features", "--labels")):
         if not path.exists():
             _write_features(path)
+    for name in command.values("--data"):
+        if ".py:" in name:
+            _write_code(name)
     for path in map(Path, command.values("--pairs")):
         for name in ("a.png", "b.png"):
             _write_image(path.parent / name)

@@ -385,8 +385,7 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no images": Case(
             "irevnet train --data flat",
-            "flat/train/a holds no images; add some (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp), or "
-            "remove the class from both splits",
+            "flat holds no images; expected some (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp, .gif)",
             after(text("flat/train/a/x", ""), text("flat/val/a/x", "")),
         ),
     },

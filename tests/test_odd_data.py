@@ -71,6 +71,14 @@ def refused(*arguments: str) -> str:
     return line
 
 
+def refused_after(arguments: tuple[str, ...]) -> str:
+    """The line that says why, after those that say what was chosen."""
+    result = CliRunner().invoke(cli.analyze, [*arguments, "--ckpt", "net.pt"])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr.splitlines()[-1]
+
+
 PROBE = ("depth-probe", "--depths", "1,12")
 
 
@@ -242,15 +250,97 @@ def test_a_single_class(model):
     assert np.load("net-analysis/features/data/train/block-12.npy").shape == (6, 192)
 
 
-def test_a_class_without_images_is_named_by_every_command(model):
-    folder({"a": (6, 4), "b": (0, 2)}, noise)
-    line = "data/train/b holds no images; add some (.jpg, .jpeg, .png, "
-    for study in ("features", "depth-probe", "pca", "spectrum", "invert", "interpolate", "all"):
-        assert line in refused(study)
-    for command in (["train", "--data", "data"], ["evaluate", "--ckpt", "net.pt"]):
+def test_images_without_labels_do_for_what_needs_none(model):
+    for n in range(5):
+        Path("data").mkdir(exist_ok=True)
+        Image.fromarray(noise(0, n)).save(f"data/{n}.gif")
+    analyze("spectrum", "--num-images", "1")
+    analyze("invert", "--num-noise", "1", "--num-images", "1", "--depths", "12")
+    assert "test image 2 to test image 4" in analyze("interpolate", "--num-pairs", "1", "--steps", "2")
+    analyze("features", "--depths", "12")
+    assert np.load("net-analysis/features/data/test/block-12.npy").shape == (5, 192)
+    assert not Path("net-analysis/features/data/train").exists()
+    states = {row["study"]: row["reason"] for row in json.loads(analyze("all", "--dry-run", "--json"))["studies"]}
+    assert states["pca"] == states["depth-probe"] == "there are no training images"
+    for study in (PROBE, ("pca",)):
+        assert "the images of data have no labels, but the probes are trained on labels; put them" in refused_after(
+            study
+        )
+    words = "data has test images alone, but training images are needed here; give data with both"
+    assert words in refused_after(("interpolate", "--direction", "pc:1"))
+    for command, why in (
+        (["evaluate", "--ckpt", "net.pt"], "accuracy is the"),
+        (["train", "--data", "data"], "a network"),
+    ):
         result = CliRunner().invoke(cli.main, command)
         assert result.exit_code == 2
-        assert line in result.stderr
+        assert f"the images of data have no labels, but {why}" in result.stderr
+    for n in range(1, 5):
+        Path(f"data/{n}.gif").unlink()
+    assert "there is one test image, but a path connects two; name image files" in refused_after(("interpolate",))
+
+
+def test_split_that_was_drawn_is_said_and_shared(model):
+    folder({"a": (20, 0), "b": (20, 0)}, noise)
+    Path("data/train").rename("photos")
+    trained = [
+        "train",
+        "--data",
+        "photos",
+        "--max-steps",
+        "1",
+        "-b",
+        "4",
+        "--val-fraction",
+        "0.25",
+        "--out",
+        "runs/one",
+    ]
+    result = CliRunner().invoke(cli.main, trained)
+    assert result.exit_code == 0, result.output
+    (line, _) = result.stderr.splitlines()
+    assert line == (
+        "photos has no training and test images of its own: 10 of 40 were drawn to test on, 0.25 of each class "
+        "(--val-fraction), by their names, and so the same every time"
+    )
+    shutil.copy("photos/a/000.png", "photos/a/new.png")
+    compared = [
+        "depth-probe",
+        "--ckpt",
+        "net.pt",
+        "--ckpt",
+        "runs/one",
+        "--data",
+        "photos/",
+        "--depths",
+        "12",
+        "--json",
+    ]
+    result = CliRunner().invoke(cli.analyze, compared)
+    assert result.exit_code == 0, result.output
+    said = "photos/ has 1 image in neither split of the run, and not used, such as a/new.png"
+    assert result.stderr.splitlines()[:2] == [said.replace("photos/ ", "photos "), said.replace("photos/ ", "photos ")]
+    assert int(DepthProbeResult.load(Path("net-analysis/depth-probe")).num_test) == 10
+
+
+def test_a_class_without_images_is_named_and_may_be_left_out(model):
+    """By all that train; what looks at test images alone does not need others."""
+    folder({"a": (6, 4), "b": (0, 2), "c": (6, 4)}, noise)
+    line = (
+        "class 'b' of data has no training images, and 2 test images; add some, or give the names of the other classes"
+    )
+    for study in ("features", "depth-probe", "pca"):
+        assert line in refused(study)
+    result = CliRunner().invoke(cli.main, ["train", "--data", "data"])
+    assert result.exit_code == 2
+    assert line in result.stderr
+    analyze("spectrum", "--num-images", "1")
+    Path("others.txt").write_text("a\nc\n")
+    analyze(*PROBE, "--classes", "others.txt")
+    for split in ("train", "val"):
+        for name in "ac":
+            shutil.copytree(Path("data", split, name), Path("chosen", split, name))
+    check_against_a_direct_computation(model, "chosen")
 
 
 def test_evaluation_of_few_images_is_that_of_each(model):

@@ -42,6 +42,7 @@ def test_the_wheel_holds_the_four_names_and_nothing_else(tmp_path):
     }
     assert typed <= set(names)
     assert {f"figures/report/page.{suffix}" for suffix in ("html.jinja", "css", "js")} <= set(names)
+    assert "irevnet/data/imagenet_synsets.txt" in names
     assert any(name.endswith("LICENSE") for name in names)
 
 

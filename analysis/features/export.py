@@ -29,7 +29,7 @@ def check_export(path: Path) -> None:
 
 
 def export_features(store: FeatureStore, layers: Sequence[str], path: Path) -> None:
-    """Writes the features of these layers on both splits to a new file.
+    """Writes the features of these layers on each split that has images to a new file.
 
     `.npz` has the arrays `SPLIT/LAYER`, `(images, dims)`; `SPLIT/labels`, `(images,)`, numbers of the names in
     `classes`; and `SPLIT/images`, the images' names: what `analysis.own_features.open_features` reads. `.csv` has the
@@ -43,7 +43,8 @@ def export_features(store: FeatureStore, layers: Sequence[str], path: Path) -> N
     check_export(path)
     if taken := {LABELS, IMAGES, CLASSES}.intersection(layers):
         raise ValueError(f"a file of features has no layer {min(taken)!r}, as that array is not of features")
-    features = {split: {layer: store.features(split, layer) for layer in layers} for split in SPLITS}
+    splits = [split for split in SPLITS if split in store.identity.get("images_sha256", SPLITS)]
+    features = {split: {layer: store.features(split, layer) for layer in layers} for split in splits}
     path.parent.mkdir(parents=True, exist_ok=True)
     write = _write_arrays if path.suffix == ".npz" else _write_table
     with atomic_write(path) as temporary:
@@ -60,12 +61,12 @@ def _write_arrays(store: FeatureStore, features: _Features, path: Path) -> None:
 
 
 def _write_table(store: FeatureStore, features: _Features, path: Path) -> None:
-    dims = max(array.shape[1] for array in features["train"].values())
+    dims = max(array.shape[1] for layers in features.values() for array in layers.values())
     columns = ["layer", "image", "split", "label", *(f"f{number}" for number in range(dims))]
     # Names of files may be bytes that are no UTF-8, and are written as they are.
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         pd.DataFrame(columns=columns).to_csv(file, index=False)
-        for layer in features["train"]:
-            for split in SPLITS:
+        for layer in next(iter(features.values())):
+            for split in features:
                 table = store.to_pandas(split, layer).assign(layer=layer).reindex(columns=columns)
                 table.to_csv(file, index=False, header=False)

@@ -17,8 +17,9 @@ from analysis.features.layers import Layer
 from analysis.features.layout import Layout, find_layouts, streams_of
 from analysis.features.pooling import Pool, Pooling
 from analysis.features.store import FeatureStore
-from irevnet.data.images import LabelledImages, Split
+from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches
+from irevnet.data.splits import Split
 from irevnet.models.coupling import Coupling
 from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 from irevnet.utils.progress import Track, no_progress

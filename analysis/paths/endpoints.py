@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from irevnet.data.images import LabelledImages
+from irevnet.data.images import UNLABELLED, LabelledImages
+from irevnet.data.tables import path_in_folder, read_csv
 from irevnet.data.transforms import InputTransform, read_image
-from irevnet.utils.untrusted import brief
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +63,16 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     """
     if not table.is_file():
         raise FileNotFoundError(f"there is no table of pairs {table}; give a CSV with the columns a and b")
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False).fillna("")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{table} cannot be read as CSV: {error}") from error
+    rows = read_csv(table)
     if not {"a", "b"} <= set(rows.columns) or rows.empty:
         raise ValueError(f"{table} has the columns {', '.join(rows.columns)}; expected a and b, and at least one row")
     names, inputs, middle = [], [], []
     for number, row in enumerate(rows.to_dict("records"), start=1):
         if not (row["a"] and row["b"]):
             raise ValueError(f"{table}: pair {number} is of {row['a']!r} and {row['b']!r}; expected two image files")
-        pair = [_path_in_folder(table, row[column]) for column in ("a", "b")]
+        pair = [path_in_folder(table, row[column]) for column in ("a", "b")]
         known = row.get("middle")
-        images = _read([*pair, *([_path_in_folder(table, known)] if known else [])], transform, resize=resize)
+        images = _read([*pair, *([path_in_folder(table, known)] if known else [])], transform, resize=resize)
         inputs.append(images[:2])
         middle.append(images[2] if known else torch.full_like(images[0], torch.nan))
         kind = f"{row['kind']}: " if row.get("kind") else ""
@@ -84,34 +80,25 @@ def read_pairs(table: Path, transform: InputTransform, *, resize: bool = False) 
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs), middle=torch.stack(middle))
 
 
-def _path_in_folder(table: Path, name: str) -> Path:
-    """The path of a file named in a table. Raises `ValueError` if it is outside the table's folder.
-
-    A table may come from a stranger, and the images it names end up in results that are shown to others. Symbolic links
-    are followed.
-    """
-    path = PurePath(name)
-    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(
-            f"{table} names the file {brief(name)}; expected one in the table's folder or below it, as named from there"
-        )
-    return table.parent / path
-
-
 def draw_pairs(data: LabelledImages, count: int, generator: torch.Generator) -> Endpoints:
-    """Random pairs of images of different classes, `count` or as many as there are. Raises `ValueError` if none are."""
+    """Random pairs of images of different classes or, without labels, of any; `count` or as many as there are.
+
+    Raises `ValueError` if there are none.
+    """
+    labelled = data.classes != UNLABELLED
     order = torch.randperm(len(data), generator=generator).tolist()
     names, inputs = [], []
     while len(names) < count and len(order) > 1:
         first = order.pop()
-        partner = next((row for row in order if data.labels[row] != data.labels[first]), None)
+        partner = next((row for row in order if not labelled or data.labels[row] != data.labels[first]), None)
         if partner is None:
             continue
         order.remove(partner)
         names.append(" to ".join(_describe(data, row) for row in (first, partner)))
         inputs.append(torch.stack([data[first][0], data[partner][0]]))
     if not names:
-        raise ValueError("all test images are of one class, but a path connects two classes; name image files")
+        of = "there is one test image" if not labelled else "all test images are of one class"
+        raise ValueError(f"{of}, but a path connects two{' classes' * labelled}; name image files")
     return Endpoints(names=tuple(names), inputs=torch.stack(inputs))
 
 
@@ -127,6 +114,8 @@ def draw_images(data: LabelledImages, count: int, generator: torch.Generator, *,
 
 
 def _describe(data: LabelledImages, row: int) -> str:
+    if data.classes == UNLABELLED:
+        return f"test image {row}"
     return f"{data.classes[data.labels[row]]} (test image {row})"
 
 

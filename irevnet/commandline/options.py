@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import click
 
 from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
-from irevnet.data.choices import Interpolation, OnError
+from irevnet.data.choices import VAL_FRACTION, Interpolation, OnError
 from irevnet.training.config import TrainConfig
 
 ckpt_option = click.option(
@@ -17,9 +17,16 @@ ckpt_option = click.option(
 )
 data_option = click.option(
     "--data",
-    metavar="NAME|FOLDER",
-    help="digits, cifar10, cifar100, fashion-mnist, or a folder with train/ and val/, each with one folder of images "
-    "per class.  [default: the data trained on; for training, digits]",
+    metavar="NAME|PATH",
+    help="digits, cifar10, cifar100, fashion-mnist; a folder of images, best with train/ and val/ and in each a folder "
+    "per class; a CSV with the columns path, label and perhaps split; torchvision:NAME, or FILE.py:NAME and "
+    "package.module:NAME of your own code.  [default: the data trained on; for training, digits]",
+)
+val_fraction_option = click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class's images to test on, where the data have no split of their own. It is drawn by the names "
+    f"of the images, the same in every run, and kept with a run.  [default: {VAL_FRACTION}]",
 )
 data_root_option = click.option(
     "--data-root",
@@ -28,7 +35,7 @@ data_root_option = click.option(
     show_default=True,
     envvar="IREVNET_DATA_ROOT",
     show_envvar=True,
-    help="Folder that holds the files of a data set by name.",
+    help="Folder that holds the files of a data set by name, also of torchvision.",
 )
 download_option = click.option("--download", is_flag=True, help="Download these files if they are missing.")
 classes_option = click.option(
@@ -39,7 +46,7 @@ classes_option = click.option(
 on_error_option = click.option(
     "--on-error",
     type=click.Choice(get_args(OnError)),
-    help="What to do about images of a folder that cannot be read: stop at the first; or read all images beforehand, "
+    help="What to do about image files that cannot be read: stop at the first; or read all images beforehand, "
     "and skip those.  [default: stop; studies skip what their run skipped]",
 )
 
@@ -185,7 +192,13 @@ device_option = _group(
 """Device, and how to compute on it."""
 
 data_options = _group(
-    data_option, data_root_option, download_option, on_error_option, classes_option, class_seed_option
+    data_option,
+    data_root_option,
+    download_option,
+    on_error_option,
+    val_fraction_option,
+    classes_option,
+    class_seed_option,
 )
 """Images to use."""
 

@@ -136,6 +136,11 @@ def _one_line(error: Exception, command: click.Command | None = None) -> str:
     text = str(error)
     if "Original Traceback" in text:  # of a process that loads images; it ends with the error itself
         text = re.split(r"^[\w.]+: ", text, flags=re.MULTILINE)[-1]
+    return with_options(text, command)
+
+
+def with_options(text: str, command: click.Command | None) -> str:
+    """A text in one line, with the command's options in place of parameters in backticks."""
     options = [each for each in (command.params if command else ()) if isinstance(each, click.Option)]
     names = {each.name: _flag(each) for each in options}
     return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), " ".join(text.split()))

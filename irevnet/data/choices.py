@@ -1,5 +1,4 @@
-"""Names of augmentations, of interpolations and of ways to handle unreadable images; without torch, for the help of
-commands."""
+"""Choices and defaults of what is done with images; without torch, for the help of commands."""
 
 from typing import Literal
 
@@ -18,3 +17,6 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 OnError = Literal["stop", "skip"]
 """What to do about files of a folder that cannot be read as images: stop at the first, or skip all of them."""
+
+VAL_FRACTION = 0.2
+"""Share of each class's images that are tested on, where the data have no split of their own."""

@@ -1,9 +1,7 @@
 """Data sets by name or folder, and subsets of their classes."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +10,20 @@ from torchvision import datasets
 
 from irevnet.data.choices import OnError
 from irevnet.data.image_folder import open_folder
-from irevnet.data.images import DataSource, Split
+from irevnet.data.images import DataSource
+from irevnet.data.own_code import is_code, open_own
+from irevnet.data.sources import LoadOptions, check_no_split
+from irevnet.data.splits import DrawnSplit, Split
+from irevnet.data.tables import open_table
+from irevnet.data.torchvision_sets import TORCHVISION, named_set, open_torchvision
 from irevnet.data.transforms import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Normalisation
-from irevnet.utils import distributed
 from irevnet.utils.lookup import find
 from irevnet.utils.progress import Track, no_progress
 
 
-def _digits(root: Path, download: bool) -> DataSource:
+def _digits(options: LoadOptions) -> DataSource:
     """scikit-learn's 1,797 handwritten digits, 8 x 8, one fifth of each class held out for testing."""
+    check_no_split("digits", options)
     from sklearn.datasets import load_digits  # here, since it takes a second
     from sklearn.model_selection import train_test_split
 
@@ -41,44 +44,15 @@ def _digits(root: Path, download: bool) -> DataSource:
     )
 
 
-def _from_torchvision(
-    name: str, kind: Any, image_shape: tuple[int, int, int], statistics: Normalisation
-) -> Callable[[Path, bool], DataSource]:
-    """The function that opens a data set whose files torchvision downloads, checks and reads."""
-
-    def open_set(root: Path, download: bool) -> DataSource:
-        def fetch() -> None:
-            kind(root, download=True)
-
-        @functools.cache
-        def read(split: Split) -> Any:
-            try:
-                if download:
-                    distributed.from_first(fetch)
-                return kind(root, train=split == "train")
-            except RuntimeError as error:
-                raise FileNotFoundError(
-                    f"{name} is not under {root}, or is damaged there; name the folder that holds its files, "
-                    "or set `download` to fetch them"
-                ) from error
-
-        def load(split: Split) -> tuple[Tensor, list[int]]:
-            data = read(split)
-            images = torch.as_tensor(data.data)
-            images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-            return images, list(map(int, data.targets))
-
-        classes = tuple(read("test").classes)
-        return DataSource(name=name, classes=classes, image_shape=image_shape, load=load, statistics=statistics)
-
-    return open_set
+def _of_torchvision(name: str, kind: type, statistics: Normalisation) -> Callable[[LoadOptions], DataSource]:
+    return lambda options: open_torchvision(name, kind, options, statistics=statistics)
 
 
-_DATA: dict[str, Callable[[Path, bool], DataSource]] = {
+_DATA: dict[str, Callable[[LoadOptions], DataSource]] = {
     "digits": _digits,
-    "cifar10": _from_torchvision("cifar10", datasets.CIFAR10, (3, 32, 32), CIFAR10_STATISTICS),
-    "cifar100": _from_torchvision("cifar100", datasets.CIFAR100, (3, 32, 32), CIFAR100_STATISTICS),
-    "fashion-mnist": _from_torchvision("fashion-mnist", datasets.FashionMNIST, (1, 28, 28), ((0.286,), (0.353,))),
+    "cifar10": _of_torchvision("cifar10", datasets.CIFAR10, CIFAR10_STATISTICS),
+    "cifar100": _of_torchvision("cifar100", datasets.CIFAR100, CIFAR100_STATISTICS),
+    "fashion-mnist": _of_torchvision("fashion-mnist", datasets.FashionMNIST, ((0.286,), (0.353,))),
 }
 
 
@@ -89,27 +63,58 @@ def load_dataset(
     download: bool = False,
     on_error: OnError = "stop",
     skipped: Mapping[str, str] | None = None,
+    val_fraction: float | None = None,
+    split: DrawnSplit | None = None,
     workers: int = 0,
     track: Track = no_progress,
 ) -> DataSource:
-    """A data set by name, or a folder with `train/` and `val/`.
+    """A data set by name, of image files, of torchvision, or of one's own code.
+
+    - `"digits"`, `"cifar10"`, `"cifar100"`, `"fashion-mnist"`.
+    - A folder: with `train/` and `val/` and in each a folder of images per class; with a folder of images per class;
+      or with images alone, see `irevnet.data.image_folder.open_folder`.
+    - A table that names images and their classes, see `irevnet.data.tables.read_table`.
+    - `"torchvision:SVHN"` and any other data set of torchvision whose images have one class each, see
+      `irevnet.data.torchvision_sets.open_torchvision`.
+    - `"FILE.py:NAME"` or `"package.module:NAME"`: one's own data set, see `irevnet.data.own_code.open_own`.
 
     Args:
-        name: `"digits"`, `"cifar10"`, `"cifar100"`, `"fashion-mnist"` or the path of a folder.
+        name: one of these.
         root: folder that holds the files of a data set by name, in torchvision's layout; the digits need none.
         download: whether to download the files if they are missing.
-        on_error: what to do about unreadable images of a folder; `"skip"` reads every image once, and skips those.
-        skipped: images of a folder to skip, by path, with the reasons that an earlier check found.
-        workers: number of processes that read the images for that check.
+        on_error: what to do about unreadable image files; `"skip"` reads every image once, and skips those.
+        skipped: image files to skip, by name within the data set, with the reasons that an earlier check found.
+        val_fraction: share of each class's images that are tested on, of data that have no split, 0.2 by default.
+        split: split of such data that a run keeps.
+        workers: number of processes that read images for a check of all of them.
         track: wrapper of the loop of that check, to show its progress.
 
     Raises:
-        ValueError: an unknown name that is no folder; or a folder whose splits have no classes, or different ones.
-        FileNotFoundError: the files of that data set, a split of that folder, or the images of a class are missing.
+        ValueError: an unknown name that is no path; a folder, table, data set or split that is not as described there.
+        FileNotFoundError: the files of that data set, or all images, are missing.
     """
-    if name not in _DATA and Path(name).is_dir():
-        return open_folder(Path(name), on_error, skipped, workers, track)
-    return find("data set or folder", name, _DATA)(Path(root), download)
+    options = LoadOptions(
+        root=Path(root),
+        download=download,
+        on_error=on_error,
+        skipped=skipped,
+        val_fraction=val_fraction,
+        split=split,
+        workers=workers,
+        track=track,
+    )
+    path = Path(name)
+    if name not in _DATA and path.is_dir():
+        return open_folder(path, options)
+    if name not in _DATA and path.is_file():
+        return open_table(path, options)
+    if name.startswith(TORCHVISION):
+        return open_torchvision(name, named_set(name), options)
+    if is_code(name):
+        return open_own(name, options)
+    if name not in _DATA and path.suffix:
+        raise FileNotFoundError(f"there is no file {name}; expected a table of images, a folder, or a data set by name")
+    return find("data set or folder", name, _DATA)(options)
 
 
 def choose_classes(

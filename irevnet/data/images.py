@@ -2,68 +2,18 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from irevnet.data.transforms import InputTransform, Normalisation, read_image
+from irevnet.data.lazy_images import LazyImages
+from irevnet.data.splits import DrawnSplit, Split
+from irevnet.data.transforms import InputTransform, Normalisation
 from irevnet.utils.lookup import find
 from irevnet.utils.progress import Track, no_progress
-
-Split = Literal["train", "test"]
-
-
-class ImageFiles:
-    """Image files that are read when indexed; a list of rows as index gives another such collection.
-
-    Args:
-        paths: path of each file.
-        folder: folder that they are all in, and below which they have their names.
-    """
-
-    def __init__(self, paths: list[str], folder: str = ""):
-        self.paths = paths
-        self.folder = folder
-
-    @property
-    def names(self) -> list[str]:
-        """The path of each file below the folder."""
-        return [path.removeprefix(f"{self.folder}{os.sep}") for path in self.paths]
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, list):
-            return ImageFiles([self.paths[row] for row in index], self.folder)
-        path = self.paths[index]
-        try:
-            return read_image(path)
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"{path} cannot be read as an image: it is missing, or a broken link; replace or remove it{LEAVE_OUT}"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{error}{LEAVE_OUT}") from error
-
-
-READERS = 8
-"""Number of files that are read at the same time."""
-
-SETTLED = 2 * 10**9
-"""Nanoseconds after which another write changes the times of a file, on any file system."""
-
-
-def _file_sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-LEAVE_OUT = ", or skip all such files with `on_error`='skip'"
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -82,7 +32,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        images: Tensor | ImageFiles,
+        images: Tensor | LazyImages,
         labels: Sequence[int],
         classes: tuple[str, ...],
         transform: InputTransform,
@@ -110,7 +60,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         """The name of each image."""
         if self._names is not None:
             return self._names
-        return self.images.names if isinstance(self.images, ImageFiles) else [str(row) for row in range(len(self))]
+        return self.images.names if isinstance(self.images, LazyImages) else [str(row) for row in range(len(self))]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.pixels(index)), self.labels[index]
@@ -123,18 +73,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         )
 
     def sha256(self, track: Track = no_progress) -> str:
-        """Digest of the images and their order: of their pixels or, for files, of class, name and content.
+        """Digest of the images and their order: of their pixels and labels or, for files, of class, name and content.
 
-        Files are read once, several at a time; `track` wraps the loop over them.
-
-        Raises `OSError`, naming the file, for one that cannot be read.
+        `track` wraps the loop over files, which are read once. Raises `OSError`, with its name, for one that cannot be.
         """
         digest = hashlib.sha256()
-        if isinstance(self.images, ImageFiles):
-            with ThreadPoolExecutor(READERS) as readers:
-                contents = track(readers.map(_file_sha256, self.images.paths), "reading every image")
-                for path, label, content in zip(self.images.paths, self.labels, contents):
-                    digest.update(os.fsencode(f"{self.classes[label]}/{Path(path).name} {content}\n"))
+        if isinstance(self.images, LazyImages):
+            for label, identity in zip(self.labels, self.images.identities(track)):
+                digest.update(os.fsencode(f"{self.classes[label]}/{identity}\n"))
         else:
             digest.update(f"{tuple(self.images.shape)} {list(self.labels)}\n".encode())
             digest.update(self.images.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -143,20 +89,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     def signature(self) -> str | None:
         """Digest that changes with every write to a file: of paths, sizes, times and inodes.
 
-        `None` without files, and for files written to within the last seconds, where another write might leave the same
-        times.
+        `None` without files, and for files written to within the last seconds.
         """
-        if not isinstance(self.images, ImageFiles):
+        found = self.images.signatures() if isinstance(self.images, LazyImages) else None
+        if found is None:
             return None
-        digest, now = hashlib.sha256(), time.time_ns()
-        for path, label in zip(self.images.paths, self.labels):
-            found = os.stat(path)
-            if max(found.st_ctime_ns, found.st_mtime_ns) > now - SETTLED:
-                return None
-            entry = (
-                f"{self.classes[label]} {path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n"
-            )
-            digest.update(os.fsencode(entry))
+        digest = hashlib.sha256()
+        for label, signature in zip(self.labels, found):
+            digest.update(os.fsencode(f"{self.classes[label]} {signature}\n"))
         return digest.hexdigest()
 
     def pixels(self, index: int) -> Tensor:
@@ -165,26 +105,51 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return image / 255 if image.dtype == torch.uint8 else image
 
 
+UNLABELLED = ("(no label)",)
+"""Classes of a data set whose images have no labels."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """A data set: its classes, its images, and their transform for a network.
 
     Attributes:
-        name: name or folder that the data set was opened by.
-        classes: class names, in the order of their labels.
+        name: name or path that the data set was opened by.
+        classes: class names, in the order of their labels; `UNLABELLED` where images have no labels.
         image_shape: channels, height and width of the images; height and width are `None` where images differ in size.
         load: function that returns the images `(c, h, w)` and the labels of a split.
         statistics: mean and standard deviation by which the authors' release normalises such images.
+        splits: splits that have images.
+        absent: classes without images in a split.
         skipped: skipped files of a folder, which cannot be read as images, by path within the folder, and why; `None`
             if unreadable files are not skipped.
+        split: split that was drawn, now or for a run that keeps it; `None` for data that come with one.
+        remarks: what was chosen where the data do not say it, a line each.
     """
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int] | tuple[int, None, None]
-    load: Callable[[Split], tuple[Tensor | ImageFiles, Sequence[int]]]
+    load: Callable[[Split], tuple[Tensor | LazyImages, Sequence[int]]]
     statistics: Normalisation
+    splits: tuple[Split, ...] = ("train", "test")
+    absent: Mapping[Split, frozenset[str]] = field(default_factory=dict)
     skipped: Mapping[str, str] | None = None
+    split: DrawnSplit | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return self.classes != UNLABELLED
+
+    def check_labelled(self, purpose: str) -> None:
+        """Raises `ValueError` if the images have no labels, which that purpose needs."""
+        if not self.labelled:
+            raise ValueError(
+                f"the images of {self.name} have no labels, but {purpose}; put them into a folder for each class, or "
+                "give a CSV with the columns path and label"
+            )
 
     def transform(self, *, image_size: int | tuple[int, int] | None = None, normalise: bool = False) -> InputTransform:
         """The transform of these images for a network of that input size, by default the size of the images.
@@ -215,25 +180,41 @@ class DataSource:
         """A split as inputs of a network; with `classes`, only their images, labelled in their order. They keep their
         names.
 
-        Raises `ValueError`, with the nearest names, for an unknown class.
+        Raises `ValueError` for a split without images, for a class without images in it, and, with the nearest names,
+        for an unknown class.
         """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.name} has {_WORDS[self.splits[0]]} images alone, but {_WORDS[split]} images are needed here; "
+                "give data with both, such as a folder with train/ and val/"
+            )
+        self._check_present(split, self.classes if classes is None else classes)
         images, labels = self.load(split)
         if classes is None or classes == self.classes:
             return LabelledImages(images, labels, self.classes, transform)
         number = {self.label(name): label for label, name in enumerate(classes)}
         rows = [row for row, label in enumerate(labels) if label in number]
-        names = None if isinstance(images, ImageFiles) else list(map(str, rows))
+        names = None if isinstance(images, LazyImages) else list(map(str, rows))
         return LabelledImages(images[rows], [number[labels[row]] for row in rows], classes, transform, names)
 
+    def _check_present(self, split: Split, classes: Sequence[str]) -> None:
+        """Raises `ValueError` if one of the classes has no images in a split, with how many the other has of it."""
+        names = sorted(self.absent.get(split, frozenset()).intersection(classes))
+        if not names:
+            return
+        other: Split = "test" if split == "train" else "train"
+        labels = self.load(other)[1] if other in self.splits else ()
+        count = sum(label == self.label(names[0]) for label in labels)
+        more = f" (nor have {len(names) - 1} other classes)" if len(names) > 1 else ""
+        drawn = ", too few for both" if self.split and count == 1 else ""
+        readable = " that can be read" if self.skipped else ""
+        raise ValueError(
+            f"class {names[0]!r} of {self.name} has no {_WORDS[split]} images{readable}{more}, and {count} "
+            f"{_WORDS[other]} images{drawn}; add some, or give the names of the other classes by `classes`"
+        )
+
+
+_WORDS: dict[Split, str] = {"train": "training", "test": "test"}
 
 IMAGENET_SIZE = (224, 224)
 """Default height and width that images of different sizes are resized to."""
-
-_IMAGENET_SYNSETS = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-"""SHA-256 of the 1,000 WordNet numbers of ILSVRC 2012, sorted, one per line: the order of the outputs of networks that
-are trained on it."""
-
-
-def is_imagenet(classes: Sequence[str]) -> bool:
-    """Whether these are the folder names of the classes of ILSVRC 2012."""
-    return hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest() == _IMAGENET_SYNSETS

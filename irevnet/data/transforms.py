@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as image_ops
@@ -174,7 +173,7 @@ def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
         with open(path, "rb") as content, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is dropped, such as transparency
             with Image.open(content, formats=FORMATS) as file:
-                pixels = torch.from_numpy(_to_bytes(file))
+                return to_pixels(file)
     except (FileNotFoundError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -186,10 +185,18 @@ def read_image(path: str | Path) -> UInt8[Tensor, "c h w"]:
             else _reason(error)
         )
         raise ValueError(f"{path} cannot be read as an image: {reason}; replace or remove it") from error
+
+
+def to_pixels(image: Image.Image) -> UInt8[Tensor, "c h w"]:
+    """The pixels of an image of Pillow, turned by its EXIF orientation, as `read_image` returns them.
+
+    Raises `ValueError` for values of unknown range.
+    """
+    pixels = torch.from_numpy(_to_bytes(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _to_bytes(file: ImageFile) -> UInt8[ndarray, "..."]:
+def _to_bytes(file: Image.Image) -> UInt8[ndarray, "..."]:
     """`(h, w)` of a grey image, else `(h, w, 3)`."""
     tags: Mapping[int, Any] = getattr(file, "tag_v2", {})  # of a TIFF, which say what its numbers mean
     bits, kinds = (np.atleast_1d(tags.get(tag, default)) for tag, default in ((_BITS, 16), (_SAMPLE_FORMAT, 1)))

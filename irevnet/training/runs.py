@@ -4,11 +4,13 @@
     RUN/metrics.csv   one line per epoch             RUN/best.pt   the one with the highest test accuracy
     RUN/losses.csv    one line per step              RUN/analysis/ results of the studies
     RUN/classes.txt   class names, one per line      RUN/left-out.json  skipped images, and why
+    RUN/split.json    training and test images, where the data have no split of their own
 
 Studies use `last.pt`: `best.pt` is chosen by its test accuracy, which is therefore optimistic.
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,8 +25,9 @@ import torch
 from irevnet.checkpoints.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
 from irevnet.data.choices import OnError
 from irevnet.data.datasets import choose_classes, load_dataset
-from irevnet.data.image_folder import read_skipped, save_skipped
 from irevnet.data.images import DataSource
+from irevnet.data.splits import DrawnSplit, read_split, save_split
+from irevnet.data.unreadable import read_skipped, save_skipped
 from irevnet.models.zoo import build_model, num_parameters, preset_config
 from irevnet.training.settings import RunSettings
 from irevnet.training.trainer import EpochMetrics, Training
@@ -45,11 +48,13 @@ class Run:
         folder: folder of the run.
         training: training in progress.
         checkpoint: network that is trained, with the other content of its checkpoints.
+        source: data set that it is trained on.
     """
 
     folder: Path
     training: Training
     checkpoint: Checkpoint
+    source: DataSource
 
     @property
     def finished(self) -> bool:
@@ -124,7 +129,7 @@ class Run:
 
 def default_folder(settings: RunSettings) -> Path:
     """A folder for a run, under `runs/`, by data, model and time."""
-    data = Path(settings.data).resolve().name
+    data = re.sub(r"[^\w.-]+", "-", Path(settings.data).resolve().name)
     return distributed.from_first(lambda: Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
@@ -136,10 +141,10 @@ def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (),
     Raises `FileExistsError` if the folder is not empty: a run is never overwritten.
     """
     distributed.from_first(lambda: _check_unused(folder))
-    training, checkpoint, skipped = prepare(settings, **options)
-    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    training, checkpoint, source = prepare(settings, **options)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source)
     if distributed.rank() == 0:
-        _begin_folder(run, settings, skipped, command)
+        _begin_folder(run, settings, command)
     return run
 
 
@@ -150,10 +155,11 @@ def _check_unused(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds other files; name a folder that is new or empty")
 
 
-def _begin_folder(run: Run, settings: RunSettings, skipped: Mapping[str, str] | None, command: Sequence[str]) -> None:
-    folder, training, checkpoint = run.folder, run.training, run.checkpoint
+def _begin_folder(run: Run, settings: RunSettings, command: Sequence[str]) -> None:
+    folder, training, checkpoint, source = run.folder, run.training, run.checkpoint, run.source
     folder.mkdir(parents=True, exist_ok=True)
-    save_skipped(folder, skipped)
+    save_skipped(folder, source.skipped)
+    save_split(folder, source.split)
     environment = {
         "device": str(training.device),
         "processes": distributed.size(),
@@ -164,7 +170,7 @@ def _begin_folder(run: Run, settings: RunSettings, skipped: Mapping[str, str] | 
         **dataclasses.asdict(settings),
         **plain(checkpoint),
         "parameters": num_parameters(checkpoint.model),
-        "left_out": len(skipped or ()) or None,
+        "left_out": len(source.skipped or ()) or None,
         "provenance": provenance(command) | environment,
     }
     write_json(folder / "config.json", content)
@@ -175,12 +181,13 @@ def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
     """The run of a folder, as it was when `last.pt` was saved; without `last.pt` it starts again.
 
     `settings` are those that `irevnet.training.settings.read_settings` reads from the folder; options are those of
-    `prepare`. The images that were skipped at its start are skipped again.
+    `prepare`. The images that were skipped at its start are skipped again, and a split that was drawn is kept.
     """
     skipped = read_skipped(folder)
     if skipped is None and options.get("on_error") == "skip":
         raise ValueError(f"{folder} was started with all images; repair those that cannot be read, or start a new run")
-    training, checkpoint, _ = prepare(settings, **{**options, "on_error": "stop", "skipped": skipped})
+    kept = {"on_error": "stop", "skipped": skipped, "split": read_split(folder)}
+    training, checkpoint, source = prepare(settings, **{**options, **kept})
     last = folder / "last.pt"
     if last.is_file():
         saved = read_checkpoint(last)
@@ -188,7 +195,7 @@ def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
             raise ValueError(f"{last} has another network or other data than {folder / 'config.json'} says")
         checkpoint.model.load_state_dict(saved.model.state_dict())
         training.restore(read_training_state(last))
-    run = Run(folder=folder, training=training, checkpoint=checkpoint)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source)
     if distributed.rank() == 0 and not (folder / "classes.txt").is_file():
         run.write_classes()
     return run
@@ -201,11 +208,12 @@ def prepare(
     download: bool = False,
     on_error: OnError = "stop",
     skipped: Mapping[str, str] | None = None,
+    split: DrawnSplit | None = None,
     device: str = "auto",
     workers: int = 0,
     track: Track = no_progress,
-) -> tuple[Training, Checkpoint, Mapping[str, str] | None]:
-    """The training that the settings describe, the content of its checkpoints, and the images that are skipped.
+) -> tuple[Training, Checkpoint, DataSource]:
+    """The training that the settings describe, the content of its checkpoints, and its data set.
 
     Nothing is written, and no step is taken.
 
@@ -215,13 +223,16 @@ def prepare(
         download: whether to download the files if they are missing.
         on_error: what to do about unreadable images, see `irevnet.data.datasets.load_dataset`.
         skipped: images to skip, by path, with the reasons that an earlier check found.
+        split: split that the run keeps, of data that have none.
         device: device to train on, `"auto"`, `"cpu"` or `"cuda"`.
         workers: number of processes that load images.
         track: wrapper of loops over images, to show their progress.
     """
     device = distributed.choose_device(device)
     reading: dict[str, Any] = {"on_error": on_error, "skipped": skipped, "workers": workers, "track": track}
-    source = load_dataset(settings.data, root=data_root, download=download, **reading)
+    drawing: dict[str, Any] = {"val_fraction": settings.val_fraction, "split": split}
+    source = load_dataset(settings.data, root=data_root, download=download, **reading, **drawing)
+    source.check_labelled("a network is trained on labels")
     classes = source.classes
     if settings.classes is not None:
         classes = choose_classes(source, settings.classes, seed=settings.class_seed)
@@ -239,7 +250,7 @@ def prepare(
         track=track,
     )
     checkpoint = Checkpoint(model=network, transform=transform, data=settings.data, classes=classes, metrics={})
-    return training, checkpoint, source.skipped
+    return training, checkpoint, source
 
 
 def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, int] | None:
@@ -284,5 +295,10 @@ def results_folder(checkpoint: Path) -> Path:
     return checkpoint.parent if _is_run(checkpoint) else checkpoint.parent / f"{checkpoint.stem}-analysis"
 
 
+def run_folder(checkpoint: Path) -> Path | None:
+    """Folder of the run that a checkpoint was saved by; `None` if it is in none."""
+    return checkpoint.parent if (checkpoint.parent / "config.json").is_file() else None
+
+
 def _is_run(checkpoint: Path) -> bool:
-    return checkpoint.name == "last.pt" and (checkpoint.parent / "config.json").is_file()
+    return checkpoint.name == "last.pt" and run_folder(checkpoint) is not None

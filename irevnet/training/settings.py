@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irevnet.data.own_code import is_code
 from irevnet.models.config import IRevNetConfig
 from irevnet.models.zoo import preset_config
 from irevnet.training.config import TrainConfig, recipe
@@ -18,8 +19,10 @@ class RunSettings:
 
     Attributes:
         model: name from `irevnet.list_models()`; the network is built for the data's classes, channels and size.
-        data: name or folder of a data set for `irevnet.data.datasets.load_dataset`.
+        data: name or path of a data set for `irevnet.data.datasets.load_dataset`.
         training: settings of the training.
+        val_fraction: share of each class's images that are tested on, of data that have no split; `None` for the usual
+            one. A run's folder keeps the split itself.
         classes: class names to train on, or number of classes to draw at random; `None` for all. A run's folder keeps
             their names.
         class_seed: seed of that draw.
@@ -32,6 +35,7 @@ class RunSettings:
     model: str
     data: str
     training: TrainConfig
+    val_fraction: float | None = None
     classes: int | tuple[str, ...] | None = None
     class_seed: int = 0
     image_size: int | None = None
@@ -58,8 +62,13 @@ def choose_settings(given: Mapping[str, Any], *, recipe_name: str | None = None)
 
 
 def check_unchanged(folder: Path, given: Mapping[str, Any]) -> None:
-    """Raises `ValueError` if a given value differs from the settings of the run in a folder."""
+    """Raises `ValueError` if a given value differs from the settings of the run in a folder, or if these name code as
+    their data, which is run for nobody who does not name it."""
     settings = read_settings(folder)
+    if is_code(settings.data) and "data" not in given:
+        raise ValueError(
+            f"{folder} says that its data are {settings.data!r}, which is code; to run it, name it yourself by `data`"
+        )
     begun = {**dataclasses.asdict(settings), **dataclasses.asdict(settings.training)}
     for name, value in given.items():
         if begun[name] != value:
@@ -80,6 +89,7 @@ def read_settings(folder: Path) -> RunSettings:
         raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to resume")
     try:
         content = parse_json(path.read_bytes())
+        content = {"val_fraction": None, **content}  # which older runs do not have
         own = {field.name: content[field.name] for field in dataclasses.fields(RunSettings)}
         settings = build(RunSettings, {**own, "training": build(TrainConfig, own["training"])})
         if not isinstance(settings.classes, tuple):

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import shutil
@@ -16,13 +15,15 @@ from analysis.cache import Cache
 from analysis.experiment import Experiment, check_comparable, labels_of, network_features, only, save_result
 from analysis.features import contents
 from analysis.features.contents import contents_sha256
-from analysis.opening import DataOptions, Overrides, _with_class_names, open_experiment
+from analysis.features.export import export_features
+from analysis.opening import DataOptions, Overrides, find_split, open_experiment
 from irevnet import IRevNet, IRevNetConfig
-from irevnet.data import images
+from irevnet.data import lazy_images
 from irevnet.data.datasets import load_dataset
+from irevnet.data.splits import read_split
 from irevnet.data.transforms import InputTransform
 from irevnet.training.config import recipe
-from irevnet.training.runs import new_run
+from irevnet.training.runs import new_run, resume_run
 from irevnet.training.settings import RunSettings
 from irevnet.training.trainer import evaluate
 
@@ -346,14 +347,106 @@ def test_what_a_file_says_is_not_overruled(run):
     assert open_experiment(run, overrides=Overrides(class_names=names)).checkpoint.classes == names
 
 
-def test_imagenets_folders_are_in_the_order_of_outputs(run, monkeypatch):
-    digest = hashlib.sha256("\n".join("0123456789").encode()).hexdigest()
-    monkeypatch.setattr(images, "_IMAGENET_SYNSETS", digest)
-    assert open_experiment(**AT_32).checkpoint.classes == ()  # a thousand outputs
-    experiment = open_experiment(run)
-    unnamed = replace(experiment.checkpoint, classes=())
-    known = _with_class_names("it", unnamed, experiment.source, None)
-    assert (known.classes, known.guessed) == (tuple("0123456789"), ("class names",))
+def thousand() -> nn.Module:
+    """A network with as many outputs as ImageNet has classes."""
+    return nn.Sequential(nn.Conv2d(3, 2, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1000))
+
+
+def folder_of(place: Path, *classes: str) -> str:
+    """A data set of one image a class and split."""
+    for folder in (place / split / name for split in ("train", "val") for name in classes):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    return str(place)
+
+
+@pytest.mark.parametrize("classes", [("n01443537", "n02012849"), ("goldfish", "n03126707"), ("goldfish", "tench")])
+def test_network_of_imagenet_knows_some_of_its_classes(tmp_path, classes):
+    """By WordNet numbers or by names; a crane is known by its number alone."""
+    experiment = open_experiment(model=thousand(), data=folder_of(tmp_path, *classes))
+    assert experiment.classes == classes
+    outputs = {"tench": 0, "goldfish": 1, "n01443537": 1, "n02012849": 134, "n03126707": 517}
+    shown = experiment.images("test")
+    assert experiment.with_network_labels(shown).labels == [outputs[name] for name in classes]
+    assert experiment.checkpoint.guessed[-1] == "class names"
+    names = [f"output {n}" for n in range(998)] + ["of two", *classes[:1]]
+    told = open_experiment(model=thousand(), data=str(tmp_path), overrides=Overrides(class_names=names))
+    assert (told.knows_its_classes, "class names" in told.checkpoint.guessed) == (False, False)
+
+
+def test_classes_that_imagenet_does_not_have_are_not_known(tmp_path):
+    for number, classes in enumerate([("cat", "tench"), ("crane", "tench"), ("n01443537", "tench")]):
+        data = folder_of(tmp_path / str(number), *classes)
+        assert not open_experiment(model=thousand(), data=data).knows_its_classes
+    known = folder_of(tmp_path / "known", "n01440764")
+    fresh = open_experiment("torchvision:squeezenet1_1", data=known, overrides=Overrides(image_size=32))
+    torch.save(fresh.checkpoint.model.state_dict(), tmp_path / "weights.pt")
+    trained = open_experiment(tmp_path / "weights.pt", model="torchvision:squeezenet1_1", data=known)
+    assert (fresh.knows_its_classes, trained.knows_its_classes) == (False, True)
+
+
+def test_split_of_a_run_is_that_of_its_studies(tmp_path):
+    """Also where images were added since, and where another network is compared."""
+    photos = tmp_path / "photos"
+    for n in range(20):
+        (photos / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * n).save(photos / "ab"[n % 2] / f"{n}.png")
+    settings = RunSettings(
+        model="irevnet-small", data=str(photos), val_fraction=0.3, training=recipe("digits", steps=1, batch_size=4)
+    )
+    run = new_run(tmp_path / "run", settings)
+    list(run.epochs())
+    images = [Path(path).name for path in run.training.test_data.images.paths]
+    assert len(images) == 6
+    for number in range(100, 120):
+        shutil.copy(photos / "a" / "0.png", photos / "a" / f"{number}.png")
+    for name in ("last.pt", "best.pt"):
+        opened = open_experiment(tmp_path / "run" / name)
+        assert [Path(path).name for path in opened.images("test").images.paths] == images
+        (remark,) = opened.source.remarks
+        assert remark == f"{photos} has 20 images in neither split of the run, and not used, such as a/100.png"
+    (resumed,) = [resume_run(tmp_path / "run", settings).source.split]
+    assert resumed == opened.source.split == read_split(tmp_path / "run")
+    net = nn.Sequential(nn.Conv2d(1, 2, 2))
+    other = open_experiment(model=net, data=f"{photos}/")
+    assert other.source.split != opened.source.split
+    with pytest.raises(ValueError, match=r"are studied on different splits of .*photos, as each run keeps its own"):
+        check_comparable([opened, replace(other, source=replace(other.source, name=str(photos)))])
+    assert find_split(["torchvision:resnet18", tmp_path / "run"], f"{photos}/") == tmp_path / "run"
+    assert find_split(["torchvision:resnet18", tmp_path / "run"], "digits") is None
+    same = open_experiment(model=net, data=DataOptions(name=str(photos), split_of=tmp_path / "run"))
+    check_comparable([opened, same])
+    digits = open_experiment(model=net, data=DataOptions(name="digits", split_of=tmp_path / "run"))
+    assert digits.source.split is None
+    with pytest.raises(FileNotFoundError, match="photos keeps no split; name the folder of a run that does by"):
+        open_experiment(model=net, data=DataOptions(name=str(photos), split_of=photos))
+    with pytest.raises(ValueError, match=r"keeps a split of .*photos with val_fraction=0\.3, not 0\.2; leave"):
+        open_experiment(tmp_path / "run", data=DataOptions(val_fraction=0.2))
+    (photos / "a" / images[0]).unlink()
+    with pytest.raises(ValueError, match=rf"photos no longer has 'a/{images[0]}', which is in the split that the run"):
+        open_experiment(tmp_path / "run")
+
+
+def test_images_without_labels_are_studied(tmp_path):
+    for n in range(3):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / f"{n}.gif")
+    experiment = open_experiment(model=nn.Sequential(nn.Conv2d(3, 2, 2)), data=str(tmp_path))
+    assert len(experiment.images("test")) == 3
+    assert experiment.images_sha256().keys() == {"test"}
+    experiment = replace(experiment, features_root=tmp_path / "features")
+    store, layers = experiment.store(), experiment.layers(names=["0"])
+    assert experiment.extract(store, layers) == 3
+    assert store.features("test", "0").shape == (3, 2)
+    export_features(store, ["0"], tmp_path / "features.npz")
+    with np.load(tmp_path / "features.npz") as arrays:
+        assert sorted(arrays) == ["classes", "test/0", "test/images", "test/labels"]
+        assert arrays["test/images"].tolist() == ["0.gif", "1.gif", "2.gif"]
+    export_features(store, ["0"], tmp_path / "features.csv")
+    assert len((tmp_path / "features.csv").read_text().splitlines()) == 4
+    with pytest.raises(
+        ValueError, match="have no labels, but the probes are trained on labels; put them into a folder"
+    ):
+        network_features([experiment], [layers], "depth-probe")
 
 
 def test_images_are_read_again_only_when_they_were_written_to(tmp_path, monkeypatch):
@@ -362,10 +455,10 @@ def test_images_are_read_again_only_when_they_were_written_to(tmp_path, monkeypa
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (8, 8), (number,) * 3).save(tmp_path / "images" / name / f"{number}.bmp")
-    monkeypatch.setattr(images, "SETTLED", 0)  # whatever their age
+    monkeypatch.setattr(lazy_images, "SETTLED", 0)  # whatever their age
     reads: list[str] = []
-    read = images._file_sha256
-    monkeypatch.setattr(images, "_file_sha256", lambda path: (reads.append(path), read(path))[1])
+    read = lazy_images._file_sha256
+    monkeypatch.setattr(lazy_images, "_file_sha256", lambda path: (reads.append(path), read(path))[1])
     data = load_dataset(str(tmp_path / "images"))
     test, digests = data.images("test", data.transform()), tmp_path / "contents"
     first = contents_sha256(test, Cache(), "test")

@@ -11,11 +11,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from irevnet.data.datasets import _from_torchvision, choose_classes, load_dataset
-from irevnet.data.image_folder import read_skipped, save_skipped
+from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.images import DataSource, LabelledImages
 from irevnet.data.loaders import batches, training_batches
+from irevnet.data.sources import LoadOptions
+from irevnet.data.torchvision_sets import open_torchvision
 from irevnet.data.transforms import InputTransform
+from irevnet.data.unreadable import read_skipped, save_skipped
 
 DIGITS = InputTransform(channels=1, image_size=(8, 8))
 
@@ -101,7 +103,7 @@ def test_data_sets_that_are_not_there_are_explained(tmp_path):
 
     for download in (False, True):
         with pytest.raises(FileNotFoundError):
-            _from_torchvision("cifar10", fetch, (3, 32, 32), ((0.0,), (1.0,)))(tmp_path, download)
+            open_torchvision("cifar10", fetch, LoadOptions(root=tmp_path, download=download))
     assert asked == [False, True]
 
 
@@ -180,7 +182,7 @@ def test_splits_may_have_other_names(folder, train, val):
     source = load_dataset(str(folder))
     assert [len(source.images(split, source.transform())) for split in ("train", "test")] == [6, 4]
     (folder / "val").mkdir()  # is preferred
-    with pytest.raises(ValueError, match="val has no folder for class 'cat'; both splits need the same classes"):
+    with pytest.raises(ValueError, match="val holds no class folders; expected a folder of images for each class"):
         load_dataset(str(folder))
 
 
@@ -201,9 +203,8 @@ def test_images_of_one_square_size_keep_it_others_are_cropped(folder):
 SPOILT = {
     "rm -r val": "has no folder val/; expected train/ and val/, or training/ and validation/ or test/, and",
     "rm -r train/* val/*": "train holds no class folders; expected a folder of images for each class",
-    "mkdir train/bird": "val has no folder for class 'bird'; both splits need the same classes",
-    "mkdir val/bird": "train has no folder for class 'bird'; both splits need the same classes",
-    "mkdir train/bird val/bird": r"train/bird holds no images; add some \(\.jpg, .*\), or remove the class from",
+    "rm -r train/*/* val/*/*": r"holds no images; expected some \(\.jpg, .*\.gif\)",
+    "mkdir other; rm -r train": "has no folder train/; expected train/ and val/, or training/ and validation/ or test/",
     "for at in train val; do mv $at/cat $at/'two\nlines'; done": r"train has a class 'two\\nlines'; rename it, without",
     "ln -s . train/dog/loop": "is a link to a folder that contains it; remove it",
     "ln -s ../.. train/dog/up": "is a link to a folder that contains it; remove it",
@@ -293,8 +294,10 @@ def test_unreadable_images_are_errors_or_skipped_and_listed(spoilt_folder):
         assert found.sha256() == expected.sha256()
     (spoilt_folder / "val/dog/0.png").write_bytes(b"")
     (spoilt_folder / "val/dog/1.png").write_bytes(b"")
-    message = r"val/dog holds no images that can be read; add some .*, or remove the"
-    with pytest.raises(FileNotFoundError, match=message):
+    message = (
+        r"class 'dog' of .* has no test images that can be read, and 3 training images; add some, or give the names"
+    )
+    with pytest.raises(ValueError, match=message):
         load_dataset(str(spoilt_folder), on_error="skip").images("test", source.transform())
 
 

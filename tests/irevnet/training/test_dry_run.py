@@ -7,7 +7,8 @@ from torch import nn
 
 from irevnet import IRevNetConfig
 from irevnet.data.datasets import load_dataset
-from irevnet.data.images import ImageFiles, LabelledImages
+from irevnet.data.images import LabelledImages
+from irevnet.data.lazy_images import ImageFiles
 from irevnet.models.zoo import build_network, preset_config
 from irevnet.training.config import TrainConfig, recipe
 from irevnet.training.dry_run import Plan, check_images, peak_memory, plan
