@@ -32,8 +32,8 @@ from irevnet.commandline.options import (
     network_options,
     out_option,
     pass_options,
+    probe_options,
     seed_option,
-    solver_option,
     study_options,
     workers_option,
 )
@@ -489,7 +489,8 @@ def _study(
 
     default = default_options(STUDIES[study])
     own = {field.name for field in dataclasses.fields(default)} & options.keys()
-    asked = dataclasses.replace(default, **{name: options.pop(name) for name in own})
+    given = {name: options.pop(name) for name in own}
+    asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
     experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
     _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
     return experiments
@@ -702,7 +703,7 @@ def layers(as_json: bool, **options: Any) -> None:
 @analyze.command("depth-probe")
 @depths_option
 @layers_option
-@solver_option
+@probe_options
 @click.option(
     "--relative/--by-block",
     default=None,
@@ -717,7 +718,8 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
     Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
     on about 2,000 training images and checked, one step around, on all of them. Accuracies are of the test set, with
     95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
-    different classes, the contraction itself.
+    different classes, the contraction itself. --logistic and --k add other probes; --shots fits all of them to few
+    training images.
     """
     for each in _study("depth-probe", drawn={"relative": relative}, **options):
         _say_unknown(each)
@@ -729,7 +731,7 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
 @click.option(
     "--dims", type=Numbers(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
 )
-@solver_option
+@probe_options
 @out_option
 @seed_option
 @network_options

@@ -18,7 +18,7 @@ from analysis.features.extract import LOGITS, extract
 from analysis.features.layers import Layer, network_layers
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
-from analysis.probes.svm_selection import FOLDS
+from analysis.probes.probing import ProbeOptions, check_neighbours
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
 from irevnet.data.image_folder import save_skipped
@@ -304,27 +304,29 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def network_features(
-    experiments: Sequence[Experiment], layers: Sequence[Sequence[Layer]], study: str
+    experiments: Sequence[Experiment], layers: Sequence[Sequence[Layer]], study: str, options: ProbeOptions
 ) -> list[NetworkFeatures]:
-    """The features of several networks, each at its own layers, for a study of that name.
+    """The features of several networks, each at its own layers, for a study of that name with these probes.
 
     Raises `ValueError` for classes that no probe can separate: a single one, or one with too few training images.
     """
     for each in experiments:
         each.results_folder(study)  # raises before the work begins
-        _check_counts(each)
+        _check_counts(each, options)
     labels = labels_of(experiments)
     return [each.features(chosen, study, label=label) for each, chosen, label in zip(experiments, layers, labels)]
 
 
-def _check_counts(experiment: Experiment) -> None:
+def _check_counts(experiment: Experiment, options: ProbeOptions) -> None:
     data, classes = experiment.source.name, experiment.classes
     counts = np.bincount(experiment.images("train").labels, minlength=len(classes))
     rarest = int(counts.argmin())
     if len(counts) < 2:
         raise ValueError(f"{data} has one class, {classes[0]!r}; the probes need at least two")
-    if counts[rarest] < FOLDS:
+    if counts[rarest] < (options.shots or 1):
+        wanted = f"`shots` asks for {options.shots} of each class; lower it" if options.shots else "expected some"
         raise ValueError(
-            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images, but cross-validation needs "
-            f"{FOLDS} of each class; add some, or choose other classes by `classes`"
+            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images; {wanted}, or choose other "
+            "classes by `classes`"
         )
+    check_neighbours(counts, options)
