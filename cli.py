@@ -550,6 +550,7 @@ def analyze() -> None:
     irevnet-analyze invert            how exactly images come back from their features (section 4.2)
     irevnet-analyze interpolate       what lies between two images in feature space (Fig. 5)
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
+    irevnet-analyze apply-probes      what saved probes of depth-probe make of other images
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
     irevnet-analyze features          those features alone, on disk, once for all studies
     irevnet-analyze layers            the names of a network's modules, for all of these
@@ -709,10 +710,11 @@ def layers(as_json: bool, **options: Any) -> None:
     default=None,
     help="Draw against depth over the number of blocks, or against blocks.  [default: --relative if networks differ]",
 )
+@click.option("--save-probes", is_flag=True, help="Save the fitted linear probes beside the result, for apply-probes.")
 @out_option
 @seed_option
 @network_options
-def depth_probe(relative: bool | None, **options: Any) -> None:
+def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
@@ -721,8 +723,47 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
     different classes, the contraction itself. --logistic and --k add other probes; --shots fits all of them to few
     training images.
     """
-    for each in _study("depth-probe", drawn={"relative": relative}, **options):
+    experiments = _study("depth-probe", drawn={"relative": relative}, save_probes=save_probes, **options)
+    for each in experiments:
         _say_unknown(each)
+    if save_probes:
+        from analysis.studies.depth_probe import probes_files
+
+        for file in probes_files(experiments[0].results_folder("depth-probe"), len(experiments)):
+            click.echo(f"{file} has the probes, for 'irevnet-analyze apply-probes'", err=True)
+
+
+@analyze.command("apply-probes")
+@click.argument("file", type=File())
+@out_option
+@seed_option
+@network_options
+def apply_probes(file: Path, as_json: bool, **options: Any) -> None:
+    """Apply the linear probes in FILE, which depth-probe --save-probes wrote, to other images of the same network.
+
+    The network is the one that they were fitted to, with the same weights and input. The classes of the data are
+    theirs, or some of them, by name; a probe chooses among all of its own. Accuracies are of the test images, with 95%
+    Wilson intervals.
+    """
+    from analysis.experiment import only, save_result
+    from analysis.probes.saved_probes import load_probes
+    from analysis.results import probe_name
+    from analysis.studies.apply_probes import apply_probes as apply
+    from figures.text_table import TextTable, percent
+
+    probes = load_probes(file)
+    experiment = only(_open_all(**options), "apply-probes")
+    _hold(experiment.results_folder("apply-probes"))
+    result = apply(experiment, probes)
+    files = save_result([experiment], result)
+    if as_json:
+        print_json({**result.summary(), "files": list(map(str, files))})
+        return
+    parts = zip(result.layer.tolist(), result.probe.tolist(), result.accuracy.tolist(), result.interval)
+    rows = [(layer, probe_name(code), percent(accuracy, interval)) for layer, code, accuracy, interval in parts]
+    _print_table(TextTable(("layer", "probe", "accuracy (95% interval)"), rows, [f"{result.num_test:,} images"]))
+    for each in files:
+        click.echo(each)
 
 
 @analyze.command("pca")

@@ -159,12 +159,18 @@ class Experiment(Subject):
 
     def store_identity(self) -> dict[str, Any]:
         """What features depend on, as plain values: weights, transform, classes and images."""
+        return {
+            **self.network_identity(),
+            "classes": list(self.classes),
+            "images_sha256": self.images_sha256(),
+        }
+
+    def network_identity(self) -> dict[str, Any]:
+        """What identifies the network and its input, as plain values."""
         described = plain(self.checkpoint)
         return {
             "weights_sha256": weights_sha256(self.checkpoint.model),
             **{key: described[key] for key in ("architecture", "config", "transform")},
-            "classes": list(self.classes),
-            "images_sha256": self.images_sha256(),
         }
 
     def images_sha256(self, splits: Sequence[Split] = ("train", "test")) -> dict[str, str]:
@@ -187,15 +193,22 @@ class Experiment(Subject):
             data = f"{data}-without-{len(self.source.skipped)}-images-{digest}"
         return data
 
-    def extract(self, store: FeatureStore, layers: Sequence[Layer], *, part: tuple[int, int] = (1, 1)) -> int:
-        """Extracts those features of both splits that the store lacks, and returns the number of images this took.
+    def extract(
+        self,
+        store: FeatureStore,
+        layers: Sequence[Layer],
+        *,
+        part: tuple[int, int] = (1, 1),
+        splits: Sequence[Split] = ("train", "test"),
+    ) -> int:
+        """Extracts those features of the splits that the store lacks, and returns the number of images this took.
 
         Args:
             store: feature store that the features are written to.
             layers: layers of this network.
             part: (k, n) for the k-th of n equal parts of the images.
+            splits: splits of the data whose images are looked at.
         """
-        splits: tuple[Split, ...] = ("train", "test")
         return sum(
             extract(
                 self.checkpoint.model,

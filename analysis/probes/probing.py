@@ -15,6 +15,7 @@ from analysis.probes.cost_selection import (
     COST_GRID,
     CV_IMAGES,
     ChosenProbe,
+    Probe,
     Solver,
     choose_logistic,
     choose_svm,
@@ -25,6 +26,7 @@ from analysis.probes.nearest_neighbour import nearest_neighbours
 from analysis.probes.neighbour_votes import Metric, classify
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.pca import principal_components
+from analysis.probes.saved_probes import FittedLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +207,7 @@ class LayerProbes:
         self.set_settings = {**chosen.settings, "seed": seed} if chosen.settings else {}
         self._rows = slice(None) if chosen.rows is None else chosen.rows
         self._device = device
+        self._fitted: dict[str, Probe] = {}
         self.labels = net.train_labels[self._rows]
         self.test_labels = net.test_labels
 
@@ -224,19 +227,25 @@ class LayerProbes:
 
     def chosen_svm(self, d: int | None = None) -> ChosenProbe | None:
         """The SVM on the first d components, or on all; `None` where there is nothing to choose its C by."""
-        return self._choose(choose_svm, d, solver=self.options.solver)
+        return self._choose("svm", choose_svm, d, solver=self.options.solver)
 
     def chosen_logistic(self, d: int | None = None) -> ChosenProbe | None:
         """The same of the logistic regression."""
-        return self._choose(choose_logistic, d)
+        return self._choose("logistic", choose_logistic, d)
 
-    def _choose(self, choose: Any, d: int | None, **options: Any) -> ChosenProbe | None:
+    def _choose(self, code: str, choose: Any, d: int | None, **options: Any) -> ChosenProbe | None:
         costs = self.options.costs
         if len(costs) > 1 and num_folds(self.labels) < 2:
             return None
         train, _ = self.coordinates
         options |= {"cost_grid": costs, "cv_images": self.options.cv_images, "seed": self.seed}
-        return choose(train[:, :d], self.labels, **options)
+        chosen: ChosenProbe = choose(train[:, :d], self.labels, **options)
+        self._fitted[code] = chosen.probe
+        return chosen
+
+    def fitted(self) -> FittedLayer:
+        """The linear probes that were fitted last, as those of the layer's features."""
+        return FittedLayer.of(self.components, self._fitted)
 
     def scores(self, chosen: ChosenProbe | None, d: int | None = None) -> Scores:
         """How a probe on the first d components does on the test images, as plain values."""

@@ -31,9 +31,9 @@ def tabulate(
     return {
         "networks": np.array([network.name for network in networks]),
         "network_accuracy": own,
-        "network_interval": _wilson(num_test * own, num_test),
+        "network_interval": wilson(num_test * own, num_test),
         "restricted_accuracy": restricted,
-        "restricted_interval": _wilson(num_test * restricted, num_test),
+        "restricted_interval": wilson(num_test * restricted, num_test),
         "network": np.array([number for number, _, _ in rows]),
         "layer": np.array([layer for _, layer, _ in rows]),
         "dims": np.array([sets[0]["dims"] for _, _, sets in rows]),
@@ -96,7 +96,7 @@ def _intervals(correct: Float[ndarray, "rows sets probes"], total: int) -> Float
     """
     rows, sets, probes = correct.shape
     mean = correct.mean(axis=1)
-    ends = _wilson(mean.ravel(), total).reshape(rows, probes, 2)
+    ends = wilson(mean.ravel(), total).reshape(rows, probes, 2)
     if sets == 1:
         return ends
     spread = float(t.ppf(0.975, sets - 1)) * correct.std(axis=1, ddof=1) / np.sqrt(sets) / total
@@ -105,7 +105,7 @@ def _intervals(correct: Float[ndarray, "rows sets probes"], total: int) -> Float
     return np.clip(mean[..., None] / total + distance * np.array([-1, 1]), 0, 1)
 
 
-def _wilson(correct: ndarray, total: int) -> Float[ndarray, "n 2"]:
+def wilson(correct: ndarray, total: int) -> Float[ndarray, "n 2"]:
     """Lower and upper ends of the 95% Wilson intervals of correct / total; NaN where that is."""
     ends = np.full((len(correct), 2), np.nan)
     for row in np.flatnonzero(~np.isnan(correct)):

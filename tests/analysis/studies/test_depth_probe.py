@@ -9,7 +9,7 @@ from sklearn.svm import LinearSVC
 
 from analysis.cache import Cache
 from analysis.probes.probing import ProbeOptions, training_sets
-from analysis.studies.depth_probe import probe_networks
+from analysis.studies.depth_probe import check_can_be_fitted, probe_networks
 from irevnet.utils.files import write_json
 
 HALF = ProbeOptions(cost_grid=[0.5])
@@ -205,3 +205,10 @@ def test_parts_kept_before_there_were_other_probes_are_used(iris, tmp_path):
     write_json(tmp_path / "block-1.json", {"settings": settings, "result": kept})
     result = probe_networks([iris(cache=Cache(tmp_path))], HALF)
     assert (result.svm_accuracy[0], result.nn_accuracy[0], result.cv_accuracy[0, 0]) == (0.1, 0.05, 0.25)
+
+
+def test_probes_without_a_c_cannot_be_saved(iris):
+    features = iris(train_labels=np.where(np.arange(90) == 3, 3, iris().train_labels))
+    with pytest.raises(ValueError, match="a class has one training image, which leaves none to choose the C of probes"):
+        check_can_be_fitted(features, ProbeOptions())
+    check_can_be_fitted(features, HALF)
