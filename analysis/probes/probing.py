@@ -250,7 +250,7 @@ class LayerProbes:
     def scores(self, chosen: ChosenProbe | None, d: int | None = None) -> Scores:
         """How a probe on the first d components does on the test images, as plain values."""
         if chosen is None:
-            unknown = [None] * len(self.options.costs)
+            unknown: list[float | None] = [None] * len(self.options.costs)
             return Scores(
                 correct=None, cost=None, gap=None, at_edge=False, cv_accuracy=unknown, held_out_accuracy=unknown
             )

@@ -116,7 +116,7 @@ class SavedProbes:
             "layers": list(self.layers),
         }
         header |= {"probes": self.codes}
-        arrays = {"header": np.array(json.dumps(header))}
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         for number, fitted in enumerate(self.layers.values()):
             arrays |= {f"{number}_mean": fitted.mean, f"{number}_scale": fitted.scale}
             for code, (coef, intercept) in fitted.weights.items():

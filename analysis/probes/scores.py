@@ -81,7 +81,7 @@ def _selection(probe: str, scores: Sequence[Sequence[Mapping[str, Any] | None]],
     return {
         f"{probe}_cost": np.sort(of("cost"), axis=1)[:, middle],
         f"{probe}_gap": of("gap").max(axis=1),
-        f"{prefix}at_edge": of("at_edge").any(axis=1),
+        f"{prefix}at_edge": of("at_edge").max(axis=1) > 0,
         f"{prefix}cv_accuracy": of("cv_accuracy").mean(axis=1),
         f"{prefix}held_out_accuracy": of("held_out_accuracy").mean(axis=1),
     }
