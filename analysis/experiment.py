@@ -317,7 +317,10 @@ def labels_of(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def network_features(
-    experiments: Sequence[Experiment], layers: Sequence[Sequence[Layer]], study: str, options: ProbeOptions
+    experiments: Sequence[Experiment],
+    layers: Sequence[Sequence[Layer]],
+    study: str,
+    options: ProbeOptions = ProbeOptions(),
 ) -> list[NetworkFeatures]:
     """The features of several networks, each at its own layers, for a study of that name with these probes.
 
