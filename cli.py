@@ -15,6 +15,7 @@ from irevnet.commandline.options import (
     SEED,
     bits_option,
     ckpt_option,
+    classifier_options,
     codec_options,
     compared_options,
     config_options,
@@ -55,6 +56,7 @@ from irevnet.commandline.terminal import (
 
 if TYPE_CHECKING:
     from analysis.experiment import Experiment, StudyOptions, Subject
+    from analysis.own_features import OwnFeatures
     from analysis.results import Result
     from analysis.run_all import Task
     from figures.text_table import TextTable
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from irevnet.training.settings import RunSettings
 
 
-_OF_OTHERS = {"model", "image_size", "mean", "std", "class_names"}
+_OF_OTHERS = {"model", "image_size", "mean", "std", "interpolation", "class_names"}
 """Options that say what the file of a network from elsewhere does not."""
 
 REPORT = "report.html"
@@ -101,6 +103,7 @@ def _open(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    interpolation: Any = None,
     class_names: Sequence[str] | None = None,
     exact: bool = False,
     bits: int = 14,
@@ -120,7 +123,9 @@ def _open(
             classes=classes,
             class_seed=class_seed or 0,
         ),
-        overrides=Overrides(image_size=image_size, mean=mean, std=std, class_names=class_names),
+        overrides=Overrides(
+            image_size=image_size, mean=mean, std=std, interpolation=interpolation, class_names=class_names
+        ),
         bits=bits if exact else None,
         command=command_line(),
         progress=Progress(track=track),
@@ -147,6 +152,33 @@ def _open_all(ckpt: tuple[str, ...], **options: Any) -> "list[Experiment]":
     experiments = [_open(each, **(others if known else options)) for each, known in zip_longest(ckpt or (None,), own)]
     check_comparable(experiments)
     return experiments
+
+
+_OF_NETWORKS = _OF_OTHERS | {
+    *("ckpt", "exact", "bits", "pool", "batch_size", "workers"),
+    *("data", "data_root", "download", "on_error", "classes", "class_seed"),
+}
+"""Options that say nothing of features without a network."""
+
+
+def _open_features(
+    path: Path, labels: Path | None, *, out: Path | None, seed: int, device: str, **_: Any
+) -> "OwnFeatures":
+    """Opens a file of features by the options of a command, and says what was chosen for it."""
+    from analysis.own_features import open_features
+    from irevnet.utils.progress import Progress
+
+    if others := given_options(*_OF_NETWORKS):
+        raise ValueError(f"{path} is of features, which need no network and no images; leave {others[0]} out")
+    progress = Progress(track=track)
+    opened = open_features(path, labels, device=device, seed=seed, out=out, command=command_line(), progress=progress)
+    if opened.content.held_out:
+        click.echo(
+            f"{path} has no test split; {len(opened.content.test_labels):,} of its images are held out for testing, a "
+            f"fifth of each class, by --seed {seed}",
+            err=True,
+        )
+    return opened
 
 
 def _hold(folder: Path) -> None:
@@ -180,7 +212,8 @@ def _say_guessed(name: str, checkpoint: "Checkpoint") -> None:
     transform, guessed = checkpoint.transform, checkpoint.guessed
     said = {
         IMAGE_SIZE: f"images of {transform.image_size[0]} x {transform.image_size[1]} (--image-size)",
-        NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std)",
+        NORMALISATION: f"mean {_listed(transform.mean)} and deviation {_listed(transform.std)} (--mean, --std), "
+        f"{transform.interpolation} resizing (--interpolation)",
         CLASS_NAMES: "outputs in the order of ImageNet's folders (--class-names)",
         FRESH_CLASSIFIER: "a fresh classifier, whose weights are not there",
         AVERAGED_OUTPUT: "the average over space or tokens as its output, which is no logits",
@@ -194,8 +227,11 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _say_unknown(experiment: "Experiment") -> None:
-    if not experiment.knows_its_classes:
+def _say_unknown(experiment: "Subject") -> None:
+    """That a network's own accuracy is not known; of features without a network there is none."""
+    from analysis.experiment import Experiment
+
+    if isinstance(experiment, Experiment) and not experiment.knows_its_classes:
         reason = "its file does not name its outputs; give their names by --class-names"
         if experiment.checkpoint.classes:
             reason = "it does not know all the classes studied"
@@ -481,9 +517,12 @@ def _study(
     ckpt: str | tuple[str, ...] | None,
     as_json: bool,
     drawn: Mapping[str, Any] | None = None,
+    labels: Path | None = None,
     **options: Any,
-) -> "list[Experiment]":
-    """Opens the networks of a command, and runs a study of them by those of its options that are the study's own."""
+) -> "Sequence[Subject]":
+    """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
+    options that are the study's own; returns what it opened."""
+    from analysis.own_features import is_of_features
     from analysis.results.register import STUDIES
     from analysis.run_all import default_options
 
@@ -491,6 +530,13 @@ def _study(
     own = {field.name for field in dataclasses.fields(default)} & options.keys()
     given = {name: options.pop(name) for name in own}
     asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+    features = options.get("features_root")
+    if features is not None and is_of_features(features):
+        opened = _open_features(features, labels, **options)
+        _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
+        return [opened]
+    if labels is not None:
+        raise ValueError("`labels` are those of a file of features; give that by `features_root`")
     experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
     _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
     return experiments
@@ -627,12 +673,23 @@ def interpolate(**options: Any) -> None:
     help="Extract one of several equal parts of the images, for processes that are started one by one.  [default: all, "
     "which the processes of torchrun share]",
 )
+@click.option(
+    "--export",
+    type=File(),
+    help="A new file for these features once all are there: FILE.npz, an array a layer and split, with labels, classes "
+    "and the names of the images; or FILE.csv, a line an image and layer.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of fresh weights.")
 @network_options
 def features(
-    depths: list[int] | None, layers: list[str] | None, part: tuple[int, int] | None, as_json: bool, **options: Any
+    depths: list[int] | None,
+    layers: list[str] | None,
+    part: tuple[int, int] | None,
+    export: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Extract the features of each block, averaged over space, into memory maps on disk.
+    """Extract the features of each block, averaged over space unless --pool says otherwise, into memory maps on disk.
 
     The studies do this by themselves. Features that are there are not made again, so that an extraction that was killed
     goes on where it was.
@@ -642,21 +699,35 @@ def features(
     FOLDER/SPLIT/block-3.npy   float32, a row an image, in the order of the data set
     FOLDER/SPLIT/logits.npy    the network's outputs
     FOLDER/SPLIT/labels.npy    the class of each image
+    FOLDER/SPLIT/names.json    the name of each image: its path in the data's folder or, without files, its number
+
+    --export writes them as one file for other programs, which --features of depth-probe and pca reads again.
     """
+    from analysis.experiment import only
+    from analysis.features.export import check_export, export_features
     from irevnet.utils import distributed
 
+    if export is not None:
+        check_export(export)
     experiments = _open_all(**options)
+    if export is not None:
+        only(experiments, "`export`")
     chosen = [each.layers(depths, layers) for each in experiments]
     stores = [each.store() for each in experiments]
     share = part or distributed.part()
     counts = [each.extract(store, at, part=share) for each, at, store in zip(experiments, chosen, stores, strict=True)]
     extracted = list(zip([str(store.folder) for store in stores], map(int, distributed.total(*counts))))
+    if export is not None and distributed.rank() == 0:
+        export_features(stores[0], [layer.name for layer in chosen[0]], export)
     if as_json:
-        print_json({"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]})
+        folders = {"stores": [{"folder": folder, "extracted": count} for folder, count in extracted]}
+        print_json({**folders, **({"export": str(export)} if export else {})})
         return
     for folder, count in extracted:
         click.echo(f"{count:,} images extracted, the others were there", err=True)
         click.echo(folder)
+    if export is not None:
+        click.echo(export)
 
 
 @analyze.command()
@@ -704,7 +775,7 @@ def layers(as_json: bool, **options: Any) -> None:
 @analyze.command("depth-probe")
 @depths_option
 @layers_option
-@probe_options
+@classifier_options
 @click.option(
     "--relative/--by-block",
     default=None,
@@ -713,15 +784,15 @@ def layers(as_json: bool, **options: Any) -> None:
 @click.option("--save-probes", is_flag=True, help="Save the fitted linear probes beside the result, for apply-probes.")
 @out_option
 @seed_option
-@network_options
+@probe_options
 def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
-    Features are averaged over space and standardised on the training set. The SVM's C is cross-validated at each depth
-    on about 2,000 training images and checked, one step around, on all of them. Accuracies are of the test set, with
-    95% Wilson intervals. Below them: the root mean square distance of two images of a class over that of two of
-    different classes, the contraction itself. --logistic and --k add other probes; --shots fits all of them to few
-    training images.
+    Features are averaged over space, or pooled as --pool says, and standardised on the training set. The SVM's C is
+    cross-validated at each depth on about 2,000 training images and checked, one step around, on all of them.
+    Accuracies are of the test set, with 95% Wilson intervals. Below them: the root mean square distance of two images
+    of a class over that of two of different classes, the contraction itself. --logistic and --k add other probes;
+    --shots fits all of them to few training images.
     """
     experiments = _study("depth-probe", drawn={"relative": relative}, save_probes=save_probes, **options)
     for each in experiments:
@@ -772,17 +843,17 @@ def apply_probes(file: Path, as_json: bool, **options: Any) -> None:
 @click.option(
     "--dims", type=Numbers(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
 )
-@probe_options
+@classifier_options
 @out_option
 @seed_option
-@network_options
+@probe_options
 def pca(**options: Any) -> None:
     """Find how few principal components of the features the classes need (section 5.2, Fig. 7).
 
-    Features of the last block, averaged over space, are standardised on the training set, rotated to their principal
-    components, and never standardised again. A linear SVM and 1-NN are shown the first d of them. The SVM's C is chosen
-    anew for every d, as depth-probe chooses it. The knee is the smallest d from which on accuracy stays within one
-    point of that of all components; in the paper it is about 200.
+    Features of the last block, averaged over space or pooled as --pool says, are standardised on the training set,
+    rotated to their principal components, and never standardised again. A linear SVM and 1-NN are shown the first d of
+    them. The SVM's C is chosen anew for every d, as depth-probe chooses it. The knee is the smallest d from which on
+    accuracy stays within one point of that of all components; in the paper it is about 200.
     """
     for each in _study("pca", **options):
         _say_unknown(each)

@@ -1,9 +1,11 @@
 from .experiment import save_result as save_result
 from .jacobian import differentiate as differentiate
-from .jacobian import linearise as linearise
+from .jacobian import jacobian_of as jacobian_of
+from .linearisation import linearise as linearise
 from .opening import DataOptions as DataOptions
 from .opening import Overrides as Overrides
 from .opening import open_experiment as open_experiment
+from .own_features import open_features as open_features
 from .probes.logistic import fit_logistic as fit_logistic
 from .probes.nearest_neighbour import k_nearest as k_nearest
 from .probes.nearest_neighbour import nearest_neighbours as nearest_neighbours

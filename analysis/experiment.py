@@ -15,9 +15,11 @@ import torch
 from analysis.cache import Cache
 from analysis.features.contents import contents_sha256
 from analysis.features.extract import LOGITS, extract
-from analysis.features.layers import Layer, network_layers
+from analysis.features.layers import Layer, NamedLayer, network_layers
+from analysis.features.pooling import Pool
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
+from analysis.probes.pca import MOST_DIMS
 from analysis.probes.probing import ProbeOptions, check_neighbours
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
@@ -49,6 +51,60 @@ class Subject(ABC):
         """Writes what belongs beside the results in a folder; by default nothing."""
 
 
+class FeatureSubject(Subject):
+    """What studies of features look at: an `Experiment`, or features without a network
+    (`analysis.own_features.OwnFeatures`).
+
+    Attributes:
+        name: name of the network or the features.
+        classes: names of the classes studied.
+        seed: seed of everything random.
+        progress: how the work shows its progress and is asked to stop.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    seed: int
+    progress: Progress
+
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """Name of the architecture, where it is known, else `name`."""
+
+    @property
+    @abstractmethod
+    def data_name(self) -> str:
+        """Name of the data that the features are of."""
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """The device to compute on."""
+
+    def network_identity(self) -> dict[str, Any]:
+        """What features depend on beside the images, as plain values; nothing where there is no network."""
+        return {}
+
+    @abstractmethod
+    def train_labels(self) -> Sequence[int]:
+        """Labels of the training images, which number the classes."""
+
+    @abstractmethod
+    def layers(self, depths: Sequence[int] | None = None, names: Sequence[str] | None = None) -> Sequence[NamedLayer]:
+        """The layers, all that there are, those of some depths, or those of some names or patterns."""
+
+    @abstractmethod
+    def features(self, layers: Sequence[Any], study: str, *, label: str) -> NetworkFeatures:
+        """The features of these layers.
+
+        Args:
+            layers: layers among those of `layers`.
+            study: name of the study, whose finished parts are kept.
+            label: name of the network or the features in the study's result.
+        """
+
+
 def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: float | None = None) -> list[Path]:
     """Saves a result with its provenance into the folder of its first subject, and returns the files.
 
@@ -70,7 +126,7 @@ def save_result(subjects: Sequence[Subject], result: Result, *, wall_seconds: fl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Subject):
+class Experiment(FeatureSubject):
     """A network opened for study, as `analysis.opening.open_experiment` returns it.
 
     Attributes:
@@ -81,6 +137,7 @@ class Experiment(Subject):
         classes: names of the classes studied, some or all of the data set's.
         out: folder for the results; `None` for one in the run's folder, or beside a file that belongs to no run.
         features_root: folder for the features, with one folder for each network; `None` for `features/` in `folder`.
+        pool: how the output of a layer becomes one vector an image.
         command: the command line, for the provenance of results.
         seed: seed of everything random.
         batch_size: number of images in a forward pass.
@@ -95,6 +152,7 @@ class Experiment(Subject):
     classes: tuple[str, ...]
     out: Path | None = None
     features_root: Path | None = None
+    pool: Pool = "mean"
     command: Sequence[str] = ()
     seed: int = 0
     batch_size: int = 256
@@ -106,6 +164,11 @@ class Experiment(Subject):
         """Name of the architecture where the run has it, else that of the network."""
         run = self.path is not None and (self.path.parent / "config.json").is_file()
         return read_settings(self.path.parent).model if self.path and run else self.name
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set that the images are from."""
+        return self.source.name
 
     @property
     def device(self) -> str:
@@ -124,6 +187,10 @@ class Experiment(Subject):
             folder = study_folder(self.path, study) if self.path else self.folder / study
         check_folder(folder, study)
         return folder
+
+    def train_labels(self) -> Sequence[int]:
+        """Labels of the training images."""
+        return self.images("train").labels
 
     def images(self, split: Split, transform: InputTransform | None = None) -> LabelledImages:
         """The images of a split, as inputs of this network, or as another transform makes them."""
@@ -155,10 +222,11 @@ class Experiment(Subject):
         record = {**provenance(self.command), "checkpoint": str(self.path), "data": self.source.name}
         record |= {"device": self.device, "left_out": self.source.skipped}
         folder = self.folder / "features" if self.features_root is None else self.features_root / self.name
-        return FeatureStore(folder / self._images_name(), self.store_identity(), record=record)
+        name = self._images_name() if self.pool == "mean" else f"{self._images_name()}+{self.pool}"  # no data have a +
+        return FeatureStore(folder / name, self.store_identity(), record=record)
 
     def store_identity(self) -> dict[str, Any]:
-        """What features depend on, as plain values: weights, transform, classes and images."""
+        """What features depend on, as plain values: weights, transform, classes, images, and how they are pooled."""
         return {
             **self.network_identity(),
             "classes": list(self.classes),
@@ -166,12 +234,18 @@ class Experiment(Subject):
         }
 
     def network_identity(self) -> dict[str, Any]:
-        """What identifies the network and its input, as plain values."""
+        """See `FeatureSubject.network_identity`: weights, transform, and how features are pooled."""
         described = plain(self.checkpoint)
         return {
             "weights_sha256": weights_sha256(self.checkpoint.model),
             **{key: described[key] for key in ("architecture", "config", "transform")},
+            **self._pooled,
         }
+
+    @property
+    def _pooled(self) -> dict[str, str]:
+        """How features are pooled, where they are not averages, of which nothing is said."""
+        return {} if self.pool == "mean" else {"pool": self.pool}
 
     def images_sha256(self, splits: Sequence[Split] = ("train", "test")) -> dict[str, str]:
         """SHA-256 of the contents of each split's images, which are read again only if they were written to."""
@@ -200,6 +274,7 @@ class Experiment(Subject):
         *,
         part: tuple[int, int] = (1, 1),
         splits: Sequence[Split] = ("train", "test"),
+        most_dims: int | None = None,
     ) -> int:
         """Extracts those features of the splits that the store lacks, and returns the number of images this took.
 
@@ -208,6 +283,7 @@ class Experiment(Subject):
             layers: layers of this network.
             part: (k, n) for the k-th of n equal parts of the images.
             splits: splits of the data whose images are looked at.
+            most_dims: most features of an image at a layer; `None` for any number.
         """
         return sum(
             extract(
@@ -216,6 +292,8 @@ class Experiment(Subject):
                 store,
                 split,
                 layers,
+                pool=self.pool,
+                most_dims=most_dims,
                 part=part,
                 batch_size=self.batch_size,
                 workers=self.workers,
@@ -233,7 +311,7 @@ class Experiment(Subject):
             label: name of the network in the study's result.
         """
         store = self.store()
-        self.extract(store, layers)
+        self.extract(store, layers, most_dims=MOST_DIMS)
         known = self.output_names if self.knows_its_classes else None
         return NetworkFeatures(
             name=label,
@@ -263,6 +341,7 @@ class Experiment(Subject):
             "left_out": len(self.source.skipped or ()) or None,
             "classes_studied": list(self.classes),
             "images_sha256": self.images_sha256(result.SPLITS),
+            **self._pooled,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
@@ -311,14 +390,14 @@ def check_comparable(experiments: Sequence[Experiment]) -> None:
             )
 
 
-def labels_of(experiments: Sequence[Experiment]) -> list[str]:
+def labels_of(experiments: Sequence[FeatureSubject]) -> list[str]:
     """Names of the networks in a result: by architecture, or by `Experiment.name` where two share that."""
     return names_apart([each.model_name for each in experiments], [each.name for each in experiments])
 
 
 def network_features(
-    experiments: Sequence[Experiment],
-    layers: Sequence[Sequence[Layer]],
+    experiments: Sequence[FeatureSubject],
+    layers: Sequence[Sequence[NamedLayer]],
     study: str,
     options: ProbeOptions = ProbeOptions(),
 ) -> list[NetworkFeatures]:
@@ -333,16 +412,15 @@ def network_features(
     return [each.features(chosen, study, label=label) for each, chosen, label in zip(experiments, layers, labels)]
 
 
-def _check_counts(experiment: Experiment, options: ProbeOptions) -> None:
-    data, classes = experiment.source.name, experiment.classes
-    counts = np.bincount(experiment.images("train").labels, minlength=len(classes))
+def _check_counts(experiment: FeatureSubject, options: ProbeOptions) -> None:
+    data, classes = experiment.data_name, experiment.classes
+    counts = np.bincount(experiment.train_labels(), minlength=len(classes))
     rarest = int(counts.argmin())
     if len(counts) < 2:
         raise ValueError(f"{data} has one class, {classes[0]!r}; the probes need at least two")
     if counts[rarest] < (options.shots or 1):
-        wanted = f"`shots` asks for {options.shots} of each class; lower it" if options.shots else "expected some"
+        wanted = f", but `shots` asks for {options.shots} of each class; lower it" if options.shots else "; add some"
         raise ValueError(
-            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images; {wanted}, or choose other "
-            "classes by `classes`"
+            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images{wanted}, or leave that class out"
         )
     check_neighbours(counts, options)

@@ -11,6 +11,7 @@ from torch import nn
 
 from analysis.experiment import Experiment
 from analysis.features.outputs import set_output
+from analysis.features.pooling import Pool
 from irevnet.checkpoints.checkpoint import (
     AVERAGED_OUTPUT,
     CLASS_NAMES,
@@ -23,11 +24,15 @@ from irevnet.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign, is_foreign
+from irevnet.data.choices import Interpolation
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.image_folder import OnError, read_skipped
 from irevnet.data.images import DataSource, is_imagenet
+from irevnet.models.foreign_blocks import freia_input
+from irevnet.models.invertible import InvertibleChain, as_invertible, begins_invertibly
 from irevnet.training.runs import find_checkpoint, results_folder
 from irevnet.utils.distributed import choose_device
+from irevnet.utils.modules import seeded
 from irevnet.utils.progress import Progress
 
 
@@ -62,12 +67,14 @@ class Overrides:
         image_size: height and width of the images shown to the network.
         mean: values subtracted from each channel, in units of [0, 1], `(channels,)`.
         std: values that divide each channel after that, `(channels,)`.
+        interpolation: how images are resized, `"bilinear"` or `"bicubic"`.
         class_names: names of the network's outputs, in their order.
     """
 
     image_size: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    interpolation: Interpolation | None = None
     class_names: Sequence[str] | None = None
 
 
@@ -92,6 +99,7 @@ def open_experiment(
     workers: int = 0,
     out: Path | None = None,
     features_root: Path | None = None,
+    pool: Pool = "mean",
     command: Sequence[str] = (),
     progress: Progress = Progress(),
 ) -> Experiment:
@@ -111,6 +119,7 @@ def open_experiment(
         workers: number of processes that load images.
         out: folder for the results, see `analysis.experiment.Experiment`, as for all that follows.
         features_root: folder for the features.
+        pool: how the output of a layer becomes one vector an image (`analysis.features.pooling.Pool`).
         command: the command line, for the provenance of results.
         progress: how the work shows its progress and is asked to stop.
 
@@ -144,6 +153,7 @@ def open_experiment(
         checkpoint = _open_foreign(foreign, source, path, overrides.image_size, seed=seed)
     name = results_folder(path).resolve().name.removesuffix("-analysis") if path else _file_name(named)
     checkpoint = _with_normalisation(name, checkpoint, overrides.mean, overrides.std)
+    checkpoint = _with_interpolation(name, checkpoint, overrides.interpolation)
     checkpoint = _with_class_names(name, checkpoint, source, overrides.class_names)
     if bits is not None:
         checkpoint = replace(checkpoint, model=checkpoint.irevnet.exact(bits=bits))
@@ -156,6 +166,7 @@ def open_experiment(
         classes=_choose_classes(checkpoint, source, data),
         out=out,
         features_root=features_root,
+        pool=pool,
         command=command,
         seed=seed,
         batch_size=batch_size,
@@ -187,9 +198,13 @@ def _usual(source: DataSource) -> Preset:
 
 
 def _channels(model: nn.Module, source: DataSource) -> int:
-    """Channels of the images that a network takes, by its first convolution if that takes one or three."""
+    """Channels of the images that a network takes: those that it says, or of its first convolution if that takes one or
+    three; of a network of invertible blocks, whose convolutions see some of the channels, those of the data."""
+    shape = freia_input(model)
+    if shape is not None and len(shape) == 3:
+        return shape[0]
     first = next((each.in_channels for each in model.modules() if isinstance(each, nn.Conv2d)), 0)
-    return first if first in (1, 3) else source.image_shape[0]
+    return first if first in (1, 3) and not begins_invertibly(model) else source.image_shape[0]
 
 
 def _open_foreign(
@@ -197,24 +212,25 @@ def _open_foreign(
 ) -> Checkpoint:
     """A network that this toolkit did not make, as if it were that of a checkpoint; fresh weights are drawn by the
     seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         found = build_foreign(network, file)
     preset = found.preset or _usual(source)
     size = image_size or preset.image_size
     transform = source.transform(image_size=size)
     resize = transform.resize and round(size * preset.resize / preset.image_size)
     channels = _channels(found.model, source)
+    model = as_invertible(found.model, (channels, size, size))
     fits = len(preset.mean) in (1, channels)  # the statistics of coloured images say nothing of grey ones
     mean, std = (preset.mean, preset.std) if fits else ((0.0,), (1.0,))
-    transform = replace(transform, channels=channels, resize=resize, mean=mean, std=std)
-    num_outputs, are_logits = set_output(
-        found.model, found.name, torch.empty(transform.channels, *transform.image_size)
+    transform = replace(
+        transform, channels=channels, resize=resize, mean=mean, std=std, interpolation=preset.interpolation
     )
+    num_outputs, are_logits = set_output(model, found.name, torch.empty(channels, size, size))
+    are_logits &= not isinstance(model, InvertibleChain) or model.head is not None
     guessed = () if file is None and found.preset else (NORMALISATION,) if image_size else (IMAGE_SIZE, NORMALISATION)
     guessed += (FRESH_CLASSIFIER,) * bool(found.classifier) + (AVERAGED_OUTPUT,) * (not are_logits)
     return Checkpoint(
-        model=found.model,
+        model=model,
         transform=transform,
         data=source.name,
         classes=(),
@@ -254,6 +270,15 @@ def _with_normalisation(
         raise ValueError(f"{name} says how its images are normalised; leave `mean` and `std` out")
     transform = replace(checkpoint.transform, mean=tuple(mean), std=tuple(std))
     return replace(checkpoint, transform=transform, guessed=_without(checkpoint, NORMALISATION))
+
+
+def _with_interpolation(name: str, checkpoint: Checkpoint, interpolation: Interpolation | None) -> Checkpoint:
+    """The network with images that are resized in another way, if its file does not say how."""
+    if interpolation is None:
+        return checkpoint
+    if IMAGE_SIZE not in checkpoint.guessed and checkpoint.foreign is None:
+        raise ValueError(f"{name} says how its images are resized; leave `interpolation` out")
+    return replace(checkpoint, transform=replace(checkpoint.transform, interpolation=interpolation))
 
 
 def _with_class_names(name: str, checkpoint: Checkpoint, source: DataSource, names: Sequence[str] | None) -> Checkpoint:

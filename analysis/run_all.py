@@ -17,7 +17,6 @@ from analysis.saved.runs import SavedStudy, read_study
 from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
-from irevnet.models.irevnet import IRevNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_s
         command += ["--classes", str(most)]
     experiment = replace(experiment, command=command)
     task = Task(spec=spec, subjects=[experiment], options=options, command=command)
-    if spec.needs == "inverse" and not isinstance(experiment.checkpoint.model, IRevNet):
+    if spec.needs == "inverse" and not experiment.checkpoint.has_inverse:
         return replace(task, state="not applicable", reason="it has no inverse")
     saved = _saved(experiment.folder, spec.name)
     return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task
@@ -123,6 +122,7 @@ def _is_current(saved: SavedStudy, spec: StudySpec, experiment: Experiment) -> b
         "left_out": len(experiment.source.skipped or ()) or None,
         "classes_studied": list(experiment.classes),
         "images_sha256": experiment.images_sha256(spec.result.SPLITS),
+        "pool": None,  # the paper's averages
         "seed": experiment.seed,
     }
     return all(saved.provenance.get(key) == value for key, value in expected.items())

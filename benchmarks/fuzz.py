@@ -53,6 +53,7 @@ from analysis.cache import Cache
 from analysis.features.store import FeatureStore
 from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.linear_operator import aslinearoperator
+from analysis.own_features import open_features
 from analysis.paths.endpoints import read_pairs
 from analysis.probes.probing import SVMRow
 from analysis.probes.saved_probes import FittedLayer, SavedProbes, load_probes
@@ -204,7 +205,7 @@ def store(folder: Path) -> FeatureStore:
 
 def make_store(folder: Path) -> None:
     made = store(folder)
-    made.begin("train", np.arange(5))
+    made.begin("train", np.arange(5), list("abcde"))
     with made.writer("train", {"block-1": 3}) as writer:
         writer.write(np.arange(5), {"block-1": np.ones((5, 3), dtype=np.float32)})
 
@@ -213,6 +214,18 @@ def read_store(folder: Path) -> None:
     found = store(folder)
     found.labels("train")
     np.asarray(found.features("train", "block-1")).sum()
+
+
+def make_own_features(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {f"{split}/a": rng.normal(size=(count, 3)) for split, count in (("train", 12), ("test", 6))}
+    labels = {f"{split}/labels": np.arange(count) % 2 for split, count in (("train", 12), ("test", 6))}
+    np.savez(folder / "x.npz", **arrays, **labels, classes=np.array(["cat", "dog"]))
+
+
+def read_own_features(folder: Path) -> None:
+    opened = open_features(folder / "x.npz")
+    opened.features(opened.layers(), "pca", label=opened.name)
 
 
 def make_pairs(folder: Path) -> None:
@@ -311,6 +324,7 @@ TARGETS = {
     ),
     "page": Target(0.052, make_page, lambda at: read_reproduction(at / "x.html"), change_text),
     "feature store": Target(0.06, make_store, read_store, whole(change_array), "*.npy"),
+    "own features": Target(0.04, make_own_features, read_own_features, change_npz, "*.npz"),
     "manifest": Target(0.02, make_store, read_store, whole(change_json), "manifest.json"),
     "pairs": Target(0.04, make_pairs, lambda at: read_pairs(at / "x.csv", TRANSFORM), change_text, "*.csv"),
     "training curves": Target(

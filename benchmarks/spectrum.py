@@ -29,11 +29,12 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from analysis.jacobian import differentiate, linearise
+from analysis.jacobian import differentiate
 from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.largest_values import largest_singular_values
 from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import singular_values
+from analysis.linearisation import linearise
 from irevnet import IRevNet, read_checkpoint
 
 

@@ -4,6 +4,8 @@ from .checkpoints.checkpoint import read_checkpoint as read_checkpoint
 from .checkpoints.checkpoint import save_checkpoint as save_checkpoint
 from .data.datasets import load_dataset as load_dataset
 from .models.config import IRevNetConfig as IRevNetConfig
+from .models.invertible import Invertible as Invertible
+from .models.invertible import InvertibleChain as InvertibleChain
 from .models.irevnet import IRevNet as IRevNet
 from .models.zoo import build_model as build_model
 from .models.zoo import list_models as list_models

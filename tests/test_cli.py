@@ -18,6 +18,7 @@ import torchvision
 from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
+from sklearn.datasets import load_iris
 
 import cli
 from analysis.linalg.lanczos import GolubKahan
@@ -171,7 +172,7 @@ def test_progress_is_shown_on_a_terminal(monkeypatch):
 def test_network_of_other_classes_is_probed_without_accuracy(residual):
     probed = analyze("depth-probe", "--ckpt", str(residual), "--depths", "1", "--out", "probe")
     assert probed.exit_code == 0, probed.output
-    assert "itself: unknown, as its outputs are not known to be these classes" in probed.stdout
+    assert "itself: unknown, as no outputs of it are known to be these classes" in probed.stdout
     assert sorted(path.name for path in Path("probe").iterdir()) == [
         "classes.txt",
         *(f"depth-probe.{suffix}" for suffix in ("csv", "json", "npz", "pdf", "png")),
@@ -213,7 +214,7 @@ def test_released_weights_are_taken_as_checkpoint(trained_looking):
     refused = main("evaluate", "--ckpt", "released.pth.tar", "--data", "digits")
     assert refused.stderr.splitlines() == [
         "released.pth does not say how it takes its images; guessed: images of 32 x 32 (--image-size), mean 0.4914, "
-        "0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.201 (--mean, --std)",
+        "0.4822, 0.4465 and deviation 0.2023, 0.1994, 0.201 (--mean, --std), bilinear resizing (--interpolation)",
         "Error: released.pth.tar does not name its 7 outputs; list the class names in the order of the outputs in a "
         "file, and give it by --class-names",
     ]
@@ -311,7 +312,9 @@ def test_singular_values_are_found_at_images_and_depths(run):
     drawn = analyze("spectrum")
     assert drawn.exit_code == 0, drawn.output
     assert "block-12: " not in drawn.stdout
-    assert re.search(r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; it should be 0", drawn.stdout)
+    assert re.search(
+        r"log \|det J\| = \S+e-\d+ to \S+e-\d+, each to within \S+; that of an i-RevNet is 0", drawn.stdout
+    )
     files = drawn.stdout.splitlines()[-5:]
     assert [Path(file).suffix for file in files] == [".npz", ".csv", ".json", ".png", ".pdf"]
     assert all(Path(file).is_file() for file in files)
@@ -401,6 +404,91 @@ def test_features_are_extracted_in_parts_and_then_found(run):
     assert json.loads(analyze(*options, "--json").stdout)["stores"] == [{"folder": str(folder), "extracted": 0}]
     probed = analyze("depth-probe", *options[1:], "--json")
     assert probed.exit_code == 0, probed.output
+
+
+def test_features_are_exported_once_all_are_there(run):
+    Path("names.txt").write_text("1\n8\n")
+    options = ("features", "--classes", "names.txt", "--depths", "3,12", "--export", "out/x.npz")
+    for words, message in [
+        (("--part", "1/2"), "holds no complete features of block-3 on the train images"),
+        (("--ckpt", "runs/first", "--ckpt", "runs/first"), "2 experiments were given; --export takes one"),
+    ]:
+        refused = analyze(*options, *words)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.output
+    done = analyze(*options, "--json")
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert content["export"] == "out/x.npz"
+    store = Path(content["stores"][0]["folder"])
+    with np.load("out/x.npz") as arrays:
+        np.testing.assert_array_equal(arrays["test/block-12"], np.load(store / "test/block-12.npy"))
+        assert arrays["test/images"].tolist() == json.loads((store / "test/names.json").read_text())
+        assert arrays["classes"].tolist() == ["1", "8"]
+    again = analyze(*options)
+    assert again.stderr.splitlines()[-1] == "Error: out/x.npz already exists; name another file"
+
+
+def test_exported_features_have_the_results_of_their_network(run):
+    """But for the network's own accuracy."""
+    Path("names.txt").write_text("1\n3\n8\n")
+    options = ("--classes", "names.txt", "--depths", "3,12")
+    exported = analyze("features", *options, "--export", "x.npz")
+    assert exported.exit_code == 0, exported.output
+    of_network, of_file = (analyze("depth-probe", *words, "--json") for words in (options, ("--features", "x.npz")))
+    assert of_file.exit_code == 0, of_file.output
+    (network,), (file,) = (json.loads(each.stdout)["networks"] for each in (of_network, of_file))
+    assert (file["name"], file["accuracy"]) == ("x", None)
+    assert [row["layer"] for row in file["rows"]] == ["block-3", "block-12"]
+    numbers = [{**row, "depth": 0, "relative_depth": 0} for row in network["rows"]]  # of 12 blocks, and of 2 layers
+    assert [{**row, "depth": 0, "relative_depth": 0} for row in file["rows"]] == numbers
+    swept = [analyze("pca", *words, "--dims", "2", "--json") for words in (options[:2], ("--features", "x.npz"))]
+    assert json.loads(swept[0].stdout)["networks"][0]["rows"] == json.loads(swept[1].stdout)["networks"][0]["rows"]
+    folder = Path("x-analysis/pca")
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"pca.{suffix}" for suffix in ("npz", "csv", "json", "png", "pdf")),
+        "classes.txt",
+    }
+    reported = analyze("report", "x-analysis")
+    assert reported.exit_code == 0, reported.output
+    commands = analyze("reproduce", "x-analysis/report.html").stdout.splitlines()
+    assert [line for line in commands if not line.startswith("#")] == [
+        "irevnet-analyze depth-probe --features x.npz --json",
+        "irevnet-analyze pca --features x.npz --dims 2 --json",
+        "irevnet-analyze report x-analysis --out x-analysis/report.html",
+    ]
+
+
+def test_features_without_a_split_are_divided_and_it_is_said():
+    data = load_iris()
+    np.save("x.npy", data.data)
+    np.save("y.npy", data.target_names[data.target])
+    probed = analyze("depth-probe", "--features", "x.npy", "--labels", "y.npy", "--seed", "2", "--out", "found")
+    assert probed.exit_code == 0, probed.output
+    said = "x.npy has no test split; 30 of its images are held out for testing, a fifth of each class, by --seed 2\n"
+    assert probed.stderr == said
+    assert Path("found/classes.txt").read_text() == "setosa\nversicolor\nvirginica\n"
+
+
+def test_features_are_pooled_as_asked_and_said_so(run):
+    Path("names.txt").write_text("1\n3\n8\n")
+    options = ("--classes", "names.txt", "--depth", "12", "--pool", "flatten")
+    probed = analyze("pca", *options, "--dims", "2", "--json")
+    assert probed.exit_code == 0, probed.output
+    assert [row["dims"] for row in json.loads(probed.stdout)["networks"][0]["rows"]] == [2, 64]
+    assert json.loads(Path("runs/first/analysis/pca/pca.json").read_text())["provenance"]["pool"] == "flatten"
+    (store,) = json.loads(analyze("features", *options, "--json").stdout)["stores"]
+    assert store["extracted"] == 0
+    assert store["folder"].endswith("+flatten")
+    refused = analyze("depth-probe", *options[:-1], "cls")
+    assert refused.exit_code == 2
+    assert re.search(r"\nError: this IRevNet is not known to have a CLS token; .* another --pool\n$", refused.stderr)
+    assert "Features are pooled by --pool flatten" in _report_text()
+
+
+def _report_text() -> str:
+    done = analyze("report", "--out", "page.html")
+    assert done.exit_code == 0, done.output
+    return Path("page.html").read_text()
 
 
 def test_network_of_torchvision_is_probed_and_compared(run):

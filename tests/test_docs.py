@@ -114,7 +114,8 @@ class Shown:
 
     @property
     def _paths(self) -> set[str]:
-        return {*self.values("--ckpt", "--out", "-o", "--resume"), *self.arguments} - {*self.words[:2]}
+        named = self.values("--ckpt", "--out", "-o", "--resume", "--features", "--labels", "--export")
+        return {*named, *self.arguments} - {*self.words[:2]}
 
 
 def _fences(page: Path, language: str) -> list[tuple[int, str]]:
@@ -144,7 +145,7 @@ def _commands() -> list[Shown]:
 
 
 def _kind_of(path: Path) -> str:
-    if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz"):
+    if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz", ".npy"):
         return path.suffix
     return type(presets.preset_config(_model_of(path))).__name__
 
@@ -247,6 +248,16 @@ def _write_checkpoint(path: Path) -> None:
     save_checkpoint(path, Checkpoint(model=model, transform=transform, data="digits", classes=(), metrics={}))
 
 
+def _write_features(path: Path) -> None:
+    """Features of three classes, or labels of these."""
+    labels = np.repeat(CLASSES, 10)
+    features = np.random.default_rng(0).normal(size=(len(labels), 4))
+    if path.suffix == ".npz":
+        np.savez(path, features=features, labels=labels)
+    else:
+        np.save(path, labels if "labels" in path.name else features)
+
+
 def _write_released(path: Path) -> None:
     """Weights in the layout of the authors' release."""
     config = IRevNetConfig(input_shape=(3, 8, 8), num_classes=3, blocks=(1, 1), strides=(2, 2), kernel_sizes=(3, 3, 3))
@@ -296,8 +307,9 @@ def _prepare(command: Shown, root: Path) -> None:
         if str(path).startswith(("torchvision:", "timm:")) or path.exists():
             continue
         if ".py:" in str(path):
-            ((_, code), *_) = _fences(ROOT / "docs" / "any-network.md", "python")
-            Path(path.name.split(":")[0]).write_text(code)
+            name, _, _ = path.name.partition(":")
+            blocks = (code for _, code in _fences(ROOT / "docs" / "any-network.md", "python"))
+            Path(name).write_text(next(code for code in blocks if code.startswith(f"# {name}\n")))
             continue
         if path.suffix == ".pth":
             weights = torchvision.models.get_model("resnet18", num_classes=3).state_dict()
@@ -326,6 +338,11 @@ def _prepare(command: Shown, root: Path) -> None:
             shutil.copy("probed/depth-probe.probes.npz", path)
         elif command.words[1] == "reproduce":
             _run("irevnet-analyze", "report", root / NEWEST, "--out", path)
+    for path in map(Path, command.values("--export")):
+        path.unlink(missing_ok=True)
+    for path in map(Path, command.values("--features", "--labels")):
+        if not path.exists():
+            _write_features(path)
     for path in map(Path, command.values("--pairs")):
         for name in ("a.png", "b.png"):
             _write_image(path.parent / name)

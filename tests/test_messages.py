@@ -174,6 +174,28 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=("huge-analysis/*",),
         ),
     },
+    "analysis/features/export.py": {
+        "kind": Case(
+            "irevnet-analyze features --export x.parquet",
+            "x.parquet is neither .npz nor .csv; name a file for the features that ends in one of these",
+        ),
+        "is there": Case("irevnet-analyze features --export grey.npz", "grey.npz already exists; name another file"),
+    },
+    "analysis/features/arrays.py": {
+        "absent": Case(
+            "irevnet-analyze pca --features none.npz",
+            "there is no file none.npz; give one of features, .npz or .npy",
+        ),
+        "other kind": Case(
+            "irevnet-analyze depth-probe --features thesis.tex",
+            "thesis.tex is neither .npz nor .npy, in which features are read",
+        ),
+        "no labels": Case(
+            "irevnet-analyze pca --features x.npy",
+            "x.npy: there is no array labels; expected the class of each image, there or by --labels",
+            lambda _: np.save("x.npy", np.ones((9, 2))),
+        ),
+    },
     "analysis/studies/pca_sweep.py": {
         "components": Case(
             "irevnet-analyze pca --dims 65",
@@ -239,8 +261,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "few images": Case(
             "irevnet-analyze pca --data scarce --shots 3",
-            "class 'a' of scarce has 2 training images; --shots asks for 3 of each class; lower it, or choose other "
-            "classes by --classes",
+            "class 'a' of scarce has 2 training images, but --shots asks for 3 of each class; lower it, or leave that "
+            "class out",
         ),
         "neighbours": Case(
             "irevnet-analyze depth-probe --data scarce --k 1,500 --shots 1",
@@ -267,6 +289,14 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
     },
     "cli.py": {
+        "images of features": Case(
+            "irevnet-analyze depth-probe --features none.npz -b 7 --seed 1",
+            "none.npz is of features, which need no network and no images; leave --batch-size out",
+        ),
+        "labels of no features": Case(
+            "irevnet-analyze pca --labels none.npy",
+            "--labels are those of a file of features; give that by --features",
+        ),
         "other classes": Case(
             "irevnet evaluate --ckpt resnet.pt",
             "resnet.pt has 3 classes, digits has 10, and they are not the same; evaluate it on its own classes",
@@ -290,19 +320,20 @@ MESSAGES: dict[str, dict[str, Case]] = {
     },
     "irevnet/checkpoints/checkpoint.py": {
         "no inverse": Case(
-            "irevnet-analyze invert --ckpt resnet.pt", "a ResNet has no inverse; give the checkpoint of an i-RevNet"
+            "irevnet-analyze invert --ckpt resnet.pt",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet, or a network with features, {}",
         ),
         "encoded by a ResNet": Case(
             "irevnet encode grey.png -o phi.npz --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "exact arithmetic takes i-RevNets, and this is a ResNet; give the checkpoint of an i-RevNet",
         ),
         "exact ResNet": Case(
             "irevnet-analyze features --exact --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "exact arithmetic takes i-RevNets, and this is a ResNet; give the checkpoint of an i-RevNet",
         ),
         "path of a ResNet": Case(
             "irevnet-analyze interpolate --ckpt resnet.pt",
-            "a ResNet has no inverse; give the checkpoint of an i-RevNet",
+            "a ResNet has no inverse; give the checkpoint of an i-RevNet, or a network with features, {}",
         ),
         "truncated": Case(
             "irevnet evaluate --ckpt truncated.pt", "truncated.pt is not a checkpoint, or is damaged: {}"

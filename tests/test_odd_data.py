@@ -216,7 +216,7 @@ def test_a_class_with_too_few_images_is_named(model):
     folder({"a": (9, 3), "b": (1, 1), "c": (2, 1)}, noise)
     for study in (PROBE, ("pca",)):
         assert (
-            "class 'b' of data has 1 training images; --shots asks for 2 of each class; lower it, or choose other"
+            "class 'b' of data has 1 training images, but --shots asks for 2 of each class; lower it, or leave that"
         ) in refused(*study, "--shots", "2")
     assert not Path("net-analysis").exists()  # before any work
     expected = "a has 9 training images, c 2; a direction between them needs at least 3 of each"

@@ -1,1 +1,1 @@
-"""Features of layers, averaged over space: extracted in one pass, and kept on disk."""
+"""Features of layers, by default averaged over space: extracted in one pass, and kept on disk."""

@@ -16,19 +16,28 @@ from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer whose output is studied.
+class NamedLayer:
+    """A layer whose features are studied, and of which there need be no network.
 
     Attributes:
         name: `block-3`, or the module's own name in a network that was not made of blocks by this toolkit.
         depth: number of the layer among the network's blocks or the layers chosen, from 1 on.
         relative_depth: that number over the number of blocks or layers.
-        module: the module in the network.
     """
 
     name: str
     depth: int
     relative_depth: float
+
+
+@dataclass(frozen=True)
+class Layer(NamedLayer):
+    """A layer of a network whose output is studied.
+
+    Attributes:
+        module: the module in the network.
+    """
+
     module: nn.Module
 
 
@@ -46,12 +55,10 @@ def network_layers(
     Raises:
         ValueError: no such depth or module, both depths and names, or a network in which no blocks are found.
     """
-    if names is not None and depths is not None:
-        raise ValueError("`depths` and `layers` were both given; give one of them")
+    _check_choice(depths, names)
     if names is not None:
         modules = {name: module for name, module in model.named_modules() if name}
-        chosen = set(itertools.chain.from_iterable(_fitting(name, modules) for name in names))
-        return _numbered({name: module for name, module in modules.items() if name in chosen})
+        return _numbered({name: modules[name] for name in _chosen(names, modules)})
     own = getattr(model, "blocks", None)
     if isinstance(own, nn.ModuleList):
         layers = _numbered({f"block-{depth}": block for depth, block in enumerate(own, start=1)})
@@ -67,7 +74,31 @@ def network_layers(
     return [layers[check_depth(depth, len(layers), first=1) - 1] for depth in depths]
 
 
-def _fitting(pattern: str, modules: Mapping[str, nn.Module]) -> list[str]:
+def named_layers(
+    known: Sequence[str], *, depths: Sequence[int] | None = None, names: Sequence[str] | None = None
+) -> list[NamedLayer]:
+    """Layers that have features and no network: all of them, those of some numbers, or those of some names.
+
+    Raises `ValueError` as `network_layers` does.
+    """
+    _check_choice(depths, names)
+    chosen = known if names is None else _chosen(names, dict.fromkeys(known))
+    layers = [NamedLayer(name, depth, depth / len(chosen)) for depth, name in enumerate(chosen, start=1)]
+    return layers if depths is None else [layers[check_depth(depth, len(layers), first=1) - 1] for depth in depths]
+
+
+def _check_choice(depths: Sequence[int] | None, names: Sequence[str] | None) -> None:
+    if names is not None and depths is not None:
+        raise ValueError("`depths` and `layers` were both given; give one of them")
+
+
+def _chosen(patterns: Sequence[str], modules: Mapping[str, Any]) -> list[str]:
+    """The names that fit any of the patterns, in the network's order."""
+    fitting = set(itertools.chain.from_iterable(_fitting(pattern, modules) for pattern in patterns))
+    return [name for name in modules if name in fitting]
+
+
+def _fitting(pattern: str, modules: Mapping[str, Any]) -> list[str]:
     """The names that fit a pattern. Raises `ValueError` if there are none."""
     if not re.search(r"[*?{]", pattern):
         find("layer", pattern, modules)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irevnet.models.foreign_blocks import BLOCKS
+from irevnet.models.invertible import InvertibleChain
 from irevnet.models.irevnet import IRevNet
 from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
 
@@ -44,6 +46,11 @@ class Layout:
         others = [each for each in range(output.ndim) if each not in (self.images, self.channels)]
         mean = output.mean(dim=others, dtype=kind) if others else output.to(kind)
         return mean if self.images < self.channels else mean.T
+
+    def positions(self, output: Tensor) -> Tensor:
+        """The channels at each position in space or token, in the network's order: `(images, positions, channels)`."""
+        images, channels = output.shape[self.images], output.shape[self.channels]
+        return output.movedim((self.images, self.channels), (0, -1)).reshape(images, -1, channels)
 
 
 def find_layouts(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) -> dict[str, list[Layout]]:
@@ -146,13 +153,15 @@ def _likely(others: Sequence[int], shape: tuple[int, ...], size: tuple[int, ...]
     """Index of the dimension of the channels in a network that takes images of one size, `None` if it is ambiguous.
 
     The two other dimensions have the aspect ratio of the image, or else the last layer of the module has that number of
-    channels, first or last.
+    channels, first or last. An `InvertibleChain` and its blocks have them first.
     """
     first, last = others[0], others[-1]
     if len(others) == 3:
         are_spatial = [_proportional(shape[one], shape[other], size) for one, other in (others[1:], others[:2])]
         if are_spatial in ([True, False], [False, True]):
             return first if are_spatial[0] else last
+        if isinstance(module, (*BLOCKS, InvertibleChain)):
+            return first
     known = _channels_of_last_layer(module)
     return next((end for end in (first, last) if (end == last, shape[end]) == known), None)
 

@@ -2,6 +2,7 @@
 
     FOLDER/manifest.json            what the features are of
     FOLDER/SPLIT/labels.npy         the class of each image, `(images,)`
+    FOLDER/SPLIT/names.json         the name of each image
     FOLDER/SPLIT/LAYER.npy          float32, `(images, channels)`: row i is that of the image with index i
     FOLDER/SPLIT/LAYER.done.npy     whether row i is on the disk, `(images,)`
 
@@ -19,12 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from numpy.lib.format import open_memmap
 
-from irevnet.utils.files import atomic_write, flush, is_unused, sweep, temporary_beside, write_json, writing
-from irevnet.utils.untrusted import map_array, parse_json
+from irevnet.utils.files import (
+    as_json,
+    atomic_write,
+    flush,
+    is_unused,
+    sweep,
+    temporary_beside,
+    write_json,
+    write_text,
+    writing,
+)
+from irevnet.utils.untrusted import brief, fits, map_array, parse_json
 
 FORMAT = 2
 """Features of format 1 may be of a layer's output after a later one had changed it, or of other images."""
@@ -75,8 +87,8 @@ class FeatureStore:
                 "it, or choose another folder by `features_root`"
             )
 
-    def begin(self, split: str, labels: Int[ndarray, " images"]) -> None:
-        """Keeps the labels of a split, which tell how many images it has."""
+    def begin(self, split: str, labels: Int[ndarray, " images"], names: Sequence[str]) -> None:
+        """Keeps the labels of a split, which tell how many images it has, and the images' names."""
         path = self._path(split, "labels")
         if path.is_file():
             sweep(path.parent)  # where nothing more may have to be written
@@ -84,10 +96,39 @@ class FeatureStore:
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as temporary:
                 np.save(temporary, labels)
+        path, text = self._names_path(split), as_json(list(names))
+        if not path.is_file() or path.read_bytes() != text.encode():  # stores of earlier versions have none
+            write_text(path, text)
 
     def labels(self, split: str) -> Int[ndarray, " images"]:
         """The class of each image."""
         return np.array(self._map(split, "labels", np.int64, None))
+
+    def names(self, split: str) -> list[str]:
+        """The name of each image: of a file its path in the data's folder, else its number in the split."""
+        path = self._names_path(split)
+        try:
+            names = parse_json(path.read_bytes())
+            if not fits(names, list[str]):
+                raise ValueError(f"found {brief(names)} where names are expected")
+            if len(names) != len(self.labels(split)):
+                raise ValueError(f"it has {len(names)} names of {len(self.labels(split))} images")
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}; extract its features again, which mends it") from error
+        return names
+
+    def to_pandas(self, split: str, layer: str) -> pd.DataFrame:
+        """The features of a layer as a table, an image a row: `image`, its name; `split`; `label`, its class by name;
+        and `f0`, `f1`, ..., its features.
+
+        Raises `FileNotFoundError` if they have not been extracted to the end.
+        """
+        features = self.features(split, layer)
+        labels = np.array(self.identity["classes"])[self.labels(split)]
+        table = pd.DataFrame(np.array(features), columns=[f"f{number}" for number in range(features.shape[1])])
+        for place, (column, values) in enumerate({"image": self.names(split), "split": split, "label": labels}.items()):
+            table.insert(place, column, values)
+        return table
 
     def done(self, split: str, layers: Sequence[str]) -> Bool[ndarray, " images"]:
         """Which images have features in all of these layers."""
@@ -143,6 +184,9 @@ class FeatureStore:
                 f"{path} is damaged: {error}; remove {self.folder}, its features are made again"
             ) from error
         return array
+
+    def _names_path(self, split: str) -> Path:
+        return self.folder / split / "names.json"
 
     def _path(self, split: str, name: str) -> Path:
         return self.folder / split / f"{name}.npy"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from analysis.probes.pca import dual_components
 from analysis.probes.svm import fit_one_vs_rest
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches
-from irevnet.models.irevnet import IRevNet
+from irevnet.models.invertible import Invertible
 from irevnet.utils.modules import as_input, device_of
 from irevnet.utils.progress import Track, no_progress
 
@@ -84,7 +83,7 @@ def parse_direction(text: str, classes: Sequence[str]) -> Direction:
 @torch.no_grad()
 def find_direction(
     direction: Direction,
-    model: IRevNet,
+    model: Invertible,
     data: LabelledImages,
     *,
     depth: int,
@@ -100,7 +99,7 @@ def find_direction(
 
     Args:
         direction: direction to find.
-        model: i-RevNet in eval mode.
+        model: network in eval mode.
         data: training images.
         depth: number of the block whose features are used.
         generator: random number generator that draws the images.
@@ -112,13 +111,13 @@ def find_direction(
         ValueError: there are too few images for that component or for an SVM, features are not finite, or they do not
             vary along the direction.
     """
-    size = model.config.feature_shape(depth, data.transform.image_size)
+    size = model.features(as_input(data[0][0][None], model), depth).shape[1:]
     rows = torch.randperm(len(data), generator=generator).tolist()
     first = second = -1
     if isinstance(direction, BetweenClasses):
         first, second = data.classes.index(direction.first), data.classes.index(direction.second)
         rows = [row for row in rows if data.labels[row] in (first, second)]
-    rows = rows[: min(SAMPLE_IMAGES, SAMPLE_BYTES // (4 * int(np.prod(size))))]
+    rows = rows[: min(SAMPLE_IMAGES, SAMPLE_BYTES // (4 * size.numel()))]
     points, labels = [], []
     for images, each in track(batches(Subset(data, rows), batch_size, workers=workers), "images for the direction"):
         points.append(model.features(as_input(images, model), depth).flatten(1).float().cpu())

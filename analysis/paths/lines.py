@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.results import InterpolationResult
 from irevnet.data.transforms import InputTransform
-from irevnet.models.irevnet import IRevNet
+from irevnet.models.invertible import Invertible
 from irevnet.utils.progress import Track, no_progress
 
 
@@ -21,42 +21,42 @@ from irevnet.utils.progress import Track, no_progress
 class Lines:
     """Straight lines phi(t) = start + t delta in one of a network's feature spaces.
 
-    At depth 0, where features are the pixels of the image in another order, they are straight lines of pixel values.
+    At depth 0, where features are the pixels of the image in some order, they are straight lines of pixel values.
 
     Attributes:
-        start: features of each line at t = 0, `(lines, c, h, w)`.
-        delta: change of the features of each line from t = 0 to 1, `(lines, c, h, w)`.
+        start: features of each line at t = 0, `(lines, ...)`.
+        delta: change of the features of each line from t = 0 to 1, `(lines, ...)`.
         depth: number of the block whose features these are.
     """
 
-    start: Float[Tensor, "lines c h w"]
-    delta: Float[Tensor, "lines c h w"]
+    start: Float[Tensor, "lines *shape"]
+    delta: Float[Tensor, "lines *shape"]
     depth: int
 
-    def at(self, line: int, t: Sequence[float] | Float[ndarray, " steps"]) -> Float[Tensor, "steps c h w"]:
+    def at(self, line: int, t: Sequence[float] | Float[ndarray, " steps"]) -> Float[Tensor, "steps *shape"]:
         """The features of a line at each t."""
         positions = torch.as_tensor(np.asarray(t), dtype=self.start.dtype, device=self.start.device)
-        return self.start[line] + positions.reshape(-1, 1, 1, 1) * self.delta[line]
+        return self.start[line] + _against(positions, self.start[line]) * self.delta[line]
 
 
 @torch.no_grad()
-def between(model: IRevNet, first: Tensor, second: Tensor, depth: int) -> Lines:
+def between(model: Invertible, first: Tensor, second: Tensor, depth: int) -> Lines:
     """phi(t) = t Phi x^0 + (1 - t) Phi x^1 for pairs of network inputs: x^0 of `first`, x^1 of `second`."""
     start, end = model.features(second, depth), model.features(first, depth)
     return Lines(start=start, delta=end - start, depth=depth)
 
 
 @torch.no_grad()
-def grid(model: IRevNet, corners: Tensor, rows: int, depth: int) -> Lines:
+def grid(model: Invertible, corners: Tensor, rows: int, depth: int) -> Lines:
     """The rows of a grid between four inputs: top left, top right, bottom left, bottom right; t = 1 is on the left."""
     top_left, top_right, bottom_left, bottom_right = model.features(corners, depth)
-    down = torch.linspace(0, 1, rows).to(top_left).reshape(-1, 1, 1, 1)
+    down = _against(torch.linspace(0, 1, rows).to(top_left), top_left)
     left, right = torch.lerp(top_left, bottom_left, down), torch.lerp(top_right, bottom_right, down)
     return Lines(start=right, delta=left - right, depth=depth)
 
 
 @torch.no_grad()
-def along(model: IRevNet, inputs: Tensor, step: Tensor, depth: int) -> Lines:
+def along(model: Invertible, inputs: Tensor, step: Tensor, depth: int) -> Lines:
     """phi(t) = Phi x + t step for network inputs x."""
     start = model.features(inputs, depth)
     return Lines(start=start, delta=step.to(start).expand_as(start), depth=depth)
@@ -64,14 +64,14 @@ def along(model: IRevNet, inputs: Tensor, step: Tensor, depth: int) -> Lines:
 
 @torch.no_grad()
 def follow(
-    model: IRevNet,
+    model: Invertible,
     transform: InputTransform,
     lines_at: Callable[[int], Lines],
     *,
     depth: int,
     t: Sequence[float],
     names: Sequence[str],
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     even: bool = False,
     middle: Float[Tensor, "lines c h w"] | None = None,
     rows_of_grid: bool = False,
@@ -81,13 +81,13 @@ def follow(
     """The images along straight lines of features, and along those of pixels, and the network's outputs for them.
 
     Args:
-        model: i-RevNet in eval mode.
+        model: network in eval mode.
         transform: transform of its inputs.
         lines_at: function that returns the lines at a depth; called with `depth`, and with 0 for lines of pixels.
         depth: number of the block in whose features lines are straight.
         t: positions of the steps on each line.
         names: name of each line.
-        classes: name of the class of each logit.
+        classes: name of the class of each logit; `None` if the outputs are no logits.
         even: whether to keep only the first and the last of `t`, and to choose the positions between them such that
             neighbouring images are equally far apart.
         middle: network input that is known to lie in the middle of each line, `(lines, c, h, w)`; NaN where it is
@@ -102,8 +102,10 @@ def follow(
     # The same record for lines of features and for lines of pixels, which are lines of the features of depth 0; fields
     # of the result are (2, lines, ...), features first.
     found: dict[str, list[list[Any]]] = {}
+    bijective = True
     for at in (depth, 0):
         lines = lines_at(at)
+        bijective &= lines.start[0].numel() == transform.channels * math.prod(transform.image_size)
         rows = [
             _record(model, transform, lines, line, t, even=even, batch_size=batch_size)
             | _compare_middle(model, transform, lines, line, None if middle is None else middle[line], depth)
@@ -111,18 +113,21 @@ def follow(
         ]
         for name in rows[0]:
             found.setdefault(name, []).append([row[name] for row in rows])
+    if classes is None:
+        found["top_class"] = np.zeros_like(found["top_class"]).tolist()
+        found["probability"] = np.full_like(found["probability"], np.nan).tolist()
     return InterpolationResult(
         depth=np.array(depth),
-        bijective=np.array(model.config.bijective),
+        bijective=np.array(bijective),
         rows_of_grid=np.array(rows_of_grid),
         names=np.array(names),
-        classes=np.array(classes),
+        classes=np.array(["no logits"] if classes is None else classes),
         **{name: np.array(values) for name, values in found.items()},
     )
 
 
 def _record(
-    model: IRevNet,
+    model: Invertible,
     transform: InputTransform,
     lines: Lines,
     line: int,
@@ -167,7 +172,7 @@ def _record(
 
 
 def _compare_middle(
-    model: IRevNet, transform: InputTransform, lines: Lines, line: int, middle: Tensor | None, depth: int
+    model: Invertible, transform: InputTransform, lines: Lines, line: int, middle: Tensor | None, depth: int
 ) -> dict[str, float]:
     """Distances between the middle of a line and the input known to lie there, NaN where it is unknown.
 
@@ -216,5 +221,10 @@ def _distances(pixels: Float[Tensor, "images c h w"]) -> Float[Tensor, " others"
     return (pixels[1:] - pixels[:-1]).square().mean(dim=(1, 2, 3)).sqrt()
 
 
-def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.double(), dim=(1, 2, 3))
+def _norms(x: Float[Tensor, "n *shape"]) -> Float[Tensor, " n"]:
+    return torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+
+
+def _against(t: Float[Tensor, " steps"], phi: Tensor) -> Tensor:
+    """Positions, such that their product with features has features for each of them."""
+    return t.reshape(-1, *(1 for _ in phi.shape))

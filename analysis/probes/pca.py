@@ -21,6 +21,10 @@ from torch import Tensor
 
 from analysis.linalg.precision import row_parts, true_float32
 
+MOST_DIMS = 2**14
+"""Most features of an image: their Gram matrix then takes 2 GiB in float64, and its decomposition some times that, and
+tens of minutes on a few CPU cores."""
+
 COLUMNS = 4096
 """Number of features converted to float64 at once where there are many of them."""
 
@@ -77,13 +81,18 @@ def principal_components(features: Float[ndarray, "n dims"], *, device: str = "c
         device: device on which to compute.
 
     Raises:
-        ValueError: a feature is not finite.
+        ValueError: a feature is not finite, or there are more than `MOST_DIMS` of an image.
 
     >>> points = np.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
     >>> principal_components(points).explained.round(6).tolist()
     [1.0, 1.0]
     """
     dims = features.shape[1]
+    if dims > MOST_DIMS:
+        raise ValueError(
+            f"there are {dims:,} features an image, and principal components are found of at most {MOST_DIMS:,}; give "
+            "fewer of them, such as averages"
+        )
     scaler = StandardScaler()
     parts = list(row_parts(len(features), torch.device(device)))
     for rows in parts:

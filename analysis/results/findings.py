@@ -81,9 +81,9 @@ def caveats(described: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     for each in described:
         data, classes = each["data"], len(each["classes"])
-        size = each["transform"]["image_size"]
+        size = each.get("transform", {}).get("image_size")  # there is none of features without a network
         if data != "imagenet" or classes not in (0, 1000):
-            notes.append(f"{classes} classes of {data} at {size[0]} x {size[1]}")
+            notes.append(f"{classes} classes of {data}{f' at {size[0]} x {size[1]}' if size else ''}")
     if not notes:
         return []
     return [

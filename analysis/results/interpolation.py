@@ -33,7 +33,8 @@ class InterpolationResult(Result):
             the image, `(paths, lines, steps)`.
         images: pixel values of each step, which may leave [0, 1], `(paths, lines, steps, c, h, w)`.
         top_class: index into `classes` of the most probable class, `(paths, lines, steps)`.
-        probability: probability that the network gives to `top_class`, `(paths, lines, steps)`.
+        probability: probability that the network gives to `top_class`, NaN if its outputs are no logits,
+            `(paths, lines, steps)`.
         travelled: sum of the distances from image to image up to each step, `(paths, lines, steps)`.
         outside: share of the pixel values below 0 or above 1, `(paths, lines, steps)`.
         residual: distance of the line's point phi from the network's range, ||Phi Phi^-1 phi - phi|| / ||phi||,
@@ -73,6 +74,12 @@ class InterpolationResult(Result):
         """The steps, from 1 on, whose top class differs from that of the step before."""
         top = self.top_class[path, line]
         return [step for step in range(1, len(top)) if top[step] != top[step - 1]]
+
+    def answer(self, path: int, line: int, step: int, *, letters: int | None = None) -> str:
+        """The top class at a step, or so many of its letters, with its probability; empty where there are no logits."""
+        name, probability = str(self.classes[self.top_class[path, line, step]]), self.probability[path, line, step]
+        short = name if letters is None or len(name) <= letters else f"{name[: letters - 1]}…"
+        return "" if np.isnan(probability) else f"{short} {probability:.0%}"
 
     def table(self) -> pd.DataFrame:
         path, line, step = (axis.ravel() for axis in np.indices(self.top_class.shape))

@@ -12,7 +12,7 @@ from analysis.results.pca_sweep import PCASweepResult
 from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
 
-Needs = Literal["features", "inverse", "training record"]
+Needs = Literal["features", "network", "inverse", "training record"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class StudySpec:
         title: heading of its section of a report.
         section: section and figure of the paper.
         paper: experiment of the paper, in a sentence or two.
-        needs: what a network has to have for it: features, which all have; an inverse; or a record of its training.
+        needs: what it needs: features, which may be without a network; a network; one with an inverse; or the record of
+            a network's training.
     """
 
     result: type[Result]
@@ -94,6 +95,7 @@ STUDIES: dict[str, StudySpec] = {
             section="section 4.1, Fig. 4",
             paper="Section 4.1 and Fig. 4 show the singular values of the Jacobian of the features at one image: few "
             "of them hold most of the energy, the sum of their squares. E(d) is the share of the d largest.",
+            needs="network",
         ),
         StudySpec(
             result=DepthProbeResult,

@@ -102,8 +102,8 @@ def _studies(run: SavedRun) -> list[dict[str, Any]]:
         if STUDIES[name].needs == "training record":
             compared = [each["run"] for each in study.provenance.get("runs", [])]
             command += [] if any(each in command for each in compared) else compared
-        elif not any(word.partition("=")[0] == "--ckpt" for word in command):
-            command += ["--ckpt", run.checkpoint]
+        elif not any(word.partition("=")[0] in run.opened_by[:1] for word in command):
+            command += run.opened_by
         steps.append({"command": command, "comment": _environment(study.provenance)})
     return steps
 

@@ -10,7 +10,7 @@ from analysis.results.register import STUDIES
 from irevnet.utils.untrusted import brief, fits, parse_json
 
 INVERTIBLE = "IRevNet"
-"""The architecture that has an inverse."""
+"""The architecture of this toolkit that has an inverse."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class SavedStudy:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedRun:
-    """A run with its saved results, or the saved results of a checkpoint that belongs to no run.
+    """A run with its saved results, or the saved results of a checkpoint that belongs to no run, or of features.
 
     Attributes:
         folder: folder of the run, or of the results.
@@ -56,19 +56,35 @@ class SavedRun:
     def network(self) -> Mapping[str, Any]:
         """What identifies the network and its data: architecture, config, transform, data, classes, metrics.
 
-        From the provenance of the last study, in the paper's order; without any, from the run's config.
+        From the provenance of the last study, in the paper's order; without any, from the run's config. Of features
+        without a network, their file, data and classes.
         """
-        described = [each.provenance for each in self.studies.values() if "architecture" in each.provenance]
+        provenances = [each.provenance for each in self.studies.values()]
+        described = [each for each in provenances if "architecture" in each]
+        if not described and not self.config:
+            described = [each for each in provenances if "features_sha256" in each]
         return {**self.config, **(described[-1] if described else {})}
 
     @property
-    def invertible(self) -> bool:
-        """Whether the network is an i-RevNet."""
-        return self.network["architecture"] == INVERTIBLE
+    def has_network(self) -> bool:
+        """Whether results are of a network, rather than of features without one."""
+        return "features_sha256" not in self.network
 
     @property
-    def checkpoint(self) -> str:
-        """The argument of `--ckpt` that opens the same network."""
+    def invertible(self) -> bool:
+        """Whether the network has an inverse."""
+        return self.network.get("invertible", self.network.get("architecture") == INVERTIBLE)
+
+    @property
+    def opened_by(self) -> list[str]:
+        """The words of a command that open the same network, or the same features."""
+        if not self.has_network:
+            files = {f"--{name}": self.network.get(name) for name in ("features", "labels")}
+            return [word for option, file in files.items() if file for word in (option, file)]
+        return ["--ckpt", self._checkpoint]
+
+    @property
+    def _checkpoint(self) -> str:
         if self.config:
             return str(self.folder)
         commands = [list(study.provenance.get("command", [])) for study in self.studies.values()]
@@ -98,7 +114,7 @@ def read_run(folder: Path) -> SavedRun:
     if "provenance" in config:
         _check_record(folder / "config.json", config["provenance"])
     run = SavedRun(folder=folder, config=config, studies=studies)
-    for name in ("architecture", "config", "transform", "data", "classes"):
+    for name in (*(("architecture", "config", "transform") if run.has_network else ()), "data", "classes"):
         if name not in run.network:
             raise ValueError(f"{folder} does not record the {name} of its network; train it, or run the study, again")
     return run
@@ -150,11 +166,17 @@ class _Record(TypedDict, total=False):
     config: dict[str, Any]
     data: str
     device: str
+    features: str | None
+    features_sha256: str
+    held_out: bool
+    labels: str | None
+    labels_sha256: str
     metrics: dict[str, int | float]
     model: str
     networks: list[dict[str, Any]]
     parameters: int
     platform: str
+    pool: str
     provenance: dict[str, Any]
     python: str
     runs: list["_Run"]

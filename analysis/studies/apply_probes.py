@@ -46,12 +46,12 @@ def apply_probes(experiment: Experiment, probes: SavedProbes) -> AppliedProbesRe
 def _check_fits(experiment: Experiment, probes: SavedProbes) -> None:
     """Raises `ValueError` unless this is the network of the probes, on classes that they tell apart."""
     here = json.loads(json.dumps(experiment.network_identity()))
-    differing = [key for key, value in here.items() if probes.network.get(key) != value]
+    differing = [key for key in {**here, **probes.network} if here.get(key) != probes.network.get(key)]
     if differing:
         names = ", ".join(key.removesuffix("_sha256") for key in differing)
         raise ValueError(
             f"the probes were fitted to {probes.name}, from which {experiment.name} differs in its {names}; open the "
-            "network that they were fitted to"
+            "network that they were fitted to, as it was then"
         )
     unknown = next((name for name in experiment.classes if name not in probes.classes), None)
     if unknown is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from analysis.cache import Cache
-from analysis.experiment import Experiment, StudyOptions, network_features
+from analysis.experiment import FeatureSubject, StudyOptions, network_features
 from analysis.probes.class_distances import distance_ratio
 from analysis.probes.cost_selection import num_folds
 from analysis.probes.network_features import NetworkFeatures
@@ -43,7 +43,7 @@ class DepthProbeOptions(ProbeOptions, StudyOptions):
 
 
 def depth_probe(
-    experiments: Sequence[Experiment], options: DepthProbeOptions = DepthProbeOptions()
+    experiments: Sequence[FeatureSubject], options: DepthProbeOptions = DepthProbeOptions()
 ) -> DepthProbeResult:
     """Test accuracy of a linear SVM, of a 1-nearest-neighbour classifier and of other probes on each depth's features.
 
@@ -53,7 +53,8 @@ def depth_probe(
     the test set. What may stand beside these, `ProbeOptions` says.
 
     Args:
-        experiments: the networks to compare, all of the same images.
+        experiments: the networks to compare, all of the same images; or features of one's own
+            (`analysis.own_features.open_features`).
         options: depths to probe, and which probes.
 
     Raises:

@@ -13,6 +13,7 @@ from analysis.paths.endpoints import Endpoints, draw_images, draw_pairs, read_fi
 from analysis.paths.lines import Lines, along, between, follow, grid
 from analysis.results import InterpolationResult
 from irevnet.data.transforms import InputTransform
+from irevnet.utils.lookup import check_depth
 from irevnet.utils.modules import as_input
 
 
@@ -60,11 +61,12 @@ def interpolate(
         ValueError: what was asked for does not exist or does not fit together.
     """
     experiment = only(experiments, InterpolationResult.STUDY)
-    model, transform = experiment.checkpoint.irevnet, experiment.checkpoint.transform
+    model, transform = experiment.checkpoint.invertible, experiment.checkpoint.transform
     if options.image_size is not None:
         size = options.image_size
         transform = replace(transform, image_size=(size, size), resize=size)
-    depth = model.check_depth(options.depth)
+    last = model.num_blocks
+    depth = last if options.depth is None else check_depth(options.depth, last)
     direction = None if options.direction is None else parse_direction(options.direction, experiment.classes)
     positions = _positions(options, direction)
     ends = _endpoints(experiment, options, transform, direction)
@@ -77,7 +79,7 @@ def interpolate(
         depth=depth,
         t=positions,
         names=names,
-        classes=experiment.output_names,
+        classes=experiment.output_names if experiment.checkpoint.has_logits else None,
         even=options.even,
         middle=ends.middle,
         rows_of_grid=is_grid,
@@ -129,7 +131,7 @@ def _lines(
     experiment: Experiment, transform: InputTransform, direction: Direction | None, ends: Endpoints, rows: int
 ) -> Callable[[int], Lines]:
     """A function of a depth, which returns the lines in the features of that depth."""
-    model = experiment.checkpoint.irevnet
+    model = experiment.checkpoint.invertible
     inputs = as_input(ends.inputs, model)
     if direction is None and inputs.shape[1] == 4:
         return lambda depth: grid(model, inputs[0], rows, depth)

@@ -13,14 +13,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from analysis.experiment import Experiment, StudyOptions, only
-from analysis.jacobian import linearise
+from analysis.jacobian import jacobian_of
 from analysis.linalg.amplification import Amplification, amplification
 from analysis.linalg.precision import tensor_float32, true_float32
 from analysis.results import InversionResult
 from irevnet.data.loaders import batches
 from irevnet.data.transforms import InputTransform
 from irevnet.models.exact import Lattice
+from irevnet.models.invertible import Invertible
 from irevnet.models.irevnet import IRevNet
+from irevnet.utils.lookup import check_depth
 from irevnet.utils.modules import as_input, device_of
 from irevnet.utils.progress import Track, no_progress
 
@@ -89,7 +91,7 @@ def invert(experiments: Sequence[Experiment], options: InversionOptions = Invers
     """
     experiment = only(experiments, InversionResult.STUDY)
     return reconstruct(
-        experiment.checkpoint.irevnet,
+        experiment.checkpoint.invertible,
         experiment.images("test"),
         experiment.checkpoint.transform,
         options,
@@ -102,7 +104,7 @@ def invert(experiments: Sequence[Experiment], options: InversionOptions = Invers
 
 @torch.no_grad()
 def reconstruct(
-    model: IRevNet,
+    model: Invertible,
     data: Dataset[tuple[Tensor, int]],
     transform: InputTransform,
     options: InversionOptions = InversionOptions(),
@@ -119,7 +121,7 @@ def reconstruct(
     and how much the inverse magnifies small changes of their features. Memory does not grow with the images' number.
 
     Args:
-        model: an i-RevNet in eval mode, in float32.
+        model: a network in eval mode, in float32.
         data: the test images.
         transform: transform of that data, which also turns inputs back into pixels to be pictured.
         options: how many images, from which depths, and in which arithmetic.
@@ -129,7 +131,7 @@ def reconstruct(
         track: shows progress.
     """
     num_noise, num_shown, bits = options.num_noise, options.num_shown, options.bits
-    depths = [model.check_depth(each) for each in options.depths or spread(model.config.num_blocks)]
+    depths = [check_depth(each, model.num_blocks) for each in options.depths or spread(model.num_blocks)]
     depth = max(depths)
     shape = (transform.channels, *transform.image_size)
     noise_sizes = [min(batch_size, num_noise - start) for start in range(0, num_noise, batch_size)]
@@ -180,7 +182,7 @@ def spread(last: int, count: int = 16) -> list[int]:
 class _Network:
     """A network in some arithmetic, and what rounds inputs to its numbers and brings them to its device."""
 
-    model: IRevNet
+    model: Invertible
     prepare: Callable[[Tensor], Tensor]
 
     @torch.no_grad()
@@ -192,11 +194,13 @@ class _Network:
 
 
 @contextmanager
-def in_arithmetic(model: IRevNet, name: str, bits: int) -> Iterator[_Network]:
+def in_arithmetic(model: Invertible, name: str, bits: int) -> Iterator[_Network]:
     """A network in float32 made one in an arithmetic of that name, which is `EXACT` or one of torch's."""
     device = device_of(model)
     with tensor_float32() if name == "TF32" else true_float32():
         if name == EXACT:
+            if not isinstance(model, IRevNet):
+                raise ValueError(f"a {type(model).__name__} has no exact arithmetic, which is that of an i-RevNet")
             exact, lattice = model.exact(bits=bits), Lattice(bits)
             yield _Network(exact, lambda inputs: lattice.round(inputs.to(device), "images"))
         else:
@@ -238,31 +242,36 @@ def _sample(data: Dataset[tuple[Tensor, int]], count: int, generator: torch.Gene
 
 
 def _errors_by_depth(
-    model: IRevNet, sample: Tensor, depths: Sequence[int], *, bits: int, track: Track
+    model: Invertible, sample: Tensor, depths: Sequence[int], *, bits: int, track: Track
 ) -> tuple[list[str], Float[ndarray, "arithmetics depths images"]]:
-    """The names of all arithmetics that the device has, and the errors in each."""
+    """The names of all arithmetics that the device and the network have, and the errors in each."""
+    own = isinstance(model, IRevNet)
     device = device_of(model).type
-    names = [name for name in (*_DTYPES, EXACT) if name != "TF32" or device == "cuda"]
-    errors = np.empty((len(names), len(depths), len(sample)))
-    for row, name in enumerate(names):
+    errors: dict[str, list[ndarray]] = {}
+    for name in [*_DTYPES, *[EXACT] * own]:
+        if name == "TF32" and device != "cuda":
+            continue
         with in_arithmetic(model, name, bits) as network:
-            for column, depth in enumerate(track(depths, f"depths, in {name}")):
-                errors[row, column] = network.errors(sample, depth)[0]
-    return names, errors
+            try:
+                errors[name] = [network.errors(sample, depth)[0] for depth in track(depths, f"depths, in {name}")]
+            except (RuntimeError, TypeError):  # another's network may not have it
+                if own or name == "float32":
+                    raise
+    return list(errors), np.array(list(errors.values()))
 
 
 def _amplification_by_depth(
-    model: IRevNet, images: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
+    model: Invertible, images: Tensor, depths: Sequence[int], *, generator: torch.Generator, track: Track
 ) -> list[list[Amplification]]:
     """Of each depth and image, by the Jacobian of the inverse network at its features."""
     return [
-        [amplification(linearise(model, image, depth=depth).inverse, generator=generator) for image in images]
+        [amplification(jacobian_of(model, image, depth=depth).inverse, generator=generator) for image in images]
         for depth in track(depths, "depths, changes of features")
     ]
 
 
 @true_float32()
-def _feature_norms(model: IRevNet, images: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
+def _feature_norms(model: Invertible, images: Tensor, depths: Sequence[int]) -> Float[ndarray, "depths images"]:
     """||phi|| / ||x||, by which a change relative to the features is larger than one relative to the image; NaN where x
     is zero."""
     norms = [torch.linalg.vector_norm(model.features(images, depth).flatten(1), dim=1) for depth in depths]

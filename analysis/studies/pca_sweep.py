@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from analysis.experiment import Experiment, StudyOptions, network_features
+from analysis.experiment import FeatureSubject, StudyOptions, network_features
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import LayerProbes, ProbeOptions, SVMRow, TrainingSet, svm_scores, training_sets
 from analysis.probes.scores import tabulate
@@ -41,7 +41,7 @@ def default_dims(total: int) -> list[int]:
     return sorted({min(total, round(2 ** (k / 2))) for k in range(2 * total.bit_length() + 1)})
 
 
-def pca_sweep(experiments: Sequence[Experiment], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
+def pca_sweep(experiments: Sequence[FeatureSubject], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
     """Test accuracy of a linear SVM, of 1-NN and of other probes on the first d principal components, against d.
 
     Features, averaged over space, are standardised on the training set, then rotated to their principal components, and
@@ -50,7 +50,8 @@ def pca_sweep(experiments: Sequence[Experiment], options: PCASweepOptions = PCAS
     d. What may stand beside these, `ProbeOptions` says.
 
     Args:
-        experiments: the networks to compare, all of the same images.
+        experiments: the networks to compare, all of the same images; or features of one's own
+            (`analysis.own_features.open_features`).
         options: which layer and numbers of components, and which probes.
 
     Raises:

@@ -20,16 +20,16 @@ from torch import Tensor
 from analysis.cache import Cache
 from analysis.experiment import Experiment, StudyOptions, labels_of
 from analysis.features.layers import Layer
-from analysis.jacobian import differentiate, layer_function, linearise
+from analysis.jacobian import differentiate, jacobian_of, layer_function
 from analysis.linalg.autosave import Autosave
 from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import choose_method, singular_values
 from analysis.paths.endpoints import draw_images, read_files
 from analysis.results import Spectrum, SpectrumResult
 from irevnet.checkpoints.checkpoint import weights_sha256
-from irevnet.models.irevnet import IRevNet
+from irevnet.models.invertible import Invertible
 from irevnet.utils.files import write_json
-from irevnet.utils.lookup import find, names_apart
+from irevnet.utils.lookup import check_depth, find, names_apart
 from irevnet.utils.untrusted import parse_json
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -129,6 +129,11 @@ def _images(experiment: Experiment, options: SpectrumOptions) -> dict[str, Tenso
 
 
 def _layers(experiment: Experiment, options: SpectrumOptions) -> list[Layer]:
+    model = experiment.checkpoint.model
+    if isinstance(model, Invertible) and options.layers is None:  # its depths need not be modules
+        last = model.num_blocks
+        depths = [check_depth(each, last, first=1) for each in options.depths or [last]]
+        return [Layer(f"block-{depth}", depth, depth / last, model) for depth in depths]
     chosen = experiment.layers(options.depths, options.layers)
     return chosen if options.depths or options.layers else chosen[-1:]
 
@@ -154,7 +159,7 @@ class _Job:
     name: str
 
     def jacobian(self, options: SpectrumOptions) -> tuple[LinearOperator, LinearOperator | None]:
-        """J, and J^-1 of a bijective i-RevNet."""
+        """J, and J^-1 if the network has an inverse and as many features as inputs."""
         if options.precision is not None:
             return self._jacobian(options.precision, options.block_width)
         found = self._jacobian("float32", options.block_width)
@@ -167,9 +172,9 @@ class _Job:
         # The module goes along, so that the copy is of the network and of its layer.
         model, module = copy.deepcopy((self.experiment.checkpoint.model, self.layer.module))
         model, module = model.to(dtype), module.to(dtype)
-        if isinstance(model, IRevNet) and self.layer.name == f"block-{self.layer.depth}":
-            jacobian = linearise(model, x, depth=self.layer.depth)
-            return jacobian.forward, jacobian.inverse if model.config.bijective else None
+        if isinstance(model, Invertible) and self.layer.name == f"block-{self.layer.depth}":
+            jacobian = jacobian_of(model, x, depth=self.layer.depth, width=width)
+            return jacobian.forward, jacobian.inverse if jacobian.bijective else None
         return differentiate(layer_function(model, module), x, width=width), None
 
 

@@ -119,11 +119,25 @@ def _provenance(run: SavedRun) -> Table:
     classes = ", ".join(network["classes"])
     notes = [
         f"data: {network['data']}; classes: {classes if len(classes) < 2000 else classes[:2000] + ' ...'}",
-        f"input: {network['transform']}",
-        f"checkpoint: {network.get('checkpoint', '')}, SHA-256 {network.get('checkpoint_sha256', '')}",
+        *_origin(run),
         *_versions([record for _, record in records]),
     ]
     return Table.of(TextTable(headings, rows, notes), f"Provenance of {run.name}", f"{run.name}-provenance")
+
+
+def _origin(run: SavedRun) -> list[str]:
+    """The files that a network, or features, are from."""
+    network = run.network
+    if run.has_network:
+        checkpoint = f"checkpoint: {network.get('checkpoint', '')}, SHA-256 {network.get('checkpoint_sha256', '')}"
+        return [f"input: {network['transform']}", checkpoint]
+    files = [
+        (name, network.get(name), network[f"{name}_sha256"])
+        for name in ("features", "labels")
+        if f"{name}_sha256" in network
+    ]
+    drawn = ["test images: a fifth of each class, drawn by the seed"] if network.get("held_out") else []
+    return [*(f"{name}: {file or 'arrays in memory'}, SHA-256 {digest}" for name, file, digest in files), *drawn]
 
 
 def _versions(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,7 @@
 """The sections of a report: for each study what the paper found, what the runs found, and the figures and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -77,21 +77,20 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
     rows, columns = [], []
     accuracy: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for run, name in zip(runs, names):
-        network, invertible = run.network, run.invertible
-        top1 = _test_accuracy(run)
+        network, top1 = run.network, _test_accuracy(run)
         if top1 is not None:
-            accuracy[invertible][name] = top1
-        bijective = invertible and network["config"].get("channels") is None
+            accuracy[run.invertible][name] = top1
         count = network.get("parameters")
         rows.append(
             (
                 f"{name} ({network['data']})",
-                "yes" if invertible else "no",
-                "yes" if bijective else "no",
+                *_properties(run),
                 "-" if top1 is None else f"{1 - top1:.1%}",
                 "-" if count is None else f"{count / 1e6:.1f} M",
             )
         )
+        if not run.has_network:
+            continue
         figure = _draw_network(run)
         caption = f"{name}, drawn from its config as in Figs. 1 and 2."
         drawing = Drawing.of(figure, caption, f"{run.name}-network")
@@ -109,6 +108,16 @@ def _networks(runs: Sequence[SavedRun], names: Sequence[str]) -> Section:
         missing=[],
         groups=[[column] for column in columns] + [[Column(title="", blocks=[table])]],
     )
+
+
+def _properties(run: SavedRun) -> tuple[str, str]:
+    """Whether a network is injective, and bijective; of networks of others the second is not known."""
+    if not run.has_network:
+        return "-", "-"
+    if not run.invertible:
+        return "no", "no"
+    padded = run.network["config"].get("channels") is not None
+    return "yes", "-" if run.network["architecture"] != INVERTIBLE else "no" if padded else "yes"
 
 
 def _draw_network(run: SavedRun) -> Figure:
@@ -189,7 +198,10 @@ def _blocks(spec: StudySpec, result: Result, studies: Sequence[SavedStudy], subj
     blocks = [*shown.page_blocks(result, downloads)]
     if shown.chart is not None:
         blocks.append(PageChart.of(shown.chart(result), shown.caption, downloads))
-    return [*blocks, Table.of(shown.table(result), f"{spec.title}: {subject}", file)]
+    table = shown.table(result)
+    pooled = dict.fromkeys(each["pool"] for study in studies for each in study.provenances if "pool" in each)
+    notes = [*table.notes, *(f"Features are pooled by --pool {pool}, where the paper averages." for pool in pooled)]
+    return [*blocks, Table.of(replace(table, notes=notes), f"{spec.title}: {subject}", file)]
 
 
 def _context(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> FindingContext:
@@ -207,7 +219,8 @@ def _join(results: Sequence[Any], names: Sequence[str], *, several: bool) -> Com
 def _joinable(
     runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec
 ) -> list[tuple[list[SavedRun], list[str]]]:
-    """Groups of runs whose results of a study can be joined, with the names of the runs."""
+    """Groups of runs whose results of a study can be joined, of the same images and pooled alike, with the names of the
+    runs."""
     groups: dict[Any, tuple[list[SavedRun], list[str]]] = {}
     for run, name in zip(runs, names):
         if (study := run.studies.get(spec.name)) is None:
@@ -218,7 +231,7 @@ def _joinable(
         else:
             shared = [getattr(result, field).tolist() for field in result.SHARED]
             data = run.network["data"], tuple(study.provenance.get("classes_studied", run.network["classes"]))
-            key = repr((data, shared))
+            key = repr((data, study.provenance.get("pool"), shared))
         group, group_names = groups.setdefault(key, ([], []))
         group.append(run)
         group_names.append(name)
@@ -230,12 +243,14 @@ def _missing(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) ->
     for run, name in zip(runs, names):
         if spec.name in run.studies:
             continue
-        if spec.needs == "inverse" and not run.invertible:
+        if spec.needs != "features" and not run.has_network:
+            notes.append(Missing(why=f"Of {name} there are features, and no network."))
+        elif spec.needs == "inverse" and not run.invertible:
             notes.append(Missing(why=f"{name} has no inverse."))
         elif spec.needs == "training record" and not run.config:
             notes.append(Missing(why=f"Of {name} there is a checkpoint, and no record of its training."))
         else:
-            network = str(run.folder) if spec.needs == "training record" else f"--ckpt {run.checkpoint}"
-            command = f"irevnet-analyze {spec.name} {network}"
+            words = [str(run.folder)] if spec.needs == "training record" else run.opened_by
+            command = " ".join(["irevnet-analyze", spec.name, *words]) if words else ""  # features were in memory
             notes.append(Missing(why=f"This study of {name} has not been run.", command=command))
     return notes

@@ -23,7 +23,7 @@ def chart(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
     """Accuracy of the probes at each block, with 95% intervals, the networks' own accuracy as dotted lines, and below
     them how far apart images of one class are, beside those of different classes.
 
-    Of a single network, grey lines separate the stages; above each stands the dimension that the probes see.
+    Of a single network, grey lines separate the stages; above each stands the number of features, its `dims`.
 
     Args:
         result: accuracies and distances to draw.
@@ -46,10 +46,11 @@ def chart(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
 
 
 def _stages(x: np.ndarray, dims: np.ndarray) -> tuple[list[Rule], list[tuple[float, str]]]:
-    """Lines between stages, and the channels of each."""
+    """Lines between stages, and the number of features of each; the longest stage has room to say what they are."""
     starts = np.flatnonzero(np.diff(dims, prepend=0)).tolist()
     rules = [Rule(x=float(x[start - 1] + x[start]) / 2, look=GUIDE) for start in starts[1:]]
-    notes = [(float(x[start]), f"{dims[start]} ch." if start == 0 else f"{dims[start]}") for start in starts]
+    longest = starts[int(np.argmax(np.diff([*starts, len(x)])))]
+    notes = [(float(x[start]), f"{dims[start]} dims" if start == longest else f"{dims[start]}") for start in starts]
     return rules, notes
 
 
@@ -71,7 +72,7 @@ def table(result: DepthProbeResult) -> TextTable:
             )
         )
         names.append(" ".join([*network, str(layer)]))
-    first = (*["network"] * many, *["layer"] * named, "depth", "channels")
+    first = (*["network"] * many, *["layer"] * named, "depth", "dims")
     headings = (*first, *accuracy_headings(result), "within/between")
     return TextTable(headings, rows, network_notes(result, names))
 

@@ -34,10 +34,9 @@ def drawing(result: InterpolationResult) -> Figure:
                 changes = result.changes(number, line)
                 for step, axes in enumerate(grid[number]):
                     show_image(axes, result.images[number, line, step])
-                    name = literal(_shorten(str(result.classes[result.top_class[number, line, step]])))
-                    probability, t = result.probability[number, line, step], result.t[number, line, step]
+                    answer, t = literal(result.answer(number, line, step, letters=10)), result.t[number, line, step]
                     colour = ORANGE if step in changes else "black"
-                    axes.set_xlabel(f"{name} {probability:.0%}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)
+                    axes.set_xlabel(f"{answer}\n$t$ = {t:.3g}", fontsize=5, labelpad=1, color=colour)
                 grid[number, 0].set_ylabel(path)
     return figure
 
@@ -107,16 +106,11 @@ def _classes(result: InterpolationResult, number: int, line: int) -> str:
     return text
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= 10 else f"{name[:9]}…"
-
-
 def page_blocks(result: InterpolationResult, downloads: Sequence[Download]) -> list[Block]:
     """The lines, with a slider along each."""
 
     def frame(path: int, line: int, step: int) -> Frame:
-        name = result.classes[result.top_class[path, line, step]]
-        title = f"t = {result.t[path, line, step]:.3g}: {name} {result.probability[path, line, step]:.0%}"
+        title = f"t = {result.t[path, line, step]:.3g}: {result.answer(path, line, step)}".removesuffix(": ")
         return Frame(uri=image_uri(result.images[path, line, step]), title=title)
 
     steps = range(result.top_class.shape[2])

@@ -103,7 +103,7 @@ def network_notes(result: ProbeResult, row_names: Sequence[str]) -> list[str]:
             among = "" if own == restricted else f"; among the classes studied alone {among}"
             notes.append(f"{name} itself: {percent(own, result.network_interval[number])}{among}")
         else:
-            notes.append(f"{name} itself: unknown, as its outputs are not known to be these classes")
+            notes.append(f"{name} itself: unknown, as no outputs of it are known to be these classes")
     if result.shots:
         images = "1 training image" if result.shots == 1 else f"{result.shots} training images"
         notes.append(

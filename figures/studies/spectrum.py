@@ -197,7 +197,9 @@ def _notes(network: str, layers: Sequence[Mapping[str, Any]]) -> list[str]:
         low = min(image["log_volume"][1] for image in volumes)
         high = max(image["log_volume"][0] for image in volumes)
         error = max(image["log_volume_error"] for image in volumes)
-        notes.append(f"{network}: log |det J| = {low:.2g} to {high:.2g}, each to within {error:.1g}; it should be 0")
+        notes.append(
+            f"{network}: log |det J| = {low:.2g} to {high:.2g}, each to within {error:.1g}; that of an i-RevNet is 0"
+        )
     elif sampled:
         notes.append(f"{network}: has no inverse; its smallest singular values are not known")
     return notes

@@ -24,6 +24,7 @@ from irevnet.checkpoints.architecture import check_architecture, check_shapes, u
 from irevnet.checkpoints.released import read_released
 from irevnet.data.transforms import InputTransform
 from irevnet.models.config import ARCHITECTURES, Config
+from irevnet.models.invertible import Invertible
 from irevnet.models.irevnet import IRevNet
 from irevnet.models.zoo import Network, build_network, num_parameters
 from irevnet.utils.files import atomic_write
@@ -84,10 +85,28 @@ class Checkpoint:
         return not {FRESH_CLASSIFIER, AVERAGED_OUTPUT} & {*self.guessed}
 
     @property
-    def irevnet(self) -> IRevNet:
+    def has_inverse(self) -> bool:
+        """Whether the network has an inverse."""
+        return isinstance(self.model, Invertible)
+
+    @property
+    def invertible(self) -> Invertible:
         """The network, if it has an inverse; otherwise raises `ValueError`."""
+        if not isinstance(self.model, Invertible):
+            raise ValueError(
+                f"a {type(self.model).__name__} has no inverse; give the checkpoint of an i-RevNet, or a network with "
+                "features, inverse and num_blocks"
+            )
+        return self.model
+
+    @property
+    def irevnet(self) -> IRevNet:
+        """The network, if it is an i-RevNet; otherwise raises `ValueError`."""
         if not isinstance(self.model, IRevNet):
-            raise ValueError(f"a {type(self.model).__name__} has no inverse; give the checkpoint of an i-RevNet")
+            raise ValueError(
+                f"exact arithmetic takes i-RevNets, and this is a {type(self.model).__name__}; give the checkpoint of "
+                "an i-RevNet"
+            )
         return self.model
 
 
@@ -184,6 +203,7 @@ def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint_sha256": digest,
         "weights_sha256": weights_sha256(checkpoint.model),
         "parameters": num_parameters(checkpoint.model),
+        "invertible": checkpoint.has_inverse,
         **plain(checkpoint),
     }
 
@@ -257,12 +277,18 @@ def plain(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "architecture": type(checkpoint.model).__name__,
         "config": _plain("config", dataclasses.asdict(checkpoint.config)),
-        "transform": _plain("transform", dataclasses.asdict(checkpoint.transform)),
+        "transform": _plain("transform", _transform(checkpoint.transform)),
         "data": _plain("data", checkpoint.data),
         "classes": list(_plain("classes", tuple(checkpoint.classes))),
         "metrics": _plain("metrics", dict(checkpoint.metrics)),
         "guessed": list(checkpoint.guessed),
     }
+
+
+def _transform(transform: InputTransform) -> dict[str, Any]:
+    """The fields of a transform; the usual interpolation is not said, as in files from before there were others."""
+    fields = dataclasses.asdict(transform)
+    return {name: value for name, value in fields.items() if (name, value) != ("interpolation", "bilinear")}
 
 
 def _plain(name: str, value: Any) -> Any:

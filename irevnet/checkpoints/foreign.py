@@ -15,13 +15,14 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torchvision.models
 from torch import nn
 
 from irevnet.checkpoints.checkpoint import read_weights
 from irevnet.checkpoints.foreign_weights import fit_weights
+from irevnet.data.choices import Interpolation
 from irevnet.data.transforms import IMAGENET_STATISTICS
 from irevnet.utils.lookup import find
 
@@ -38,12 +39,14 @@ class Preset:
         resize: number of pixels that the shorter side of an image is resized to before that size is cropped.
         mean: mean that is subtracted from each channel, in units of [0, 1].
         std: standard deviation that each channel is then divided by.
+        interpolation: how images are resized.
     """
 
     image_size: int = 224
     resize: int = 256
     mean: tuple[float, ...] = IMAGENET_STATISTICS[0]
     std: tuple[float, ...] = IMAGENET_STATISTICS[1]
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,7 @@ def _of_torchvision(name: str, which: str) -> _Source:
         resize=images.resize_size[0],
         mean=tuple(images.mean),
         std=tuple(images.std),
+        interpolation=_interpolation(str(weights), images.interpolation.value),
     )
     build = _downloading(str(weights), lambda _: models.get_model(name, weights=weights))
     return _Source(build=build, preset=preset, weights=weights.name)
@@ -171,8 +175,15 @@ def _of_timm(name: str, which: str) -> _Source:
             resize=round(size / images["crop_pct"]),
             mean=tuple(images["mean"]),
             std=tuple(images["std"]),
+            interpolation=_interpolation(tagged, images["interpolation"]),
         )
     return _Source(build=_downloading(name, build) if which else build, preset=preset, weights=which or None)
+
+
+def _interpolation(name: str, found: str) -> Interpolation:
+    if found not in get_args(Interpolation):
+        raise ValueError(f"{name} resizes its images by {found} interpolation; expected bilinear or bicubic")
+    return cast(Interpolation, found)
 
 
 def _of_code(place: str, attribute: str) -> _Source:

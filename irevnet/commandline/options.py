@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import click
 
 from irevnet.commandline.terminal import Classes, ClassNames, File, Floats, Names, Numbers, deterministic
-from irevnet.data.choices import OnError
+from irevnet.data.choices import Interpolation, OnError
 from irevnet.training.config import TrainConfig
 
 ckpt_option = click.option(
@@ -192,6 +192,11 @@ guess_options = _group(
         help="Standard deviation to divide each channel by after that.",
     ),
     click.option(
+        "--interpolation",
+        type=click.Choice(get_args(Interpolation)),
+        help="How images are resized, if the network's file does not say.  [default: as its package says, or bilinear]",
+    ),
+    click.option(
         "--class-names",
         type=ClassNames(),
         metavar="FILE",
@@ -261,9 +266,19 @@ compared_options = _group(
 )
 """Networks to compare."""
 
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(["mean", "max", "cls", "patches", "flatten"]),
+    default="mean",
+    show_default=True,
+    help="What of a layer's output is studied: the mean or the maximum over space or all tokens; of vision "
+    "transformers the CLS token, or the mean of the tokens of patches, without CLS and register tokens; or all of "
+    "it, as one vector.",
+)
 network_options = _group(
     compared_options,
     exact_options,
+    pool_option,
     click.option(
         "--features",
         "features_root",
@@ -273,10 +288,33 @@ network_options = _group(
     data_options,
     pass_options,
 )
-"""Networks and images of the probes."""
-
+"""Networks and images to extract features of."""
 
 probe_options = _group(
+    compared_options,
+    exact_options,
+    pool_option,
+    click.option(
+        "--features",
+        "features_root",
+        metavar="FOLDER|FILE",
+        type=File(),
+        help="Folder in which features are kept for reuse; or a file of features of your own in place of a network: "
+        ".npz of arrays train/LAYER, train/labels, test/LAYER, test/labels, or LAYER and labels; or .npy, with "
+        "--labels.  [default: features/ in the run's folder]",
+    ),
+    click.option(
+        "--labels",
+        type=File(),
+        help="The class of each row of a file of features that has none, by number or name, as .npy.",
+    ),
+    data_options,
+    pass_options,
+)
+"""Networks and images, or features, of the probes."""
+
+
+classifier_options = _group(
     solver_option, cost_option, logistic_option, neighbours_option, metric_option, shots_option, draws_option
 )
 """Probes, and what they are fitted to."""

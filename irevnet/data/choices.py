@@ -1,4 +1,5 @@
-"""Names of augmentations and of ways to handle unreadable images; without torch, for the help of commands."""
+"""Names of augmentations, of interpolations and of ways to handle unreadable images; without torch, for the help of
+commands."""
 
 from typing import Literal
 
@@ -11,6 +12,9 @@ Augmentation = Literal["none", "cifar", "imagenet"]
 - `"imagenet"`: section 3.2's random scaling, crop, flip and colour distortion, by the release's parameters: 8 to 100%
   of the area at aspect 3/4 to 4/3; brightness 0.87, contrast 0.5, saturation 0.5, hue 0.2.
 """
+
+Interpolation = Literal["bilinear", "bicubic"]
+"""How images are resized, with antialiasing."""
 
 OnError = Literal["stop", "skip"]
 """What to do about files of a folder that cannot be read as images: stop at the first, or skip all of them."""

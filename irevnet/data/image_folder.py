@@ -68,7 +68,7 @@ def open_folder(
                 f"{split_folder[split] / classes[empty[0]]} holds no images{' that can be read' if unwanted else ''}; "
                 f"add some ({', '.join(IMG_EXTENSIONS)}), or remove the class from both splits"
             )
-        return ImageFiles([path for path, _ in wanted]), labels
+        return ImageFiles([path for path, _ in wanted], str(folder)), labels
 
     images, labels = load("train")
     first = {label: row for row, label in reversed(list(enumerate(labels)))}

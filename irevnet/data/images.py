@@ -21,14 +21,25 @@ Split = Literal["train", "test"]
 
 
 class ImageFiles:
-    """Image files that are read when indexed; a list of rows as index gives another such collection."""
+    """Image files that are read when indexed; a list of rows as index gives another such collection.
 
-    def __init__(self, paths: list[str]):
+    Args:
+        paths: path of each file.
+        folder: folder that they are all in, and below which they have their names.
+    """
+
+    def __init__(self, paths: list[str], folder: str = ""):
         self.paths = paths
+        self.folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """The path of each file below the folder."""
+        return [path.removeprefix(f"{self.folder}{os.sep}") for path in self.paths]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, list):
-            return ImageFiles([self.paths[row] for row in index])
+            return ImageFiles([self.paths[row] for row in index], self.folder)
         path = self.paths[index]
         try:
             return read_image(path)
@@ -63,6 +74,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         labels: label of each image.
         classes: class names, in the order of their labels.
         transform: transform from an image to a network's input.
+        names: name of each image; by default the path of a file below its data set's folder, and of other images their
+            number, from 0 on.
 
     Raises `ValueError`, with the number of the image, for values that are not finite, and for unknown labels.
     """
@@ -73,6 +86,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         labels: Sequence[int],
         classes: tuple[str, ...],
         transform: InputTransform,
+        names: Sequence[str] | None = None,
     ):
         if isinstance(images, Tensor) and images.is_floating_point() and not images.isfinite().all():
             row = int((~images.flatten(1).isfinite().all(dim=1)).nonzero()[0, 0])
@@ -86,9 +100,17 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         self.labels = labels
         self.classes = classes
         self.transform = transform
+        self._names = names
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each image."""
+        if self._names is not None:
+            return self._names
+        return self.images.names if isinstance(self.images, ImageFiles) else [str(row) for row in range(len(self))]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.pixels(index)), self.labels[index]
@@ -96,7 +118,9 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     def relabelled(self, classes: tuple[str, ...]) -> "LabelledImages":
         """The same images, labelled in the order of these classes, which have to include their own."""
         labels = [classes.index(name) for name in self.classes]
-        return LabelledImages(self.images, [labels[label] for label in self.labels], classes, self.transform)
+        return LabelledImages(
+            self.images, [labels[label] for label in self.labels], classes, self.transform, self._names
+        )
 
     def sha256(self, track: Track = no_progress) -> str:
         """Digest of the images and their order: of their pixels or, for files, of class, name and content.
@@ -188,7 +212,8 @@ class DataSource:
     def images(
         self, split: Split, transform: InputTransform, *, classes: tuple[str, ...] | None = None
     ) -> LabelledImages:
-        """A split as inputs of a network; with `classes`, only their images, labelled in their order.
+        """A split as inputs of a network; with `classes`, only their images, labelled in their order. They keep their
+        names.
 
         Raises `ValueError`, with the nearest names, for an unknown class.
         """
@@ -197,7 +222,8 @@ class DataSource:
             return LabelledImages(images, labels, self.classes, transform)
         number = {self.label(name): label for label, name in enumerate(classes)}
         rows = [row for row, label in enumerate(labels) if label in number]
-        return LabelledImages(images[rows], [number[labels[row]] for row in rows], classes, transform)
+        names = None if isinstance(images, ImageFiles) else list(map(str, rows))
+        return LabelledImages(images[rows], [number[labels[row]] for row in rows], classes, transform, names)
 
 
 IMAGENET_SIZE = (224, 224)

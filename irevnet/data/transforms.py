@@ -14,10 +14,10 @@ from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as image_ops
 
-from irevnet.data.choices import Augmentation
+from irevnet.data.choices import Augmentation, Interpolation
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in units of [0, 1]."""
@@ -41,8 +41,9 @@ class InputTransform:
     Attributes:
         channels: channels of the network's input; a grey image is repeated, a coloured one is converted to grey.
         image_size: height and width of the network's input.
-        resize: number of pixels that the shorter side is resized to (bilinear, antialiased) before the centre crop;
-            `None` resizes the whole image to `image_size` and does not crop.
+        resize: number of pixels that the shorter side is resized to (antialiased) before the centre crop; `None`
+            resizes the whole image to `image_size` and does not crop.
+        interpolation: `"bilinear"` or `"bicubic"`; values of a bicubic image are clamped to [0, 1].
         mean: mean that is subtracted from each channel, in units of [0, 1].
         std: standard deviation that each channel is then divided by.
     """
@@ -52,6 +53,7 @@ class InputTransform:
     resize: int | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self):
         height, width = self.image_size
@@ -97,10 +99,14 @@ class InputTransform:
                     f"an image of {image.shape[2]} x {image.shape[1]} pixels, resized to {self.resize} on its shorter "
                     f"side, would have more than {MOST_PIXELS:,} pixels; crop it"
                 )
-            return image_ops.center_crop(image_ops.resize(image, [self.resize]), list(self.image_size))
+            return image_ops.center_crop(self._resized(image, [self.resize]), list(self.image_size))
         if tuple(image.shape[1:]) != self.image_size:
-            return image_ops.resize(image, list(self.image_size))
+            return self._resized(image, list(self.image_size))
         return image
+
+    def _resized(self, image: Tensor, size: list[int]) -> Tensor:
+        resized = image_ops.resize(image, size, interpolation=InterpolationMode(self.interpolation))
+        return resized.clamp(0, 1) if self.interpolation == "bicubic" else resized
 
     def normalise(self, pixels: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """Pixel values in [0, 1] to the network's input."""

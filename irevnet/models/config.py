@@ -114,7 +114,7 @@ class IRevNetConfig:
     @property
     def num_blocks(self) -> int:
         """J, the number of blocks and the largest depth."""
-        return sum(self.blocks)
+        return int(sum(self.blocks))
 
     @property
     def total_stride(self) -> int:
@@ -200,7 +200,7 @@ class RevNetConfig:
     @property
     def num_blocks(self) -> int:
         """Number of residual units, the largest depth."""
-        return sum(self.blocks)
+        return int(sum(self.blocks))
 
     @property
     def stem_shape(self) -> tuple[int, int, int]:
@@ -245,7 +245,7 @@ class ResNetConfig:
     @property
     def num_blocks(self) -> int:
         """Number of residual blocks, the largest depth."""
-        return sum(self.blocks)
+        return int(sum(self.blocks))
 
     @property
     def strides(self) -> tuple[int, ...]:

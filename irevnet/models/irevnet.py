@@ -1,35 +1,20 @@
 """The i-RevNet (Jacobsen, Smeulders, Oyallon, ICLR 2018): a network that is invertible up to its last layer."""
 
 import copy
-import warnings
 from collections.abc import Sequence
-from typing import cast, get_args, overload
+from typing import overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from irevnet.models.config import IRevNetConfig, Memory
+from irevnet.models.config import IRevNetConfig
 from irevnet.models.coupling import Bottleneck, Coupling
 from irevnet.models.exact import ExactBottleneck, Lattice
+from irevnet.models.memory.mode import MemoryMode
 from irevnet.models.memory.reversible import run_blocks
 from irevnet.models.squeeze import squeeze, unsqueeze
 from irevnet.utils.lookup import check_depth
-
-MAX_RECONSTRUCTION_ERROR = 1e-3
-"""Relative error of a rebuilt stream above which its gradients are not to be trusted: thousands of times the rounding
-of a float32, and less than that of a bfloat16."""
-
-
-def reconstruction_problem(error: float) -> str | None:
-    """What is wrong if reversible back-propagation rebuilt its input with that relative error; `None` if nothing is."""
-    if error <= MAX_RECONSTRUCTION_ERROR:
-        return None
-    return (
-        f"reversible back-propagation rebuilt its input with a relative error of {error:.1e}, above "
-        f"{MAX_RECONSTRUCTION_ERROR:.0e}: its gradients are wrong; set `memory` to 'plain' or 'checkpoint'"
-    )
-
 
 Images = Float[Tensor, "batch channels height width"]
 Features = Float[Tensor, "batch feature_channels feature_height feature_width"]
@@ -65,7 +50,7 @@ class Head(nn.Module):
         return self.classifier(self.norm(phi).relu().mean(dim=(2, 3)))
 
 
-class IRevNet(nn.Module):
+class IRevNet(MemoryMode):
     """Phi = Phi_J, a cascade of J invertible blocks, and a linear classifier on its spatial average (section 3).
 
     Phi_0 x = S~ x is the squeezed (and zero-padded) image, Phi_j x the features after block j: the two streams, one
@@ -102,29 +87,15 @@ class IRevNet(nn.Module):
         self.head = Head(2 * channels, config.num_classes)
         self.lattice: Lattice | None = None
         """Lattice of exact arithmetic; `None` in floating point."""
-        self.memory = "plain"
-        self.reconstruction_error: Tensor | None = None
-        """Relative error of the input stream that the last reversible back-propagation rebuilt."""
-        self._warned = False
 
     @property
-    def memory(self) -> Memory:
-        """How back-propagation gets its activations in train mode: `"plain"`, `"checkpoint"` or `"reversible"`.
-
-        See `irevnet.models.config.Memory`. Gradients are the same up to rounding; memory and time differ. Eval mode,
-        and computation without gradients, are always plain.
-        """
-        return self._memory
-
-    @memory.setter
-    def memory(self, memory: str) -> None:
-        if memory not in get_args(Memory):
-            raise ValueError(f"memory is {memory!r}; expected one of {get_args(Memory)}")
-        self._memory: Memory = cast(Memory, memory)
+    def num_blocks(self) -> int:
+        """Number J of blocks, the depth of the last features."""
+        return self.config.num_blocks
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(n, classes)` of images `(n, c, h, w)`: the module `head` applied to the last features."""
-        (phi,) = self._encode(images, [self.config.num_blocks])
+        (phi,) = self._encode(images, [self.num_blocks])
         return self.head(phi)
 
     @overload
@@ -216,28 +187,13 @@ class IRevNet(nn.Module):
     def _on_lattice(self, x: Tensor, name: str) -> Tensor:
         return x if self.lattice is None else self.lattice.round(x, name)
 
-    def _note_reconstruction(self, error: Tensor) -> None:
-        self.reconstruction_error = error
-        if error.device.type == "cpu":  # a look at it now would hold up a GPU; the next forward pass looks
-            self._check_reconstruction()
-
-    def _check_reconstruction(self) -> None:
-        """Warns, once, if the gradients of the last reversible back-propagation are wrong."""
-        error = self.reconstruction_error
-        if self._warned or type(error) is not Tensor:  # none yet, or a fake tensor, which has a shape alone
-            return
-        if problem := reconstruction_problem(error.item()):
-            self._warned = True
-            warnings.warn(problem, RuntimeWarning, stacklevel=2)
-
     def _encode(self, images: Tensor, depths: Sequence[int]) -> list[Tensor]:
         """Phi at each depth."""
         check_images(images, self.config.input_shape[0], self.config.total_stride)
         x, x_tilde = self._split(self._on_lattice(images, "images"))
         streams = [(x, x_tilde)]
         blocks = self._couplings[: max(depths, default=0)]
-        saves_memory = self.training and torch.is_grad_enabled() and not isinstance(images, torch.fx.Proxy)
-        if self.memory == "plain" or not saves_memory:
+        if not self._saves_memory() or isinstance(images, torch.fx.Proxy):
             for block in blocks:
                 x, x_tilde = block(x, x_tilde)
                 streams.append((x, x_tilde))
@@ -264,8 +220,7 @@ class IRevNet(nn.Module):
 
     def check_depth(self, depth: int | None) -> int:
         """The depth, or the last one for `None`; raises `ValueError` if the network has no such depth."""
-        last = self.config.num_blocks
-        return check_depth(last if depth is None else depth, last)
+        return check_depth(self.num_blocks if depth is None else depth, self.num_blocks)
 
     def _require_eval(self, method: str) -> None:
         if self.training:

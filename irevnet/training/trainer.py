@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches, training_batches
-from irevnet.models.irevnet import IRevNet, reconstruction_problem
+from irevnet.models.irevnet import IRevNet
+from irevnet.models.memory.mode import reconstruction_problem
 from irevnet.training.config import TrainConfig
 from irevnet.utils import distributed
 from irevnet.utils.modules import as_input, device_of, in_eval_mode

@@ -114,6 +114,22 @@ def test_features_of_other_classes_and_data_are_kept_apart(run, few, tmp_path):
     assert sent.store().folder == tmp_path / "large-disk" / "run" / "digits"
 
 
+def test_features_that_are_pooled_otherwise_are_kept_apart(few, probe):
+    """The identity of averages is what it was before there was a choice."""
+    assert "pool" not in few.store_identity()
+    largest = replace(few, pool="max")
+    assert largest.store().folder.name == f"{few.store().folder.name}+max"
+    assert largest.store_identity() == {**few.store_identity(), "pool": "max"}
+    found = {each.pool: each.features(each.layers([12]), "depth-probe", label="net") for each in (few, largest)}
+    shown = few.images("test")
+    phi = few.checkpoint.model.features(torch.stack([shown[row][0] for row in range(len(shown))]), 12).detach()
+    for pool, expected in {"mean": phi.mean(dim=(2, 3)), "max": phi.amax(dim=(2, 3))}.items():
+        np.testing.assert_allclose(found[pool].test["block-12"], expected, rtol=1e-4, atol=1e-5)
+    assert found["max"].cache.folder != found["mean"].cache.folder
+    assert "pool" not in few.record([few], probe)
+    assert few.record([largest], probe)["pool"] == "max"
+
+
 def test_features_of_other_weights_or_images_are_refused(few):
     few.store()
     load = few.source.load
@@ -324,6 +340,8 @@ def test_what_a_file_says_is_not_overruled(run):
         open_experiment(run, overrides=Overrides(mean=[0.5], std=[0.5]))
     with pytest.raises(ValueError, match=r"last\.pt says that its images are 8 x 8; leave `image_size` out"):
         open_experiment(run, overrides=Overrides(image_size=32))
+    with pytest.raises(ValueError, match="says how its images are resized; leave `interpolation` out"):
+        open_experiment(run, overrides=Overrides(interpolation="bicubic"))
     names = tuple("abcdefghij")
     assert open_experiment(run, overrides=Overrides(class_names=names)).checkpoint.classes == names
 

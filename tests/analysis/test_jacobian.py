@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from analysis.jacobian import differentiate, layer_function, linearise
+from analysis.jacobian import differentiate, layer_function
+from analysis.linearisation import linearise
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.models.baselines import RevNet
 from irevnet.models.config import RevNetConfig

@@ -24,7 +24,7 @@ def is_torchs(thing: Any) -> bool:
 
 
 def named(name: str) -> str:
-    return f"{name!r} of a bottleneck" if name else "a bottleneck"
+    return f"{name!r} of a block" if name else "a block"
 
 
 def mark(tensor: Tensor) -> tuple:
@@ -105,5 +105,5 @@ class _Unconnected(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> None:
         raise RuntimeError(
-            f"tensors that a forward hook gets inside a bottleneck have no graph to back-propagate through; {PLAIN}"
+            f"tensors that a forward hook gets inside a block have no graph to back-propagate through; {PLAIN}"
         )

@@ -220,7 +220,7 @@ class Replay:
             variable = getattr(node, "variable", None)
             if variable is not None and id(variable) not in known:
                 raise RuntimeError(
-                    f"a bottleneck uses a tensor of shape {tuple(variable.shape)} that is no parameter, buffer or "
+                    f"a block uses a tensor of shape {tuple(variable.shape)} that is no parameter, buffer or "
                     f"attribute of its modules, and would get no gradient; register it, or {PLAIN}"
                 )
             waiting += [following for following, _ in node.next_functions]
@@ -235,7 +235,7 @@ def _refuse_changes(watched: Sequence[_Watched], when: str) -> None:
     for entry in watched:
         if entry.changed:
             raise RuntimeError(
-                f"{entry.name!r} of a bottleneck was changed in place {when}, so that its activations cannot be "
+                f"{entry.name!r} of a block was changed in place {when}, so that its activations cannot be "
                 f"computed again; change it after backward(), or {PLAIN}"
             )
 

@@ -53,14 +53,18 @@ def run_blocks(
             graph; and evaluations that cannot be repeated, see `irevnet.models.memory.replay`.
     """
     if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(_refusal(memory, "torch.func transforms"))
-    tape = _Tape(memory, report)
+        raise RuntimeError(refusal(memory, "torch.func transforms"))
+    tape = Tape(memory, report)
     after: list[Streams] = []
     trained = 0
     for number, block in enumerate(blocks, start=1):
         replay = Replay(block.bottleneck, x_tilde)
         if replay.tensors or x.requires_grad or x_tilde.requires_grad:
-            position = _Position(
+            # The inputs of the bottlenecks in the first two blocks are always stored. There the zeros appended in an
+            # injective network are constant: rebuilt as 1e-17 instead of 0 they would fall on either side of a ReLU,
+            # and be magnified by each batch normalisation, which divides a constant channel by the root of its epsilon.
+            # Later streams vary in every channel.
+            position = Position(
                 number=number,
                 keeps_input=memory == "checkpoint" or trained < 2,
                 keeps_output=memory == "reversible" and (number == len(blocks) or number in outputs),
@@ -76,37 +80,31 @@ def run_blocks(
     return after
 
 
-def _refusal(memory: Memory, what: str) -> str:
+def refusal(memory: Memory, what: str) -> str:
     return f'{what} cannot go through memory = "{memory}", which keeps no graph; {PLAIN}'
 
 
-class _Tape:
-    """Passes the rebuilt outputs of a block on to the backward pass of that block."""
+class Tape:
+    """Passes the rebuilt outputs of a block, one tensor or several, on to the backward pass of that block."""
 
     def __init__(self, memory: Memory, report: Callable[[Tensor], None]):
         self.memory: Memory = memory
         self.report = report
-        self.rebuilt: tuple[int, Streams] | None = None
+        self.rebuilt: tuple[int, Any] | None = None
 
-    def take(self, number: int) -> Streams:
+    def take(self, number: int) -> Any:
         if self.rebuilt is None or self.rebuilt[0] != number:
             raise RuntimeError(
                 f"back-propagation begins after block {number}, whose output was not kept; get it as one of "
                 f"features(images, depth=[...]), or {PLAIN}"
             )
-        (_, streams), self.rebuilt = self.rebuilt, None
-        return streams
+        (_, output), self.rebuilt = self.rebuilt, None
+        return output
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Position:
-    """The position of a block in the cascade, and what is stored for it.
-
-    The inputs of the bottlenecks in the first two blocks are always stored. There the zeros appended in an injective
-    network are constant: rebuilt as 1e-17 instead of 0 they would fall on either side of a ReLU, and be magnified by
-    each batch normalisation, which divides a constant channel by the root of its epsilon. Later streams vary in every
-    channel.
-    """
+class Position:
+    """The position of a block in the cascade, and what is stored for it."""
 
     number: int
     keeps_input: bool
@@ -115,7 +113,7 @@ class _Position:
 
 
 def _through(
-    block: Coupling, position: _Position, evaluate: Callable[[Tensor, Tensor], Streams], x: Tensor, x_tilde: Tensor
+    block: Coupling, position: Position, evaluate: Callable[[Tensor, Tensor], Streams], x: Tensor, x_tilde: Tensor
 ) -> Streams:
     """Calls the block as a module, with its hooks, and computes its output by `evaluate`."""
     inner: list[Streams] = []
@@ -146,7 +144,7 @@ def _are(these: tuple, those: Streams) -> bool:
     )
 
 
-def _evaluate(tape: _Tape, block: Coupling, position: _Position, replay: Replay, x: Tensor, x_tilde: Tensor) -> Streams:
+def _evaluate(tape: Tape, block: Coupling, position: Position, replay: Replay, x: Tensor, x_tilde: Tensor) -> Streams:
     return _Block.apply(tape, block, position, replay, x, x_tilde, *replay.tensors)  # type: ignore[return-value]
 
 
@@ -156,9 +154,9 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        tape: _Tape,
+        tape: Tape,
         block: Coupling,
-        position: _Position,
+        position: Position,
         replay: Replay,
         x: Tensor,
         x_tilde: Tensor,
@@ -175,10 +173,10 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         block: Coupling = ctx.block
-        position: _Position = ctx.position
-        tape: _Tape = ctx.tape
+        position: Position = ctx.position
+        tape: Tape = ctx.tape
         if torch.is_grad_enabled():
-            raise RuntimeError(_refusal(tape.memory, "double backward"))
+            raise RuntimeError(refusal(tape.memory, "double backward"))
         x_tilde, y, y_tilde = ctx.saved_tensors
         rebuilt = None
         if tape.memory == "reversible":
@@ -200,7 +198,7 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_refusal(ctx.tape.memory, "forward-mode differentiation"))
+        raise RuntimeError(refusal(ctx.tape.memory, "forward-mode differentiation"))
 
 
 def _differentiate(

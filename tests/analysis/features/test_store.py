@@ -10,13 +10,14 @@ from analysis.features import store as module
 from analysis.features.store import FeatureStore, Writer
 from irevnet.utils import files
 
+NAMES = [f"train/{'cat' if n % 2 == 0 else 'dog'}/{n}.png" for n in range(10)]
 IDENTITY = {"weights_sha256": "abc", "transform": {"resize": 8, "mean": [0.0]}, "classes": ["cat", "dog"]}
 
 
 @pytest.fixture
 def store(tmp_path) -> FeatureStore:
     store = FeatureStore(tmp_path / "features", IDENTITY, record={"command": ["irevnet-analyze"]})
-    store.begin("train", np.arange(10) % 2)
+    store.begin("train", np.arange(10) % 2, NAMES)
     return store
 
 
@@ -128,10 +129,47 @@ def test_a_damaged_manifest_is_named(store):
         FeatureStore(store.folder, IDENTITY)
 
 
+def test_names_are_kept_and_made_up_for(store):
+    """As of stores of earlier versions, which have none, and of images that were moved within their data."""
+    assert store.names("train") == NAMES
+    path = store.folder / "train" / "names.json"
+    path.unlink()
+    moved = ["\udcff\n", *NAMES[1:]]  # the byte 255, and a line break
+    for names in (NAMES, moved):
+        store.begin("train", store.labels("train"), names)
+        assert store.names("train") == names
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"names\.json is damaged: .*; extract its features again, which mends it"),
+        ('["a", 1]', r"is damaged: found \['a', 1\] where names are expected"),
+        ('["a"]', "is damaged: it has 1 names of 10 images"),
+    ],
+)
+def test_damaged_names_are_refused(store, content, message):
+    (store.folder / "train" / "names.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        store.names("train")
+
+
+def test_features_become_a_table(store):
+    features = np.arange(20, dtype=np.float32).reshape(10, 2)
+    with store.writer("train", {"a": 2}) as writer:
+        writer.write(np.arange(10), {"a": features})
+    table = store.to_pandas("train", "a")
+    assert table.columns.tolist() == ["image", "split", "label", "f0", "f1"]
+    assert table["image"].tolist() == NAMES
+    assert table["label"].tolist() == ["cat", "dog"] * 5
+    assert set(table["split"]) == {"train"}
+    np.testing.assert_array_equal(table[["f0", "f1"]], features)
+
+
 def test_a_disk_without_room_is_named_before_anything_is_written(store):
     with pytest.raises(OSError, match=r"the features of 10 images take \d+\.\d GB, .* has room for .* by `features_"):
         store.writer("train", {"block-1": 10**14})
-    assert [path.name for path in (store.folder / "train").iterdir()] == ["labels.npy"]
+    assert sorted(path.name for path in (store.folder / "train").iterdir()) == ["labels.npy", "names.json"]
 
 
 @pytest.mark.parametrize(
@@ -156,5 +194,5 @@ def test_what_a_killed_process_left_is_swept_away(store):
     left = store.folder / "train" / f".{'0' * 32}.part.npy"
     left.touch()
     files._swept.clear()  # as in another process
-    store.begin("train", labels)
+    store.begin("train", labels, NAMES)
     assert not left.exists()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.jacobian import linearise
 from analysis.linalg.amplification import amplification
 from analysis.linalg.linear_operator import aslinearoperator
+from analysis.linearisation import linearise
 
 
 def test_inverse_amplification_is_that_of_the_dense_jacobian(injective, generator):

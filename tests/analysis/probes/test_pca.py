@@ -96,3 +96,10 @@ def test_dual_coordinates_have_the_distances_of_the_features(maps):
     torch.testing.assert_close(again, points - points.mean(dim=0), rtol=0, atol=1e-6)
     assert components.coordinates.shape[1] <= 39
     assert len(dual_components(maps[:3].repeat(4, 1)).deviation) == 2  # copies add none
+
+
+def test_more_features_than_can_be_decomposed_are_refused():
+    with pytest.raises(
+        ValueError, match=r"there are 16,385 features an image, .* of at most 16,384; give fewer of them"
+    ):
+        principal_components(np.zeros((2, 16385), dtype=np.float32))

@@ -14,7 +14,7 @@ def test_a_run_is_read_with_its_studies(run):
     assert saved.studies["depth-probe"].provenance["seed"] == 3
     assert saved.network["data"] == "digits"
     assert saved.invertible
-    assert saved.checkpoint == str(run)
+    assert saved.opened_by == ["--ckpt", str(run)]
 
 
 def test_results_are_read_without_a_run(tmp_path, record, inversion):
@@ -22,10 +22,24 @@ def test_results_are_read_without_a_run(tmp_path, record, inversion):
     saved = read_run(tmp_path / "net-analysis")
     assert saved.name == "net"
     assert isinstance(saved.studies["invert"].result, InversionResult)
-    assert saved.checkpoint == "some where/net.pt"
+    assert saved.opened_by == ["--ckpt", "some where/net.pt"]
     command = ["irevnet-analyze", "invert", "--ckpt", "torchvision:resnet18"]
     inversion.save(tmp_path / "x-analysis" / "invert", {**record, "checkpoint": None, "command": command})
-    assert read_run(tmp_path / "x-analysis").checkpoint == "torchvision:resnet18"
+    assert read_run(tmp_path / "x-analysis").opened_by == ["--ckpt", "torchvision:resnet18"]
+
+
+OF_FEATURES = {"features": "x.npy", "features_sha256": "ab", "labels": "y.npy", "data": "x.npy", "classes": ["a", "b"]}
+
+
+def test_results_of_features_are_read_without_a_network(tmp_path, probe, record):
+    probe.save(tmp_path / "depth-probe", OF_FEATURES)
+    saved = read_run(tmp_path)
+    assert (saved.has_network, saved.invertible) == (False, False)
+    assert saved.opened_by == ["--features", "x.npy", "--labels", "y.npy"]
+    probe.save(tmp_path / "depth-probe", {**OF_FEATURES, "features": None, "labels": None})
+    assert read_run(tmp_path).opened_by == []  # they were in memory
+    probe.save(tmp_path / "depth-probe", record)
+    assert read_run(tmp_path).has_network
 
 
 def test_a_comparison_has_the_provenance_of_every_network(tmp_path, record, probes):

@@ -3,8 +3,9 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-from analysis import open_experiment
+from analysis import open_experiment, open_features
 from analysis.opening import DataOptions
 from analysis.probes.saved_probes import load_probes
 from analysis.results import DepthProbeResult
@@ -59,9 +60,24 @@ def test_other_networks_and_classes_are_refused(run):
     message = r"fitted to \S+, from which digits differs in its weights, transform; open the network that they were"
     with pytest.raises(ValueError, match=message):
         apply_probes(experiment, other)
+    with pytest.raises(ValueError, match="from which digits differs in its pool; open the network"):
+        apply_probes(open_experiment(folder, pool="max"), probes)
     few = dataclasses.replace(probes, classes=probes.classes[:9])
     with pytest.raises(ValueError, match="class '9' of digits is none of the 9 classes that the probes tell apart"):
         apply_probes(experiment, few)
+
+
+def test_probes_of_features_of_ones_own_are_saved(run, tmp_path):
+    pixels, labels = load_digits(return_X_y=True)
+    opened = open_features(pixels[:300].astype(np.float32), labels[:300], out=tmp_path)
+    result = depth_probe([opened], DepthProbeOptions(cost_grid=[0.01], save_probes=True))
+    (file,) = probes_files(tmp_path, 1)
+    probes = load_probes(file)
+    content = opened.content
+    truth = np.array(opened.classes)[content.test_labels]
+    assert np.mean(probes.predict("features", content.test["features"]) == truth) == result.svm_accuracy[0]
+    with pytest.raises(ValueError, match="fitted to features, from which digits differs in its weights, arch"):
+        apply_probes(open_experiment(run[0]), probes)
 
 
 def test_probes_of_several_networks_have_a_file_each(tmp_path):

@@ -181,3 +181,17 @@ def test_hostile_names_are_text_wherever_they_are(tmp_path, two_runs, plain_page
         assert name in words, name
     for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
         json.loads(spec)
+
+
+@pytest.mark.usefixtures("plain_pages")
+def test_page_of_features_names_their_file_and_no_network(tmp_path, probe):
+    record = {"features": "x.npz", "features_sha256": "ab12", "data": "x.npz", "held_out": True, "classes": ["a", "b"]}
+    command = ["irevnet-analyze", "depth-probe", "--features", "x.npz"]
+    probe.save(tmp_path / "x-analysis" / "depth-probe", {**record, "command": command, "pool": "max"})
+    text = " ".join(_Elements(build_report([read_run(tmp_path / "x-analysis")], tmp_path / "page.html")).words)
+    assert "these are of 2 classes of x.npz. They" in text
+    assert text.count("Of x there are features, and no network.") == 4
+    assert re.search(r"This study of x has not been run\.\s.*irevnet-analyze pca --features x\.npz", text)
+    assert "features: x.npz, SHA-256 ab12" in text
+    assert "test images: a fifth of each class, drawn by the seed" in text
+    assert "Features are pooled by --pool max, where the paper averages." in text

@@ -53,7 +53,7 @@ def test_the_table_has_medians_quantiles_and_errors(spectrum_result, spectra_by_
     )
     assert made.notes == [
         f"irevnet-b: {found}",
-        "irevnet-b: log |det J| = -1.7e+02 to 0.5, each to within 2; it should be 0",
+        "irevnet-b: log |det J| = -1.7e+02 to 0.5, each to within 2; that of an i-RevNet is 0",
         f"resnet-50: {found}",
         "resnet-50: has no inverse; its smallest singular values are not known",
     ]

@@ -112,12 +112,24 @@ def test_network_of_timm_says_how_it_takes_images(tmp_path):
     fresh = build_foreign("timm:vit_tiny_patch16_224")
     assert fresh.preset is not None
     assert (fresh.preset.image_size, fresh.preset.resize, fresh.preset.mean) == (224, 249, (0.5, 0.5, 0.5))
+    assert fresh.preset.interpolation == "bicubic"
     with pytest.raises(ValueError, match="there is no network of timm 'resnet19'; did you mean resnet18"):
         build_foreign("timm:resnet19")
     with pytest.raises(ValueError, match="there is no set of weights of resnet18 'none'; known: DEFAULT, a1_in1k"):
         build_foreign("timm:resnet18.none")
     with pytest.raises(ValueError, match=r"timm:resnet18/a1_in1k names weights and .* holds others; give one of them"):
         build_foreign("timm:resnet18/a1_in1k", tmp_path / "weights.pt")
+
+
+def test_other_interpolations_than_two_are_refused(monkeypatch):
+    data = pytest.importorskip("timm.data")
+    monkeypatch.setattr(
+        data,
+        "resolve_data_config",
+        lambda **_: {"input_size": (3, 8, 8), "crop_pct": 1, "mean": (0.5,), "std": (0.5,), "interpolation": "nearest"},
+    )
+    with pytest.raises(ValueError, match="resnet18 resizes its images by nearest interpolation; expected bilinear or"):
+        build_foreign("timm:resnet18")
 
 
 def test_missing_package_is_named(monkeypatch, tmp_path):

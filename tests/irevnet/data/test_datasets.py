@@ -129,7 +129,10 @@ def test_subset_has_the_images_of_its_classes(digits, digits_for_testing):
     expected = [(image, "72".index(str(label))) for image, label in digits_for_testing if label in (2, 7)]
     assert subset.labels == [label for _, label in expected]
     assert all(torch.equal(image, other) for (image, _), (other, _) in zip(subset, expected, strict=True))
+    numbers = [str(row) for row, label in enumerate(digits_for_testing.labels) if label in (2, 7)]
+    assert subset.names == numbers  # those of the whole split
     again = subset.relabelled(tuple("9876543210"))
+    assert again.names == numbers
     assert again.labels == [9 - int("72"[label]) for label in subset.labels]
 
 
@@ -156,6 +159,18 @@ def test_a_folder_of_images_is_a_data_set(folder):
     assert len(source.images("test", source.transform())) == 4
     dogs_first = source.images("train", source.transform(), classes=("dog", "cat"))
     assert dogs_first.labels == [1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("place", ["", "/", "/.", "here"])
+def test_files_are_named_by_their_path_in_the_folder(folder, place, monkeypatch):
+    (folder / "train" / "dog" / "more").mkdir()
+    (folder / "train" / "dog" / "2.png").rename(folder / "train" / "dog" / "more" / "2.png")
+    monkeypatch.chdir(folder)
+    source = load_dataset("." if place == "here" else f"{folder}{place}")
+    cats = [f"train/cat/{n}.png" for n in range(3)]
+    dogs = ["train/dog/0.png", "train/dog/1.png", "train/dog/more/2.png"]
+    assert source.images("train", source.transform()).names == cats + dogs
+    assert source.images("train", source.transform(), classes=("dog",)).names == dogs
 
 
 @pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "test"), ("train", "valid")])

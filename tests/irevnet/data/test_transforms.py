@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import struct
 
@@ -20,6 +21,21 @@ def test_imagenet_transform_is_torchvisions_and_comes_back():
     expected = v2.functional.normalize(resized(image), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     torch.testing.assert_close(inputs, expected)
     torch.testing.assert_close(IMAGENET_TRANSFORM.to_pixels(inputs), resized(image))
+
+
+def test_bicubic_images_are_those_of_pillow_and_stay_images():
+    """Pillow rounds to bytes after either direction: within half a step each, of which a pass multiplies the first by
+    the sum of its absolute weights, below 1.5."""
+    pixels = torch.randint(96, 160, (3, 90, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    transform = InputTransform(channels=3, image_size=(24, 24), resize=30, interpolation="bicubic")
+    found = transform(pixels / 255)
+    photograph = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((30, 45), Image.Resampling.BICUBIC)
+    expected = v2.functional.center_crop(v2.functional.pil_to_tensor(photograph), [24, 24]) / 255
+    torch.testing.assert_close(found, expected, rtol=0, atol=1.25 / 255 + 1e-5)
+    step = torch.zeros(1, 8, 8)
+    step[:, :, 4:] = 1
+    wide = dataclasses.replace(transform, channels=1, resize=None)(step)
+    assert (wide.min(), wide.max()) == (0, 1)
 
 
 def test_images_get_the_size_and_channels_of_the_networks_input():

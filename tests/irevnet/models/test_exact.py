@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from analysis.jacobian import linearise
+from analysis.linearisation import linearise
 from irevnet import IRevNet, IRevNetConfig, build_model
 from irevnet.models.exact import Lattice, _ExactConvolution
 

@@ -347,8 +347,8 @@ def test_hooks_that_change_what_is_computed_are_refused(memory):
     model.memory = memory
     block = model.blocks[1]
     for register, hook, where in (
-        (block.bottleneck[2].register_forward_hook, double, "'2' of a bottleneck"),
-        (block.bottleneck[3].register_forward_pre_hook, double_in_place, "'3' of a bottleneck"),
+        (block.bottleneck[2].register_forward_hook, double, "'2' of a block"),
+        (block.bottleneck[3].register_forward_pre_hook, double_in_place, "'3' of a block"),
         (block.register_forward_hook, double, "block 2"),
         (register_module_forward_hook, double, ""),
     ):
@@ -362,7 +362,7 @@ def test_hooks_that_change_what_is_computed_are_refused(memory):
 
 @pytest.mark.parametrize("memory", MODES)
 def test_a_loss_on_what_a_hook_saw(memory):
-    """Gradients through a block's output are correct; inside a bottleneck there is no graph, which is an error."""
+    """Gradients through a block's output are correct; inside a block there is no graph, which is an error."""
 
     def work(model: IRevNet, module: nn.Module | None = None) -> None:
         kept: list[Any] = []
@@ -373,7 +373,7 @@ def test_a_loss_on_what_a_hook_saw(memory):
     model = network([])
     assert_as_plain(model, memory, work)
     model.memory = memory
-    refusal = f"tensors that a forward hook gets inside a bottleneck have no graph .*{WAY_OUT}"
+    refusal = f"tensors that a forward hook gets inside a block have no graph .*{WAY_OUT}"
     with pytest.raises(RuntimeError, match=refusal):
         work(model, model.blocks[1].bottleneck[2])
 
@@ -416,7 +416,7 @@ def test_what_cannot_be_evaluated_twice_is_refused(memory):
         scripted = torch.jit.script(nn.Softplus())
     for layer, message in (
         (Hidden(), r"uses a tensor of shape \(\) that is no parameter, .*register it, or set"),
-        (SelfChanging(1, 1).double(), "weight' of a bottleneck was changed in place while it was evaluated"),
+        (SelfChanging(1, 1).double(), "weight' of a block was changed in place while it was evaluated"),
         (scripted, "TorchScript module, whose state cannot be replayed"),
     ):
         model = network([])
