@@ -15,6 +15,7 @@ from irevnet.commandline.options import (
     SEED,
     bits_option,
     ckpt_option,
+    classifier_options,
     codec_options,
     compared_options,
     config_options,
@@ -34,7 +35,6 @@ from irevnet.commandline.options import (
     pass_options,
     probe_options,
     seed_option,
-    solver_option,
     study_options,
     workers_option,
 )
@@ -238,8 +238,11 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _say_unknown(experiment: "Experiment") -> None:
-    if not experiment.knows_its_classes:
+def _say_unknown(experiment: "Subject") -> None:
+    """That a network's own accuracy is not known; of features without a network there is none."""
+    from analysis.experiment import Experiment
+
+    if isinstance(experiment, Experiment) and not experiment.knows_its_classes:
         reason = "its file does not name its outputs; give their names by --class-names"
         if experiment.checkpoint.classes:
             reason = "it does not know all the classes studied"
@@ -527,20 +530,22 @@ def _study(
     drawn: Mapping[str, Any] | None = None,
     labels: Path | None = None,
     **options: Any,
-) -> "list[Experiment]":
+) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own; returns the networks."""
+    options that are the study's own; returns what it opened."""
     from analysis.own_features import is_of_features
     from analysis.results.register import STUDIES
     from analysis.run_all import default_options
 
     default = default_options(STUDIES[study])
     own = {field.name for field in dataclasses.fields(default)} & options.keys()
-    asked = dataclasses.replace(default, **{name: options.pop(name) for name in own})
+    given = {name: options.pop(name) for name in own}
+    asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
     features = options.get("features_root")
     if features is not None and is_of_features(features):
-        _run(study, [_open_features(features, labels, **options)], asked, as_json=as_json, **(drawn or {}))
-        return []
+        opened = _open_features(features, labels, **options)
+        _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
+        return [opened]
     if labels is not None:
         raise ValueError("`labels` are those of a file of features; give that by `features_root`")
     experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
@@ -602,6 +607,7 @@ def analyze() -> None:
     irevnet-analyze invert            how exactly images come back from their features (section 4.2)
     irevnet-analyze interpolate       what lies between two images in feature space (Fig. 5)
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
+    irevnet-analyze apply-probes      what saved probes of depth-probe make of other images
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
     irevnet-analyze features          those features alone, on disk, once for all studies
     irevnet-analyze layers            the names of a network's modules, for all of these
@@ -780,25 +786,66 @@ def layers(as_json: bool, **options: Any) -> None:
 @analyze.command("depth-probe")
 @depths_option
 @layers_option
-@solver_option
+@classifier_options
 @click.option(
     "--relative/--by-block",
     default=None,
     help="Draw against depth over the number of blocks, or against blocks.  [default: --relative if networks differ]",
 )
+@click.option("--save-probes", is_flag=True, help="Save the fitted linear probes beside the result, for apply-probes.")
 @out_option
 @seed_option
 @probe_options
-def depth_probe(relative: bool | None, **options: Any) -> None:
+def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space, or pooled as --pool says, and standardised on the training set. The SVM's C is
     cross-validated at each depth on about 2,000 training images and checked, one step around, on all of them.
     Accuracies are of the test set, with 95% Wilson intervals. Below them: the root mean square distance of two images
-    of a class over that of two of different classes, the contraction itself.
+    of a class over that of two of different classes, the contraction itself. --logistic and --k add other probes;
+    --shots fits all of them to few training images.
     """
-    for each in _study("depth-probe", drawn={"relative": relative}, **options):
+    experiments = _study("depth-probe", drawn={"relative": relative}, save_probes=save_probes, **options)
+    for each in experiments:
         _say_unknown(each)
+    if save_probes:
+        from analysis.studies.depth_probe import probes_files
+
+        for file in probes_files(experiments[0].results_folder("depth-probe"), len(experiments)):
+            click.echo(f"{file} has the probes, for 'irevnet-analyze apply-probes'", err=True)
+
+
+@analyze.command("apply-probes")
+@click.argument("file", type=File())
+@out_option
+@seed_option
+@network_options
+def apply_probes(file: Path, as_json: bool, **options: Any) -> None:
+    """Apply the linear probes in FILE, which depth-probe --save-probes wrote, to other images of the same network.
+
+    The network is the one that they were fitted to, with the same weights and input. The classes of the data are
+    theirs, or some of them, by name; a probe chooses among all of its own. Accuracies are of the test images, with 95%
+    Wilson intervals.
+    """
+    from analysis.experiment import only, save_result
+    from analysis.probes.saved_probes import load_probes
+    from analysis.results import probe_name
+    from analysis.studies.apply_probes import apply_probes as apply
+    from figures.text_table import TextTable, percent
+
+    probes = load_probes(file)
+    experiment = only(_open_all(**options), "apply-probes")
+    _hold(experiment.results_folder("apply-probes"))
+    result = apply(experiment, probes)
+    files = save_result([experiment], result)
+    if as_json:
+        print_json({**result.summary(), "files": list(map(str, files))})
+        return
+    parts = zip(result.layer.tolist(), result.probe.tolist(), result.accuracy.tolist(), result.interval)
+    rows = [(layer, probe_name(code), percent(accuracy, interval)) for layer, code, accuracy, interval in parts]
+    _print_table(TextTable(("layer", "probe", "accuracy (95% interval)"), rows, [f"{result.num_test:,} images"]))
+    for each in files:
+        click.echo(each)
 
 
 @analyze.command("pca")
@@ -807,7 +854,7 @@ def depth_probe(relative: bool | None, **options: Any) -> None:
 @click.option(
     "--dims", type=Numbers(), help="Numbers of components, such as 1,2,5,10-20.  [default: 1 to all, by sqrt 2]"
 )
-@solver_option
+@classifier_options
 @out_option
 @seed_option
 @probe_options

@@ -6,9 +6,13 @@ from .opening import DataOptions as DataOptions
 from .opening import Overrides as Overrides
 from .opening import open_experiment as open_experiment
 from .own_features import open_features as open_features
+from .probes.logistic import fit_logistic as fit_logistic
+from .probes.nearest_neighbour import k_nearest as k_nearest
 from .probes.nearest_neighbour import nearest_neighbours as nearest_neighbours
+from .probes.saved_probes import load_probes as load_probes
 from .probes.svm import fit_one_vs_rest as fit_one_vs_rest
 from .results.register import load_result as load_result
+from .studies.apply_probes import apply_probes as apply_probes
 from .studies.depth_probe import DepthProbeOptions as DepthProbeOptions
 from .studies.depth_probe import depth_probe as depth_probe
 from .studies.interpolation import InterpolationOptions as InterpolationOptions

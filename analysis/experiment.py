@@ -20,7 +20,7 @@ from analysis.features.pooling import Pool
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.pca import MOST_DIMS
-from analysis.probes.svm_selection import FOLDS
+from analysis.probes.probing import ProbeOptions, check_neighbours
 from analysis.results import Result, check_folder
 from irevnet.checkpoints.checkpoint import Checkpoint, describe, plain, weights_sha256
 from irevnet.data.images import DataSource, LabelledImages
@@ -82,6 +82,10 @@ class FeatureSubject(Subject):
     @abstractmethod
     def device(self) -> str:
         """The device to compute on."""
+
+    def network_identity(self) -> dict[str, Any]:
+        """What features depend on beside the images, as plain values; nothing where there is no network."""
+        return {}
 
     @abstractmethod
     def train_labels(self) -> Sequence[int]:
@@ -225,12 +229,18 @@ class Experiment(FeatureSubject):
 
     def store_identity(self) -> dict[str, Any]:
         """What features depend on, as plain values: weights, transform, classes, images, and how they are pooled."""
+        return {
+            **self.network_identity(),
+            "classes": list(self.classes),
+            "images_sha256": self.images_sha256(),
+        }
+
+    def network_identity(self) -> dict[str, Any]:
+        """See `FeatureSubject.network_identity`: weights, transform, and how features are pooled."""
         described = plain(self.checkpoint)
         return {
             "weights_sha256": weights_sha256(self.checkpoint.model),
             **{key: described[key] for key in ("architecture", "config", "transform")},
-            "classes": list(self.classes),
-            "images_sha256": self.images_sha256(),
             **self._pooled,
         }
 
@@ -269,14 +279,16 @@ class Experiment(FeatureSubject):
         layers: Sequence[Layer],
         *,
         part: tuple[int, int] = (1, 1),
+        splits: Sequence[Split] = ("train", "test"),
         most_dims: int | None = None,
     ) -> int:
-        """Extracts those features of each split that the store lacks, and returns the number of images this took.
+        """Extracts those features of the splits that the store lacks, and returns the number of images this took.
 
         Args:
             store: feature store that the features are written to.
             layers: layers of this network.
             part: (k, n) for the k-th of n equal parts of the images.
+            splits: splits whose images are looked at, as far as the data have them.
             most_dims: most features of an image at a layer; `None` for any number.
         """
         return sum(
@@ -293,7 +305,8 @@ class Experiment(FeatureSubject):
                 workers=self.workers,
                 track=self.progress.track,
             )
-            for split in self.source.splits
+            for split in splits
+            if split in self.source.splits
         )
 
     def features(self, layers: Sequence[Layer], study: str, *, label: str) -> NetworkFeatures:
@@ -397,27 +410,31 @@ def labels_of(experiments: Sequence[FeatureSubject]) -> list[str]:
 
 
 def network_features(
-    experiments: Sequence[FeatureSubject], layers: Sequence[Sequence[NamedLayer]], study: str
+    experiments: Sequence[FeatureSubject],
+    layers: Sequence[Sequence[NamedLayer]],
+    study: str,
+    options: ProbeOptions = ProbeOptions(),
 ) -> list[NetworkFeatures]:
-    """The features of several networks, each at its own layers, for a study of that name.
+    """The features of several networks, each at its own layers, for a study of that name with these probes.
 
     Raises `ValueError` for classes that no probe can separate: a single one, or one with too few training images.
     """
     for each in experiments:
         each.results_folder(study)  # raises before the work begins
-        _check_counts(each)
+        _check_counts(each, options)
     labels = labels_of(experiments)
     return [each.features(chosen, study, label=label) for each, chosen, label in zip(experiments, layers, labels)]
 
 
-def _check_counts(experiment: FeatureSubject) -> None:
+def _check_counts(experiment: FeatureSubject, options: ProbeOptions) -> None:
     data, classes = experiment.data_name, experiment.classes
     counts = np.bincount(experiment.train_labels(), minlength=len(classes))
     rarest = int(counts.argmin())
     if len(counts) < 2:
         raise ValueError(f"{data} has one class, {classes[0]!r}; the probes need at least two")
-    if counts[rarest] < FOLDS:
+    if counts[rarest] < (options.shots or 1):
+        wanted = f", but `shots` asks for {options.shots} of each class; lower it" if options.shots else "; add some"
         raise ValueError(
-            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images, but cross-validation needs "
-            f"{FOLDS} of each class; add some, or leave that class out"
+            f"class {classes[rarest]!r} of {data} has {counts[rarest]} training images{wanted}, or leave that class out"
         )
+    check_neighbours(counts, options)

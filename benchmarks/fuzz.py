@@ -55,7 +55,8 @@ from analysis.linalg.lanczos import GolubKahan
 from analysis.linalg.linear_operator import aslinearoperator
 from analysis.own_features import open_features
 from analysis.paths.endpoints import read_pairs
-from analysis.probes.network_features import SVMRow
+from analysis.probes.probing import SVMRow
+from analysis.probes.saved_probes import FittedLayer, SavedProbes, load_probes
 from analysis.results.register import STUDIES
 from analysis.saved.reproduction import read_reproduction
 from analysis.saved.runs import read_run
@@ -161,6 +162,8 @@ def example(kind: Any) -> Any:
     for name in ("dims", "depth", "num_outputs", "num_inputs", "num_train", "num_test", "num_converged", "window"):
         if name in fields:
             fields[name] = fields[name] + 20
+    if "further" in fields:
+        fields["further"] = np.array(["logistic", "20nn"])
     return kind(**fields)
 
 
@@ -266,6 +269,21 @@ ROW = {
 }
 
 
+def make_probes(folder: Path) -> None:
+    weights = {"svm": (np.ones((2, 3)), np.zeros(2)), "logistic": (np.ones((2, 3)), np.zeros(2))}
+    layer = FittedLayer(mean=np.zeros(3), scale=np.ones(3), weights=weights)
+    network = {"weights_sha256": "0", "transform": {"image_size": [8, 8]}}
+    made = SavedProbes(name="x", network=network, classes=("a", "b"), layers={"block-1": layer, "block-2": layer})
+    made.save(folder / "x.npz")
+
+
+def read_probes(folder: Path) -> None:
+    found = load_probes(folder / "x.npz")
+    for layer, fitted in found.layers.items():
+        for code in found.codes:
+            found.predict(layer, np.ones((2, len(fitted.mean))), probe=code)
+
+
 def cached(folder: Path) -> None:
     row = Cache(folder).get("block-1", lambda: ROW, SVMRow, seed=0)
     np.array(row["cv_accuracy"], dtype=np.float64)
@@ -324,6 +342,7 @@ TARGETS = {
     ),
     "Lanczos work": Target(0.05, make_lanczos, read_lanczos, change_npz, "*.npz"),
     "Lanczos vectors": Target(0.01, make_lanczos, read_lanczos, change_bytes, "*.bin"),
+    "saved probes": Target(0.02, make_probes, read_probes, change_npz, "*.npz"),
     "probe results": Target(0.02, cached, cached, whole(change_json)),
     "image": Target(0.1, make_images, read_images, change_bytes),
 }

@@ -29,9 +29,9 @@ from recording import RESULTS, environment, save_results
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from analysis.probes.cost_selection import choose_svm
 from analysis.probes.pca import principal_components
 from analysis.probes.svm import TOLERANCE, fit_one_vs_rest
-from analysis.probes.svm_selection import choose_svm
 
 COSTS = (1e-4, 1e-3, 1e-2)
 

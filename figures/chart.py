@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy import ndarray
 
-from figures.style import GREY, PAGE, Look, new_figure, shade, style
+from figures.style import GREY, PAGE, Look, new_figure, pattern, shade, style
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,18 +136,24 @@ def draw_panels(figure: Figure | SubFigure, chart: Chart) -> None:
         for axes in grid[:-1, 0]:
             axes.set_xlabel("")
     if chart.keys:
-        figure.legend(handles=_handles(chart.keys), loc="outside upper center", ncols=3)
+        length = _line_length(chart.keys, usual=2.0)
+        figure.legend(handles=_handles(chart.keys), loc="outside upper center", ncols=3, handlelength=length)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour, line, marker = curve.look
-        axes.plot(curve.x, curve.y, color=colour, linestyle=line, marker=marker, label=curve.name)
+        axes.plot(curve.x, curve.y, color=colour, linestyle=pattern(line), marker=marker, label=curve.name)
         if curve.low is not None and curve.high is not None:
             shade(axes, curve.x, curve.low, curve.high, colour)
     for rule in panel.rules:
         colour, line, _ = rule.look
-        drawn: dict[str, Any] = {"color": colour, "linestyle": line, "zorder": 0, "label": rule.name or "_rule"}
+        drawn: dict[str, Any] = {
+            "color": colour,
+            "linestyle": pattern(line),
+            "zorder": 0,
+            "label": rule.name or "_rule",
+        }
         drawn["linewidth"] = 1.2 if rule.name else 0.6
         if rule.x is not None:
             axes.axvline(rule.x, **drawn)
@@ -196,7 +202,7 @@ def _add_legend(axes: Axes, panel: Panel) -> None:
             bbox_to_anchor=(-0.05, 1.06 if panel.notes else 1.0),
             borderaxespad=0.2,
             ncols=_columns(keys),
-            handlelength=1.7,
+            handlelength=_line_length(keys, usual=1.7),
             columnspacing=1.2,
         )
 
@@ -207,11 +213,16 @@ def _columns(keys: Sequence[Key]) -> int:
     return len(keys) if sum(lengths) <= 56 else max(1, min(4, 56 // max(lengths)))
 
 
+def _line_length(keys: Sequence[Key], *, usual: float) -> float:
+    """Length of the lines in a legend, in letters: enough for the longest pattern."""
+    return 3.4 if {key.look.line for key in keys} & {"-..", "__"} else usual
+
+
 def _handles(keys: Sequence[Key]) -> list[Line2D]:
     handles = []
     for key in keys:
         colour, line, marker = key.look
-        drawn: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker}
+        drawn: dict[str, Any] = {"color": colour, "linestyle": pattern(line), "marker": marker}
         handles.append(Line2D([], [], label=key.name, **drawn))
     return handles
 

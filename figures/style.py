@@ -36,12 +36,25 @@ class Look(NamedTuple):
     marker: str
 
 
+LINES = ("-", "--", "-.", "-..", "__")
+"""Lines that can be told apart, the last two by names of our own: a dash and two dots, and long dashes."""
+
+_PATTERNS: dict[str, Any] = {"-..": (0, (4, 1.2, 1, 1.2, 1, 1.2)), "__": (0, (9, 2))}
+
+
+def pattern(line: str) -> Any:
+    """A line as matplotlib takes it."""
+    return _PATTERNS.get(line, line)
+
+
 _CYCLE = [
     Look(BLUE, "-", "o"),
     Look(ORANGE, "--", "s"),
     Look(GREEN, "-.", "D"),
     Look("#CC79A7", ":", "^"),
     Look(GREY, "-", "v"),
+    Look("#56B4E9", "-..", "x"),
+    Look("#E69F00", "__", "P"),
 ]
 
 

@@ -18,8 +18,24 @@ MOST_POINTS = 400
 SMALL = 1e-3
 """Value below which an axis is labelled by powers of ten."""
 
-DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [2, 3], "none": [0, 1]}
-_SHAPES = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "x": "cross"}
+DASHES = {
+    "-": [1, 0],
+    "--": [6, 3],
+    "-.": [6, 3, 1, 3],
+    ":": [2, 3],
+    "-..": [6, 3, 1, 3, 1, 3],
+    "__": [12, 3],
+    "none": [0, 1],
+}
+_SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "D": "diamond",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "x": "cross",
+    "P": "cross",
+}
 
 
 _NEAREST = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}

@@ -26,6 +26,7 @@ from analysis.results import (
     InterpolationResult,
     InversionResult,
     PCASweepResult,
+    ProbeResult,
     Spectrum,
     SpectrumResult,
 )
@@ -255,6 +256,7 @@ def _accuracies(dims: list[int], accuracy: list[float]) -> dict[str, np.ndarray]
         "cost_grid": np.array([0.01, 0.1, 1.0]),
         "cv_accuracy": np.full((rows, 3), 0.5),
         "held_out_accuracy": np.full((rows, 3), np.nan),
+        **ProbeResult.added({"network": np.zeros(rows), "cost_grid": np.zeros(3)}),
         "num_train": np.array(100),
         "num_test": np.array(20),
     }
@@ -387,7 +389,8 @@ def _twice(result):
     fields = {}
     for field in dataclasses.fields(result):
         value = getattr(result, field.name)
-        fields[field.name] = np.concatenate((value, value)) if value.ndim and field.name != "cost_grid" else value
+        shared = value.ndim == 0 or field.name in result.SHARED
+        fields[field.name] = value if shared else np.concatenate((value, value))
     fields["network"] = np.repeat([0, 1], len(result.network))
     fields["networks"] = np.array(["irevnet-b", "resnet-50"])
     fields["network_accuracy"] = fields["restricted_accuracy"] = np.array([0.77, np.nan])

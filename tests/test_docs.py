@@ -56,7 +56,9 @@ SHORT = {
     "-j": 0,
     "--classes": 3,
     "--depths": 2,
+    "--draws": 2,
     "--image-size": 32,
+    "--k": 3,
     "--num-images": 1,
     "--num-noise": 5,
     "--num-pairs": 1,
@@ -96,7 +98,7 @@ class Shown:
     @property
     def arguments(self) -> list[str]:
         """Files and folders that are no options."""
-        flags = {"--even", "--exact", "--json", "--resume", "--dry-run", "--download"}
+        flags = {"--even", "--exact", "--json", "--resume", "--dry-run", "--download", "--logistic", "--save-probes"}
         pairs = zip(self.words[1:], self.words[2:])
         return [word for before, word in pairs if word[0] != "-" and (before[0] != "-" or before in flags)]
 
@@ -357,6 +359,9 @@ def _prepare(command: Shown, root: Path) -> None:
         elif command.words[1] == "decode":
             _write_image(Path("some.png"))
             _run("irevnet", "encode", "some.png", "-o", path)
+        elif command.words[1] == "apply-probes":
+            _run("irevnet-analyze", "depth-probe", "--depths", "2", "--C", "0.01", "--save-probes", "--out", "probed")
+            shutil.copy("probed/depth-probe.probes.npz", path)
         elif command.words[1] == "reproduce":
             _run("irevnet-analyze", "report", root / NEWEST, "--out", path)
     for path in map(Path, command.values("--export")):

@@ -260,9 +260,21 @@ MESSAGES: dict[str, dict[str, Case]] = {
             "single has one class, 'a'; the probes need at least two",
         ),
         "few images": Case(
-            "irevnet-analyze pca --data scarce",
-            "class 'a' of scarce has 2 training images, but cross-validation needs 3 of each class; add some, or "
-            "leave that class out",
+            "irevnet-analyze pca --data scarce --shots 3",
+            "class 'a' of scarce has 2 training images, but --shots asks for 3 of each class; lower it, or leave that "
+            "class out",
+        ),
+        "neighbours": Case(
+            "irevnet-analyze depth-probe --data scarce --k 1,500 --shots 1",
+            "--k asks for 500 nearest neighbours, but probes are fitted to 2 training images; lower it",
+        ),
+        "no C": Case(
+            "irevnet-analyze depth-probe --C 0.1,0",
+            "--C is [0.1, 0.0]; expected one or several positive numbers",
+        ),
+        "no probes": Case(
+            "irevnet-analyze apply-probes grey.npz",
+            "grey.npz is damaged, or holds no probes: its members are compressed; expected uncompressed ones",
         ),
     },
     "analysis/studies/interpolation.py": {

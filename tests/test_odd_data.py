@@ -224,8 +224,8 @@ def test_a_class_with_too_few_images_is_named(model):
     folder({"a": (9, 3), "b": (1, 1), "c": (2, 1)}, noise)
     for study in (PROBE, ("pca",)):
         assert (
-            "class 'b' of data has 1 training images, but cross-validation needs 3 of each class; add some, or leave"
-        ) in refused(*study)
+            "class 'b' of data has 1 training images, but --shots asks for 2 of each class; lower it, or leave that"
+        ) in refused(*study, "--shots", "2")
     assert not Path("net-analysis").exists()  # before any work
     expected = "a has 9 training images, c 2; a direction between them needs at least 3 of each"
     assert expected in refused("interpolate", "--direction", "svm:a-c")
@@ -233,7 +233,11 @@ def test_a_class_with_too_few_images_is_named(model):
 
 def test_more_classes_than_images_of_any(model):
     folder({f"{n:02}": (1, 1) for n in range(12)}, noise)
-    assert "class '00' of data has 1 training images, but cross-validation needs 3" in refused(*PROBE)
+    (network,) = json.loads(analyze(*PROBE, "--json"))["networks"]
+    assert (network["rows"][0]["svm_accuracy"], network["rows"][0]["svm_cost"]) == (None, None)
+    assert 0 <= network["rows"][0]["nn_accuracy"] <= 1  # the nearest neighbour needs no C
+    (network,) = json.loads(analyze(*PROBE, "--C", "0.01", "--json"))["networks"]
+    assert network["rows"][0]["svm_cost"] == 0.01
     analyze("invert", "--num-noise", "1", "--num-images", "1", "--depths", "12")
     assert np.load("net-analysis/invert/invert.npz")["image_errors"].shape == (12,)
 

@@ -74,6 +74,7 @@ WRONG = {
     "models": ["--json=yes"],
     "encode": ["a.png", "-o", ""],
     "decode": ["a.npz", "-o", ""],
+    "apply-probes": ["x.npz", "--bits", "25"],
     "features": ["--part", "0/2"],
     "layers": ["--device", "tpu"],
     "depth-probe": ["--depths", "3-1"],

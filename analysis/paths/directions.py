@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Subset
 
+from analysis.probes.cost_selection import choose_svm
 from analysis.probes.pca import dual_components
 from analysis.probes.svm import fit_one_vs_rest
-from analysis.probes.svm_selection import choose_svm
 from irevnet.data.images import LabelledImages
 from irevnet.data.loaders import batches
 from irevnet.models.invertible import Invertible

@@ -1,13 +1,14 @@
-"""The exact nearest neighbour of each point, by matrix products in float32 and a bound on their rounding errors.
+"""The exact nearest neighbours of each point, by matrix products in float32 and a bound on their rounding errors.
 
 For a test point x and training points y_j, from all of which the same c is subtracted, which changes no distance,
 
     t_j = |x - y_j|^2 - |x|^2 = |y_j|^2 - 2 x . y_j,
 
 which for all x and j is one matrix product, of (-2 x, 1) and (y_j, |y_j|^2). Let s_j be its result in float32, with
-|s_j - t_j| <= E. For the nearest y_j and every k, s_j <= t_j + E <= t_k + E <= s_k + 2 E. Few points have
-s_j <= min_k s_k + 2 E, and where there are several, their distances are computed again, in float64, from the points as
-they were given: the result is that of a search in float64.
+|s_j - t_j| <= E. Let S be the k-th smallest of the scores s, or larger. At least k points have t_j <= S + E, and so
+has each of the k nearest, whose scores are then s_j <= t_j + E <= S + 2 E. Few points have such scores, and where there
+are more than one, their distances are computed again, in float64, from the points as they were given: the result is
+that of a search in float64.
 
 The bound. c is the mean of the training points, which keeps norms, and so E, small. The centred points are computed in
 float64, multiplied by a power of two that brings all coordinates to 1 or less, and rounded to float32; |x| and |y_j|
@@ -56,27 +57,46 @@ def nearest_neighbours(
 ) -> Int[ndarray, "dims m"]:
     """argmin_j |x_i - y_j| over the first d coordinates, for each test point x_i and each d of `dims`.
 
-    Of points at the same distance in float64, such as copies of a point, the one with the lowest index j is returned.
-    All numbers of coordinates are computed in one sweep over the columns, in which no product is computed twice.
-
-    Args:
-        train: training points y_j, on the device on which to compute.
-        test: test points x_i, on the same device.
-        dims: numbers of leading coordinates, in increasing order; by default only the number of all coordinates.
+    The first of the neighbours that `k_nearest` finds, which says what the arguments are.
 
     Returns:
         Index j for each number of coordinates and each test point.
-
-    Raises:
-        ValueError: there are no training points, points differ in their number of coordinates, a value is not finite,
-            or `dims` do not increase from at least 1 to at most the number of coordinates.
 
     >>> train, test = torch.tensor([[0.0, 9.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.5, 1.0], [2.0, 8.0]])
     >>> nearest_neighbours(train, test, dims=[1, 2]).tolist()
     [[0, 1], [1, 0]]
     """
+    return k_nearest(train, test, 1, dims=dims)[..., 0]
+
+
+@torch.no_grad()
+def k_nearest(
+    train: Float[Tensor, "n _"], test: Float[Tensor, "m _"], k: int, *, dims: Sequence[int] | None = None
+) -> Int[ndarray, "dims m k"]:
+    """The k training points y_j of least |x_i - y_j| over the first d coordinates, for each test point x_i and each d.
+
+    Of points at the same distance in float64, such as copies of a point, those with the lowest indices j come first.
+    All numbers of coordinates are computed in one sweep over the columns, in which no product is computed twice.
+
+    Args:
+        train: training points y_j, on the device on which to compute.
+        test: test points x_i, on the same device.
+        k: number of neighbours.
+        dims: numbers of leading coordinates, in increasing order; by default only the number of all coordinates.
+
+    Returns:
+        Indices j for each number of coordinates and each test point, the nearest first.
+
+    Raises:
+        ValueError: there are no training points, or fewer than k, points differ in their number of coordinates, a value
+            is not finite, or `dims` do not increase from at least 1 to at most the number of coordinates.
+
+    >>> train, test = torch.tensor([[0.0], [2.0], [3.0], [2.0]]), torch.tensor([[0.5], [9.0]])
+    >>> k_nearest(train, test, 3).tolist()
+    [[[0, 1, 3], [2, 1, 3]]]
+    """
     dims = [train.shape[1]] if dims is None else list(dims)
-    _check(train, test, dims)
+    _check(train, test, k, dims)
     train, test = train[:, : dims[-1]], test[:, : dims[-1]]
     blocks = list(pairwise((0, *dims)))  # columns that each number of coordinates adds
     # The shift c and the scale that bring all coordinates to 1 or less: |x - c| <= 2 max |x|.
@@ -96,9 +116,9 @@ def nearest_neighbours(
         radii = torch.maximum(radii, squares.cumsum(dim=0).sqrt().amax(dim=1))
 
     # Test points, some at a time, are the left factor (-2 x, 1). Scores s, (chunk, num_scores), are sums of a product
-    # for each block of columns: after block k they are those of the first dims[k] coordinates, whose candidates are
-    # then compared in float64.
-    found = torch.empty(len(dims), len(test), dtype=torch.int64, device=train.device)
+    # for each block of columns: after each block they are those of one of the numbers of coordinates, whose candidates
+    # are then compared in float64.
+    found = torch.empty(len(dims), len(test), k, dtype=torch.int64, device=train.device)
     space = points.new_empty(min(CHUNK, len(test)), num_scores)
     for rows in _chunks(test):
         centred = ((test[rows].double() - centre) * scale).float()
@@ -106,16 +126,16 @@ def nearest_neighbours(
         norms = squares.cumsum(dim=0).sqrt()
         queries = _joined(-2 * centred, torch.ones_like(squares, dtype=torch.float32), blocks)
         scores = space[: len(queries)].zero_()
-        for k, (low, high) in enumerate(blocks):
-            columns = slice(low + k, high + k + 1)
+        for number, (low, high) in enumerate(blocks):
+            columns = slice(low + number, high + number + 1)
             with true_float32():
                 scores.addmm_(queries[:, columns], points[:, columns].T)
-            error = _error(high, high + k + 1, norms[k], radii[k])
-            found[k, rows] = _nearest(train[:, :high], test[rows, :high], *_candidates(scores, error))
+            error = _error(high, high + number + 1, norms[number], radii[number])
+            found[number, rows] = _nearest(train[:, :high], test[rows, :high], *_candidates(scores, error, k), k)
     return found.cpu().numpy()
 
 
-def _check(train: Tensor, test: Tensor, dims: list[int]) -> None:
+def _check(train: Tensor, test: Tensor, k: int, dims: list[int]) -> None:
     if train.shape[1] != test.shape[1]:
         raise ValueError(
             f"training points have {train.shape[1]} coordinates, test points {test.shape[1]}; expected the same number"
@@ -124,6 +144,8 @@ def _check(train: Tensor, test: Tensor, dims: list[int]) -> None:
         raise ValueError(
             f"training points have shape {tuple(train.shape)}; expected at least one point and one coordinate"
         )
+    if not 1 <= k <= len(train):
+        raise ValueError(f"`k` is {k}; expected 1 to {len(train)} neighbours, the number of training points")
     if not dims or dims[0] < 1 or dims[-1] > train.shape[1] or any(low >= high for low, high in pairwise(dims)):
         raise ValueError(f"dims={dims}; expected increasing numbers of coordinates, from 1 to {train.shape[1]}")
     for name, points in (("training", train), ("test", test)):
@@ -161,35 +183,38 @@ def _error(d: int, p: int, norms: Float[Tensor, " m"], radius: Float[Tensor, ""]
     return rounding + d * 2.0**-50 * (norms + radius).square() + d * 2.0**-120
 
 
-def _candidates(scores: Float[Tensor, "m n"], error: Float[Tensor, " m"]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the scores within 2 E of the smallest of their row, in the order of rows.
+def _candidates(scores: Float[Tensor, "m n"], error: Float[Tensor, " m"], k: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the scores within 2 E of the k-th smallest of their row, or of a larger one, by rows.
 
     The smallest score of each block of `BLOCK` columns shows which blocks have candidates, so that only these blocks
-    are searched score by score.
+    are searched score by score. The k-th smallest of these is a score that at least k do not exceed.
     """
     parts = scores.view(len(scores), -1, BLOCK)
     least = parts.amin(dim=2)
+    reached = (least if least.shape[1] >= k else scores).topk(k, dim=1, largest=False).values.amax(dim=1)
     # Rounding to nearest is monotonic: float32 numbers that are not above a limit are not above the rounded limit.
-    limits = (least.amin(dim=1).double() + 2 * error).float()
+    limits = (reached.double() + 2 * error).float()
     row, part = (least <= limits[:, None]).nonzero(as_tuple=True)
     index, column = (parts[row, part] <= limits[row, None]).nonzero(as_tuple=True)
     return row[index], part[index] * BLOCK + column
 
 
-def _nearest(train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], row: Tensor, column: Tensor) -> Int[Tensor, " m"]:
-    """Column of the candidate nearest to each row in float64, and of equally near ones the lowest column."""
+def _nearest(
+    train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], row: Tensor, column: Tensor, k: int
+) -> Int[Tensor, "m k"]:
+    """Columns of the k candidates nearest to each row in float64, and of equally near ones the lowest columns."""
     if len(row) == len(test):  # one candidate in each row
-        return column
+        return column[:, None]
     distances = [
         _sums((test[i].double() - train[j].double()).square())
         for i, j in zip(*(indices.split(max(1, VALUES // train.shape[1])) for indices in (row, column)))
     ]
-    # Candidates sorted by row, then by distance, then by column, in which order they come; the first of each row is its
-    # nearest. To reduce by row without sorting is not deterministic on a GPU.
+    # Candidates sorted by row, then by distance, then by column, in which order they come; the first of each row are
+    # its nearest. To reduce by row without sorting is not deterministic on a GPU.
     order = torch.cat(distances).argsort(stable=True)
     order = order[row[order].argsort(stable=True)]
     first = torch.searchsorted(row, torch.arange(len(test), device=row.device))  # rows are in increasing order
-    return column[order[first]]
+    return column[order[first[:, None] + torch.arange(k, device=row.device)]]
 
 
 def _sums(values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -14,8 +14,6 @@ Certificate: f is strongly convex with modulus 1, so that f(v) - f* <= 1/2 |grad
 gap at the dual point 2 C max(0, 1 - y_i v . x~_i)). Objective and gradient are evaluated in float64.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +21,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from analysis.linalg.precision import row_parts, true_float32
+from analysis.probes.linear_probe import TOLERANCE, LinearProbe, check_problem, with_ones
 
 CG_STEPS, CG_PRODUCTS, DIRECT_STEPS = 20, 100, 300
 """Largest numbers of Newton steps by conjugate gradients, of products with the Hessian in each of them, and of exact
@@ -31,43 +30,9 @@ Newton steps after them."""
 CLASSES = 128
 """Number of classes solved at once, which bounds the workspace."""
 
-TOLERANCE = 1e-4
-"""Largest relative distance of the objective of each class from its minimum."""
 
-
-@dataclass(frozen=True, eq=False)
-class LinearSVMs:
-    """Linear SVMs, each of one class against all others.
-
-    Attributes:
-        classes: labels of the classes, in increasing order, `(classes,)`.
-        coef: weights w of each class, `(classes, dims)`.
-        intercept: intercept b of each class, `(classes,)`.
-        objective: objective f of each class at (w, b), `(classes,)`.
-        gap: certified upper bound of (f - f*) / f* of each class, `(classes,)`.
-    """
-
-    classes: Int[ndarray, " classes"]
-    coef: Float[ndarray, "classes dims"]
-    intercept: Float[ndarray, " classes"]
-    objective: Float[ndarray, " classes"]
-    gap: Float[ndarray, " classes"]
-
-    def decision_function(
-        self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]
-    ) -> Float[ndarray, "n classes"]:
-        """Decision function w . x + b of each class, computed on the device of the features."""
-        points = torch.as_tensor(features)
-        coef, intercept = (torch.as_tensor(part).to(points) for part in (self.coef, self.intercept))
-        with true_float32():
-            return (points @ coef.T + intercept).cpu().numpy()
-
-    def predict(self, features: Float[ndarray, "n dims"] | Float[Tensor, "n dims"]) -> Int[ndarray, " n"]:
-        """Class with the largest decision function of each row.
-
-        Of two classes, whose SVMs mirror each other, this is the sign of the second's, as in LinearSVC.
-        """
-        return self.classes[self.decision_function(features).argmax(axis=1)]
+class LinearSVMs(LinearProbe):
+    """Linear SVMs, each of one class against all others, with an objective and a gap of its own."""
 
 
 @true_float32()
@@ -102,13 +67,9 @@ def fit_one_vs_rest(
     >>> fit_one_vs_rest(points, labels, C=10.0).predict(np.array([[-0.5], [2.0]])).tolist()
     [0, 1]
     """
-    classes, targets = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"there is one class among {len(labels)} labels; expected two or more")
-    if not C > 0:
-        raise ValueError(f"C={C}; expected a positive number")
+    classes, targets = check_problem(labels, C)
     # x~ = (x, 1) of each image, (n, d), in the basis in which sum x~ x~^T is diagonal: v turns with it, and |v| stays.
-    points = _with_ones(torch.as_tensor(features, device=device))
+    points = with_ones(torch.as_tensor(features, device=device))
     axes = _principal_axes(points) if rotate else torch.eye(points.shape[1], dtype=torch.float64, device=points.device)
     if rotate:
         for rows in row_parts(len(points), points.device):
@@ -140,15 +101,6 @@ def fit_one_vs_rest(
         objective=objective.cpu().numpy(),
         gap=gap.cpu().numpy(),
     )
-
-
-def _with_ones(features: Float[Tensor, "n dims"]) -> Float[Tensor, "n dims+1"]:
-    """x~ = (x, 1) of each image, in float32."""
-    points = torch.ones(len(features), features.shape[1] + 1, device=features.device)
-    points[:, :-1] = features
-    if not points.isfinite().all():
-        raise ValueError("the features are not finite")
-    return points
 
 
 def _principal_axes(points: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:

@@ -5,7 +5,7 @@ from analysis.results.depth_probe import DepthProbeResult
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.pca_sweep import PCASweepResult
-from analysis.results.probes import ProbeResult
+from analysis.results.probes import ProbeAccuracy, ProbeResult, probe_name
 from analysis.results.singular_values import Spectrum
 from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
@@ -17,10 +17,12 @@ __all__ = [
     "InterpolationResult",
     "InversionResult",
     "PCASweepResult",
+    "ProbeAccuracy",
     "ProbeResult",
     "Result",
     "Spectrum",
     "SpectrumResult",
     "TrainingCurvesResult",
     "check_folder",
+    "probe_name",
 ]

@@ -38,6 +38,11 @@ class Result(ABC):
         """What the paper found, beside what this result says; nothing where the paper has no such study."""
         return []
 
+    @classmethod
+    def added(cls, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The fields that results lack which were saved before there were such, from those that they have."""
+        return {}
+
     @property
     def own_accuracy(self) -> float | None:
         """Top-1 accuracy of the one network that the result is of, on the test images, where the study measures it."""
@@ -75,7 +80,10 @@ class Result(ABC):
         hints = get_type_hints(cls)
         try:
             with open_arrays(path) as arrays:
-                fields = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+                names = [field.name for field in dataclasses.fields(cls)]
+                found = {name: arrays[name] for name in names if name in arrays.names}
+                found = {**cls.added(found), **found}
+                fields = {name: found[name] if name in found else arrays[name] for name in names}
             with jaxtyped("context"):  # in which a length by name is the same for all
                 for name, array in fields.items():
                     if not isinstance(array, hints[name]):

@@ -41,8 +41,10 @@ class DepthProbeResult(ProbeResult):
         }
 
     def findings(self, context: FindingContext) -> list[Finding]:
-        """How accuracy changes with depth (section 5.1, Fig. 6)."""
+        """How accuracy changes with depth (section 5.1, Fig. 6); nothing where the SVM's is unknown."""
         findings = []
+        if np.isnan(self.svm_accuracy).any():
+            return findings
         for number, name in enumerate(self.networks.tolist()):
             rows = np.flatnonzero(self.network == number)
             rows = rows[np.argsort(self.depth[rows], kind="stable")]

@@ -35,11 +35,13 @@ class PCASweepResult(ProbeResult):
         return {f"{probe}_knee": self.knee(network, probe) for probe in ("svm", "nn")}
 
     def findings(self, context: FindingContext) -> list[Finding]:
-        """How few principal components the classes need (section 5.2, Fig. 7)."""
+        """How few principal components the classes need (section 5.2, Fig. 7); nothing where the SVM cannot say it."""
         findings = []
         for number, name in enumerate(self.networks.tolist()):
             count = int(self.dims[self.network == number][-1])
             knee, nearest = self.knee(number, "svm"), self.knee(number, "nn")
+            if knee is None:
+                continue
             findings.append(
                 Finding(
                     network=name,
@@ -53,9 +55,12 @@ class PCASweepResult(ProbeResult):
             )
         return findings
 
-    def knee(self, network: int, probe: str) -> int:
-        """The smallest d tried from which on accuracy stays within one point of that of all components."""
+    def knee(self, network: int, probe: str) -> int | None:
+        """The smallest d tried from which on accuracy stays within one point of that of all components; `None` where
+        accuracies are unknown."""
         rows = self.network == network
         accuracy = getattr(self, f"{probe}_accuracy")[rows]
+        if np.isnan(accuracy).any():
+            return None
         below = np.flatnonzero(accuracy < accuracy[-1] - 0.01)
         return int(self.dims[rows][below[-1] + 1 if len(below) else 0])

@@ -1,8 +1,11 @@
-"""What a linear SVM and a nearest neighbour make of features (section 5, Figs. 6 and 7)."""
+"""What a linear SVM and a nearest neighbour make of features (section 5, Figs. 6 and 7), and other probes with them."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
@@ -10,11 +13,51 @@ from numpy import ndarray
 from analysis.results.base import Comparison, finite_or_none
 
 
+def probe_name(code: str) -> str:
+    """The name of a probe by its code: `svm`, `nn`, `logistic`, or `20nn` and `20nn_cosine` for so many neighbours.
+
+    >>> probe_name("20nn_cosine")
+    '20-NN (cosine)'
+    """
+    if code in _NAMES:
+        return _NAMES[code]
+    match = re.fullmatch(r"(\d+)nn(_cosine)?", code)
+    if match is None:
+        raise ValueError(f"{code!r} is no probe; expected svm, nn, logistic, or numbers of neighbours such as 20nn")
+    return f"{match[1]}-NN (cosine)" if match[2] else f"{match[1]}-NN"
+
+
+_NAMES = {"svm": "linear SVM", "nn": "1-NN", "logistic": "logistic regression"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProbeAccuracy:
+    """The test accuracies of one probe.
+
+    Attributes:
+        code: code of the probe.
+        accuracy: share of the test images that it classifies right, `(rows,)`; NaN where that is unknown.
+        interval: interval of `accuracy`, `(rows, 2)`.
+    """
+
+    code: str
+    accuracy: Float[ndarray, " rows"]
+    interval: Float[ndarray, "rows 2"]
+
+    @property
+    def name(self) -> str:
+        """Name of the probe."""
+        return probe_name(self.code)
+
+
 @dataclass(frozen=True, eq=False)
 class ProbeResult(Comparison):
-    """Test accuracies of a linear SVM and of 1-NN on features of several networks: one row for each set of features.
+    """Test accuracies of a linear SVM, of 1-NN, and of probes that were asked for beside them, on features of several
+    networks: one row for each set of features.
 
-    Accuracies are shares of 1, and intervals are 95% Wilson intervals, lower and upper end.
+    Accuracies are shares of 1, and intervals have 95%, lower and upper end: Wilson's or, of probes that were fitted to
+    several draws of few training images, those of the mean over draws, see `analysis.probes.scores`. Of such probes all
+    accuracies are means over the draws, and each C is the median.
 
     Attributes:
         networks: names of the networks, `(networks,)`.
@@ -27,11 +70,12 @@ class ProbeResult(Comparison):
         network: index into `networks` of each row, `(rows,)`.
         layer: name of the layer of each row, `(rows,)`.
         dims: dimension of the features of each row, `(rows,)`.
-        svm_accuracy: share of the test images that the linear SVM classifies right, `(rows,)`.
+        svm_accuracy: share of the test images that the linear SVM classifies right, `(rows,)`; NaN where there are too
+            few training images to choose C by.
         svm_interval: interval of `svm_accuracy`, `(rows, 2)`.
         nn_accuracy: share of the test images that the nearest neighbour classifies right, `(rows,)`.
         nn_interval: interval of `nn_accuracy`, `(rows, 2)`.
-        svm_cost: C of the SVM, see `analysis.probes.svm_selection.choose_svm`, `(rows,)`.
+        svm_cost: C of the SVM, see `analysis.probes.cost_selection.choose_cost`, `(rows,)`.
         svm_gap: upper bound on the SVM's objective above its minimum, relative to the minimum, of the class where it
             is largest, `(rows,)`; NaN where the solver gives none.
         at_edge: whether `svm_cost` is an end of `cost_grid` and better than all other values tried, `(rows,)`.
@@ -39,12 +83,24 @@ class ProbeResult(Comparison):
         cv_accuracy: cross-validated accuracy on a small part of the training set for each C, `(rows, costs)`.
         held_out_accuracy: accuracy on a fifth of the training set of SVMs fitted to the rest for each C,
             `(rows, costs)`; NaN for values of C that were not tried there.
-        num_train: number of training images, `()`.
+        logistic_cost: C of the logistic regression, `(rows,)`; NaN where none was asked for, as in what follows.
+        logistic_gap: upper bound on the regression's objective above its minimum, relative to the minimum, `(rows,)`.
+        logistic_at_edge: whether `logistic_cost` is an end of `cost_grid`, as `at_edge`, `(rows,)`.
+        logistic_cv_accuracy: cross-validated accuracy of the regression, as `cv_accuracy`, `(rows, costs)`.
+        logistic_held_out_accuracy: accuracy of the regression on a fifth of the training set, as `held_out_accuracy`,
+            `(rows, costs)`.
+        further: codes of the probes beside the SVM and 1-NN, see `probe_name`, `(further,)`.
+        further_accuracy: share of the test images that each of them classifies right, `(rows, further)`.
+        further_interval: interval of `further_accuracy`, `(rows, further, 2)`.
+        shots: number of training images of each class in a draw, `()`; 0 for all training images, without draws.
+        draws: number of draws, `()`.
+        draw_accuracy: accuracy of the SVM, of 1-NN and of the further probes for each draw, `(rows, probes, draws)`.
+        num_train: number of training images that a probe is fitted to, `()`.
         num_test: number of test images, `()`.
     """
 
     SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
-    SHARED: ClassVar[tuple[str, ...]] = ("cost_grid", "num_train", "num_test")
+    SHARED: ClassVar[tuple[str, ...]] = ("cost_grid", "further", "shots", "draws", "num_train", "num_test")
 
     networks: Shaped[ndarray, " networks"]
     network_accuracy: Float[ndarray, " networks"]
@@ -64,26 +120,69 @@ class ProbeResult(Comparison):
     cost_grid: Float[ndarray, " costs"]
     cv_accuracy: Float[ndarray, "rows costs"]
     held_out_accuracy: Float[ndarray, "rows costs"]
+    logistic_cost: Float[ndarray, " rows"]
+    logistic_gap: Float[ndarray, " rows"]
+    logistic_at_edge: Bool[ndarray, " rows"]
+    logistic_cv_accuracy: Float[ndarray, "rows costs"]
+    logistic_held_out_accuracy: Float[ndarray, "rows costs"]
+    further: Shaped[ndarray, " further"]
+    further_accuracy: Float[ndarray, "rows further"]
+    further_interval: Float[ndarray, "rows further 2"]
+    shots: Int[ndarray, ""]
+    draws: Int[ndarray, ""]
+    draw_accuracy: Float[ndarray, "rows probes draws"]
     num_train: Int[ndarray, ""]
     num_test: Int[ndarray, ""]
 
+    @classmethod
+    def added(cls, arrays: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """The SVM and 1-NN alone, fitted to all training images."""
+        rows, costs = (np.size(arrays.get(name, ())) for name in ("network", "cost_grid"))
+        return {
+            **{f"logistic_{name}": np.full(rows, np.nan) for name in ("cost", "gap")},
+            "logistic_at_edge": np.zeros(rows, dtype=bool),
+            **{f"logistic_{name}_accuracy": np.full((rows, costs), np.nan) for name in ("cv", "held_out")},
+            "further": np.array([], dtype=np.str_),
+            "further_accuracy": np.empty((rows, 0)),
+            "further_interval": np.empty((rows, 0, 2)),
+            "shots": np.array(0),
+            "draws": np.array(0),
+            "draw_accuracy": np.empty((rows, 2, 0)),
+        }
+
+    def check(self) -> None:
+        super().check()
+        for code in self.further.tolist():
+            probe_name(code)
+
+    @property
+    def accuracies(self) -> Sequence[ProbeAccuracy]:
+        """The accuracies of all probes: the SVM, 1-NN, and those beside them."""
+        return [
+            ProbeAccuracy(code="svm", accuracy=self.svm_accuracy, interval=self.svm_interval),
+            ProbeAccuracy(code="nn", accuracy=self.nn_accuracy, interval=self.nn_interval),
+            *(
+                ProbeAccuracy(code=code, accuracy=self.further_accuracy[:, n], interval=self.further_interval[:, n])
+                for n, code in enumerate(self.further.tolist())
+            ),
+        ]
+
+    @property
+    def has_logistic(self) -> bool:
+        """Whether a logistic regression was asked for."""
+        return "logistic" in self.further
+
     def table(self) -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                "network": self.networks[self.network],
-                "layer": self.layer,
-                **self._columns(),
-                "svm_accuracy": self.svm_accuracy,
-                "svm_accuracy_low": self.svm_interval[:, 0],
-                "svm_accuracy_high": self.svm_interval[:, 1],
-                "nn_accuracy": self.nn_accuracy,
-                "nn_accuracy_low": self.nn_interval[:, 0],
-                "nn_accuracy_high": self.nn_interval[:, 1],
-                "svm_cost": self.svm_cost,
-                "svm_gap": self.svm_gap,
-                "cost_at_edge": self.at_edge,
-            }
-        )
+        columns: dict[str, Any] = {"network": self.networks[self.network], "layer": self.layer, **self._columns()}
+        for probe in self.accuracies:
+            columns[f"{probe.code}_accuracy"] = probe.accuracy
+            columns[f"{probe.code}_accuracy_low"] = probe.interval[:, 0]
+            columns[f"{probe.code}_accuracy_high"] = probe.interval[:, 1]
+        columns |= {"svm_cost": self.svm_cost, "svm_gap": self.svm_gap, "cost_at_edge": self.at_edge}
+        if self.has_logistic:
+            columns |= {"logistic_cost": self.logistic_cost, "logistic_gap": self.logistic_gap}
+            columns |= {"logistic_cost_at_edge": self.logistic_at_edge}
+        return pd.DataFrame(columns)
 
     @property
     def own_accuracy(self) -> float | None:
@@ -113,6 +212,7 @@ class ProbeResult(Comparison):
         return {
             "num_train": int(self.num_train),
             "num_test": int(self.num_test),
+            **({"shots": int(self.shots), "draws": int(self.draws)} if self.shots else {}),
             "cost_grid": self.cost_grid.tolist(),
             "networks": networks,
         }

@@ -1,24 +1,16 @@
 """How few principal components the classes need (section 5.2, Fig. 7)."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
-from torch import Tensor
 
 from analysis.experiment import FeatureSubject, StudyOptions, network_features
-from analysis.probes.network_features import (
-    NetworkFeatures,
-    ProbeOptions,
-    SVMRow,
-    probe_nearest,
-    probe_svm,
-    tabulate,
-)
-from analysis.probes.pca import principal_components
+from analysis.probes.network_features import NetworkFeatures
+from analysis.probes.probing import LayerProbes, ProbeOptions, SVMRow, TrainingSet, svm_scores, training_sets
+from analysis.probes.scores import tabulate
 from analysis.results import PCASweepResult
 from irevnet.utils.progress import Track, no_progress
 
@@ -50,20 +42,21 @@ def default_dims(total: int) -> list[int]:
 
 
 def pca_sweep(experiments: Sequence[FeatureSubject], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
-    """Test accuracy of a linear SVM and of 1-NN on the first d principal components, against d.
+    """Test accuracy of a linear SVM, of 1-NN and of other probes on the first d principal components, against d.
 
     Features, averaged over space, are standardised on the training set, then rotated to their principal components, and
     never standardised again: the SVM on d components is the SVM on the first d columns. Its C is chosen anew for every
-    d, see `analysis.probes.svm_selection.choose_svm`, so that no accuracy is lost to a C that was meant for another d.
+    d, see `analysis.probes.cost_selection.choose_cost`, so that no accuracy is lost to a C that was meant for another
+    d. What may stand beside these, `ProbeOptions` says.
 
     Args:
         experiments: the networks to compare, all of the same images; or features of one's own
             (`analysis.own_features.open_features`).
-        options: which layer and numbers of components, and how the SVM is fitted.
+        options: which layer and numbers of components, and which probes.
 
     Raises:
-        ValueError: no such depth, a d that not all networks have, features that are not finite, or too few images of a
-            class to cross-validate.
+        ValueError: no such depth, a d that not all networks have, features that are not finite, or too few training
+            images.
     """
     first = experiments[0]
     depths = None if options.depth is None else [options.depth]
@@ -72,7 +65,7 @@ def pca_sweep(experiments: Sequence[FeatureSubject], options: PCASweepOptions = 
     if several := next((each for each in layers if names and len(each) > 1), None):
         raise ValueError(f"{len(several)} layers fit `layer` {options.layer!r}; name one, such as {several[-1].name}")
     layers = [each[-1:] for each in layers]
-    networks = network_features(experiments, layers, PCASweepResult.STUDY)
+    networks = network_features(experiments, layers, PCASweepResult.STUDY, options)
     return sweep_networks(networks, options, seed=first.seed, device=first.device, track=first.progress.track)
 
 
@@ -88,17 +81,22 @@ def sweep_networks(
 
     Args:
         networks: features of each network at one layer, all of the same images.
-        options: which numbers of components, and how the SVM is fitted.
-        seed: seed of the choice of images for cross-validation, of the folds and of the SVM solver.
+        options: which numbers of components, and which probes.
+        seed: seed of the choice of images for cross-validation, of the folds, of the SVM solver and of few training
+            images.
         device: device to compute on.
         track: shows progress.
     """
-    sweeps = [_Sweep(network, options, seed=seed, device=device) for network in networks]
-    points = [(number, d) for number, sweep in enumerate(sweeps) for d in sweep.dims]
-    rows = [(number, networks[number].layers[0], sweeps[number].at(d)) for number, d in track(points, "probing")]
+    sets = training_sets(networks[0].train_labels, options, seed=seed)
+    sweeps = [[_Sweep(network, chosen, options, seed=seed, device=device) for chosen in sets] for network in networks]
+    points = [(number, d) for number, (sweep, *_) in enumerate(sweeps) for d in sweep.dims]
+    rows = [
+        (number, networks[number].layers[0], [sweep.at(d) for sweep in sweeps[number]])
+        for number, d in track(points, "probing")
+    ]
     return PCASweepResult(
-        **tabulate(networks, rows, sorted(options.cost_grid)),
-        explained=np.array([row["explained"] for _, _, row in rows]),
+        **tabulate(networks, rows, options),
+        explained=np.array([np.mean([one["explained"] for one in found]) for _, _, found in rows]),
     )
 
 
@@ -111,50 +109,45 @@ class _Nearest(TypedDict):
 
 
 class _Sweep:
-    """The probes of one network; its components are found when a score is not in the cache."""
+    """The probes of one network, fitted to one training set, on the components that are asked for."""
 
-    def __init__(self, net: NetworkFeatures, options: PCASweepOptions, *, seed: int, device: str):
-        (self._layer,) = net.layers
-        total, dims = net.train[self._layer].shape[1], options.dims
+    def __init__(self, net: NetworkFeatures, chosen: TrainingSet, options: PCASweepOptions, *, seed: int, device: str):
+        (layer,) = net.layers
+        total, dims = net.train[layer].shape[1], options.dims
         if dims is not None and not all(1 <= d <= total for d in dims):
             raise ValueError(
-                f"{min(dims)} to {max(dims)} components were asked for; {net.name} has 1 to {total} at {self._layer}"
+                f"{min(dims)} to {max(dims)} components were asked for; {net.name} has 1 to {total} at {layer}"
             )
         self.dims = sorted({*dims, total}) if dims is not None else default_dims(total)
-        self._net = net
-        self._options = options
-        self._seed = seed
-        self._device = device
-        self._points: tuple[Tensor, Tensor, Float[ndarray, " dims"]] | None = None
-        self._nn_correct: dict[int, int] | None = None
+        self._probes = LayerProbes(net, layer, chosen, options, seed=seed, device=device)
 
     def at(self, d: int) -> dict[str, Any]:
-        """The probes' scores on the first d components, as plain values."""
-        settings = self._options.settings(self._seed)
-        svm = self._net.cache.get(f"{self._layer}-{d}", lambda: self._svm(d), SVMRow, _Row, **settings)
-        return {"dims": d, **svm, "nn_correct": self._nearest()[d]}
+        """The scores on the first d components, as plain values."""
+        probes, part = self._probes, f"{self._probes.part}-{d}"
+        settings = probes.options.settings(probes.seed) | probes.set_settings
+        row = probes.net.cache.get(part, lambda: self._svm(d), SVMRow, _Row, **settings)
+        return {
+            "dims": d,
+            "explained": row["explained"],
+            "svm": svm_scores(row),
+            "nn_correct": self._nearest[d],
+            "logistic": probes.logistic(part, d),
+            "votes": self._votes[d],
+        }
 
     def _svm(self, d: int) -> dict[str, Any]:
-        train, test, explained = self._coordinates()
-        labels = self._net.train_labels, self._net.test_labels
-        result = probe_svm(train[:, :d], labels[0], test[:, :d], labels[1], self._options, seed=self._seed)
-        return {"explained": float(explained[d - 1]), **result}
+        return {"explained": float(self._probes.components.explained[d - 1]), **self._probes.svm_row(d)}
 
+    @functools.cached_property
     def _nearest(self) -> dict[int, int]:
         """The nearest neighbours of every d are found in one sweep."""
-        if self._nn_correct is None:
-            kept = self._net.cache.get(f"{self._layer}-nearest", self._search, _Nearest, dims=self.dims)
-            self._nn_correct = dict(zip(self.dims, kept["nn_correct"], strict=True))
-        return self._nn_correct
+        probes = self._probes
+        settings = {"dims": self.dims, **probes.set_settings}
+        kept = probes.net.cache.get(
+            f"{probes.part}-nearest", lambda: {"nn_correct": probes.nearest(self.dims)}, _Nearest, **settings
+        )
+        return dict(zip(self.dims, kept["nn_correct"], strict=True))
 
-    def _search(self) -> dict[str, Any]:
-        train, test, _ = self._coordinates()
-        labels = self._net.train_labels, self._net.test_labels
-        return {"nn_correct": probe_nearest(train, labels[0], test, labels[1], dims=self.dims)}
-
-    def _coordinates(self) -> tuple[Tensor, Tensor, Float[ndarray, " dims"]]:
-        if self._points is None:
-            components = principal_components(self._net.train[self._layer], device=self._device)
-            train, test = (components.transform(part[self._layer]) for part in (self._net.train, self._net.test))
-            self._points = train, test, components.explained
-        return self._points
+    @functools.cached_property
+    def _votes(self) -> dict[int, list[int]]:
+        return dict(zip(self.dims, self._probes.votes(self.dims), strict=True))

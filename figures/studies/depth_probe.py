@@ -7,9 +7,9 @@ import numpy as np
 from analysis.results import DepthProbeResult
 from figures.chart import GUIDE, Chart, Rule
 from figures.studies.probes import (
-    ACCURACY_HEADINGS,
     accuracies,
     accuracy_cells,
+    accuracy_headings,
     by_network,
     chart_probes,
     network_notes,
@@ -20,8 +20,8 @@ from figures.text_table import TextTable
 
 
 def chart(result: DepthProbeResult, *, relative: bool | None = None) -> Chart:
-    """Linear SVM and 1-NN accuracy at each block, with 95% intervals, the networks' own accuracy as dotted lines, and
-    below them how far apart images of one class are, beside those of different classes.
+    """Accuracy of the probes at each block, with 95% intervals, the networks' own accuracy as dotted lines, and below
+    them how far apart images of one class are, beside those of different classes.
 
     Of a single network, grey lines separate the stages; above each stands the number of features, its `dims`.
 
@@ -72,13 +72,14 @@ def table(result: DepthProbeResult) -> TextTable:
             )
         )
         names.append(" ".join([*network, str(layer)]))
-    headings = (*["network"] * many, *["layer"] * named, "depth", "dims", *ACCURACY_HEADINGS, "within/between")
+    first = (*["network"] * many, *["layer"] * named, "depth", "dims")
+    headings = (*first, *accuracy_headings(result), "within/between")
     return TextTable(headings, rows, network_notes(result, names))
 
 
 FIGURE = StudyFigure(
     table=table,
     chart=chart,
-    caption="Test accuracy of a linear SVM and of 1-NN at each block, with 95% intervals, and the distances within "
-    "classes over those between them (Fig. 6).",
+    caption="Test accuracy of linear probes and nearest neighbours at each block, with 95% intervals, and the "
+    "distances within classes over those between them (Fig. 6).",
 )

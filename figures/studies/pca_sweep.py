@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from analysis.results import PCASweepResult
+from analysis.results import PCASweepResult, probe_name
 from figures.chart import Chart, Rule
 from figures.studies.probes import (
-    ACCURACY_HEADINGS,
     accuracies,
     accuracy_cells,
+    accuracy_headings,
     by_network,
     chart_probes,
     network_notes,
@@ -19,11 +19,13 @@ from figures.text_table import TextTable, percent
 
 
 def chart(result: PCASweepResult) -> Chart:
-    """Linear SVM and 1-NN accuracy on the first d principal components, with 95% intervals, and below them the share
-    of the variance that these hold. A thin line marks the SVM's knee: from there on it is within one point."""
+    """Accuracy of the probes on the first d principal components, with 95% intervals, and below them the share of the
+    variance that these hold. A thin line marks the SVM's knee: from there on it is within one point."""
     knees = []
     for number in range(len(result.networks)):
         knee = result.knee(number, "svm")
+        if knee is None:
+            continue
         name = f"knee, $d = {knee}$" if len(result.networks) == 1 else ""
         knees.append(Rule(x=float(knee), look=look(number, line="-", marker=""), name=name))
     axis: dict[str, Any] = {"x_label": "principal components $d$", "log_x": True, "whole_x": True}
@@ -45,17 +47,19 @@ def table(result: PCASweepResult) -> TextTable:
             explained = percent(float(result.explained[row]))
             rows.append((*[name] * many, f"{result.dims[row]}", explained, *accuracy_cells(result, row)))
             names.append(" ".join([*[name] * many, f"d = {result.dims[row]}"]))
+        knees = {probe: result.knee(number, probe) for probe in ("svm", "nn")}
+        ends = [f"{knee} on ({probe_name(probe)})" for probe, knee in knees.items() if knee is not None]
         notes.append(
             f"{name}, {result.layer[of_network[0]]}: within one point of all {result.dims[of_network[-1]]} components "
-            f"from {result.knee(number, 'svm')} on (linear SVM), {result.knee(number, 'nn')} on (1-NN)"
+            f"from {', '.join(ends)}"
         )
-    headings = (*["network"] * many, "components", "variance", *ACCURACY_HEADINGS)
+    headings = (*["network"] * many, "components", "variance", *accuracy_headings(result))
     return TextTable(headings, rows, [*notes, *network_notes(result, names)])
 
 
 FIGURE = StudyFigure(
     table=table,
     chart=chart,
-    caption="Test accuracy of a linear SVM and of 1-NN on the first d principal components, and the share of the "
-    "variance that these hold (Fig. 7).",
+    caption="Test accuracy of linear probes and nearest neighbours on the first d principal components, and the share "
+    "of the variance that these hold (Fig. 7).",
 )

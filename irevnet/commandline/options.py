@@ -125,6 +125,51 @@ solver_option = click.option(
 )
 
 
+cost_option = click.option(
+    "--C",
+    "cost_grid",
+    type=Floats("values of C", "1e-4,1e-3,1e-2"),
+    help="C of the SVM and of logistic regression: one value, such as 0.1, or several to choose from by "
+    "cross-validation.  [default: half decades from 1e-5 to 10]",
+)
+
+neighbours_option = click.option(
+    "--k",
+    "neighbours",
+    type=Numbers(),
+    default="1",
+    show_default=True,
+    help="Numbers of nearest neighbours that vote, such as 1,20; 1-NN in Euclidean distance is always there.",
+)
+
+metric_option = click.option(
+    "--metric",
+    type=click.Choice(["euclidean", "cosine"]),
+    default="euclidean",
+    show_default=True,
+    help="Neighbours of --k in Euclidean distance, with a vote each; or in angle, with votes that weigh "
+    "exp(cos / 0.07).",
+)
+
+logistic_option = click.option(
+    "--logistic", is_flag=True, help="Fit a multinomial logistic regression, too, with a C of its own."
+)
+
+shots_option = click.option(
+    "--shots",
+    type=click.IntRange(min=1),
+    help="Fit the probes to so many training images of each class, drawn by --seed.  [default: all]",
+)
+
+draws_option = click.option(
+    "--draws",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Number of draws of --shots, over which accuracies are averaged; their spread is part of the intervals.",
+)
+
+
 def _group(*options: Callable) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """One decorator for options or groups of them, which --help lists in this order."""
 
@@ -280,6 +325,12 @@ probe_options = _group(
     pass_options,
 )
 """Networks and images, or features, of the probes."""
+
+
+classifier_options = _group(
+    solver_option, cost_option, logistic_option, neighbours_option, metric_option, shots_option, draws_option
+)
+"""Probes, and what they are fitted to."""
 
 
 def _config_option(field: dataclasses.Field) -> Callable:

@@ -116,7 +116,7 @@ def test_features_that_the_probes_cannot_take_are_refused(net, tmp_path):
     with pytest.raises(
         ValueError, match=r"class '0' of features has 1 training images, but .* or leave that class out"
     ):
-        depth_probe([open_features({**rare, "test/labels": np.array([0, 1])})])
+        depth_probe([open_features({**rare, "test/labels": np.array([0, 1])})], DepthProbeOptions(shots=2))
     np.savez(tmp_path / "x.npz", x=features, labels=labels)
     with pytest.raises(ValueError, match="`labels` were given, and the features have labels of their own; give one"):
         open_features(tmp_path / "x.npz", labels)

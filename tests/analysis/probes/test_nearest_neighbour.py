@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from analysis.probes import nearest_neighbour
-from analysis.probes.nearest_neighbour import nearest_neighbours
+from analysis.probes.nearest_neighbour import k_nearest, nearest_neighbours
 
 
 def search(train: np.ndarray, test: np.ndarray, **options) -> np.ndarray:
@@ -111,7 +111,9 @@ def test_scores_are_within_the_bound(case, monkeypatch):
     seen = []
     original = nearest_neighbour._candidates
     monkeypatch.setattr(
-        nearest_neighbour, "_candidates", lambda s, error: (seen.append((s.clone(), error)), original(s, error))[1]
+        nearest_neighbour,
+        "_candidates",
+        lambda s, error, k: (seen.append((s.clone(), error)), original(s, error, k))[1],
     )
     search(train, test)
     ((scores, error),) = seen
@@ -120,6 +122,27 @@ def test_scores_are_within_the_bound(case, monkeypatch):
     t *= 0.25 ** (1 + np.frexp(float(max(np.abs(train).max(), np.abs(test).max())))[1])
     assert (np.abs(scores[:, : len(train)].numpy() - t) <= error[:, None].numpy()).all()
     assert (scores[:, len(train) :] > 2.0**99).all()
+
+
+@pytest.mark.parametrize("k", [2, 5, 40])
+@pytest.mark.parametrize("case", ["near ties", "many at the least distance", "zeros", "more coordinates than points"])
+def test_the_k_nearest_are_those_of_a_search_in_float64(case, k):
+    """With as many blocks of scores as neighbours, or fewer; of points at the same distance the lowest rows."""
+    train, test = CASES[case]
+    dims = [1, train.shape[1]]
+    found = k_nearest(torch.from_numpy(train), torch.from_numpy(test), k, dims=dims)
+    for of_dims, d in zip(found, dims):
+        x, y = test[:, :d].astype(np.float64), train[:, :d].astype(np.float64)
+        expected = np.stack([np.square(y - point).sum(axis=1).argsort(kind="stable")[:k] for point in x])
+        np.testing.assert_array_equal(of_dims, expected)
+
+
+def test_k_from_1_to_all_points_is_searched():
+    train, test = (torch.from_numpy(part) for part in gaussian(n=5, m=3))
+    assert np.sort(k_nearest(train, test, 5)[0], axis=1).tolist() == [list(range(5))] * 3
+    for k in (0, 6):
+        with pytest.raises(ValueError, match=f"`k` is {k}; expected 1 to 5 neighbours, the number of training points"):
+            k_nearest(train, test, k)
 
 
 def test_labels_are_those_of_scikit_learn():

@@ -188,3 +188,26 @@ def test_every_kind_of_result_is_loaded_as_it_was(
     for number, made in enumerate((interpolation, inversion, spectrum_result, spectra_by_depth, sweeps, probes)):
         made.save(tmp_path / str(number), {})
         assert type(made).load(tmp_path / str(number)).summary() == made.summary()
+
+
+def test_probes_saved_before_there_were_others_are_loaded(tmp_path, probe, sweep):
+    """Their files lack the fields of other probes and of draws."""
+    for result in (probe, sweep):
+        folder = tmp_path / result.STUDY
+        arrays = result.save(folder, {})[0]
+        earlier = set(result.added({}))
+        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        np.savez(arrays, **{name: value for name, value in fields.items() if name not in earlier})
+        again = type(result).load(folder)
+        assert again.summary() == result.summary()
+        assert again.table().equals(result.table())
+        assert again.further.tolist() == []
+
+
+def test_probes_of_unknown_codes_are_refused(tmp_path, probe):
+    changes = {
+        "further": np.array(["magic"]),
+        "further_accuracy": np.zeros((3, 1)),
+        "further_interval": np.zeros((3, 1, 2)),
+    }
+    check_refused(tmp_path, probe, changes, "'magic' is no probe; expected svm, nn, logistic, or numbers of neighbours")

@@ -90,6 +90,7 @@ def deep(probe, svm: list[float], nearest: list[float], **changed):
     rows = len(svm)
     of_rows = ("layer", "dims", "svm_cost", "svm_gap", "at_edge", "cv_accuracy", "held_out_accuracy", "distance_ratio")
     fields = {name: np.repeat(getattr(probe, name)[:1], rows, axis=0) for name in of_rows}
+    fields |= type(probe).added({"network": np.zeros(rows), "cost_grid": probe.cost_grid})
     fields |= {"network": np.zeros(rows, dtype=int)}
     fields |= {"depth": np.arange(1, rows + 1), "relative_depth": np.arange(1, rows + 1) / rows}
     for name, accuracy in (("svm", np.array(svm)), ("nn", np.array(nearest))):

@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from analysis.cache import Cache
-from analysis.probes.network_features import ProbeOptions
-from analysis.studies.depth_probe import probe_networks
+from analysis.probes.probing import ProbeOptions, training_sets
+from analysis.studies.depth_probe import check_can_be_fitted, probe_networks
+from irevnet.utils.files import write_json
 
 HALF = ProbeOptions(cost_grid=[0.5])
 
@@ -123,3 +126,89 @@ def test_a_damaged_part_is_computed_anew(tmp_path):
     for damage in damages:
         (tmp_path / "a.json").write_text(damage)
         assert cache.get("a", lambda: {"x": 3}, dict[str, int], seed=0) == {"x": 3}
+
+
+def test_further_probes_are_those_of_scikit_learn(iris):
+    features = iris()
+    options = ProbeOptions(cost_grid=[0.5], logistic=True, neighbours=[1, 7], metric="cosine")
+    result = probe_networks([features], options)
+    assert result.further.tolist() == ["logistic", "1nn_cosine", "7nn_cosine"]
+    weights = {"metric": "cosine", "weights": lambda distance: np.exp((1 - distance) / 0.07), "algorithm": "brute"}
+    theirs = [LogisticRegression(C=0.5), *(KNeighborsClassifier(k, **weights) for k in (1, 7))]
+    for row, layer in enumerate(features.layers):
+        x, x_test = standardised(features, layer)
+        scores = [each.fit(x, features.train_labels).score(x_test, features.test_labels) for each in theirs]
+        np.testing.assert_allclose(result.further_accuracy[row], scores, atol=1.01 / 60)  # an image
+    plain = probe_networks([features], HALF)
+    np.testing.assert_array_equal(result.svm_accuracy, plain.svm_accuracy)
+    np.testing.assert_array_equal(result.nn_accuracy, plain.nn_accuracy)
+    assert (result.logistic_gap <= 1e-4).all()
+    assert "logistic_accuracy" not in plain.table()
+    assert result.table()["7nn_cosine_accuracy"].tolist() == result.further_accuracy[:, 2].tolist()
+
+
+def test_few_images_are_probed_in_several_draws(iris):
+    options = ProbeOptions(shots=5, draws=2, neighbours=[3], cost_grid=[0.1, 1.0])
+    features = iris()
+    result = probe_networks([features], options)
+    assert (int(result.shots), int(result.draws), int(result.num_train)) == (5, 2, 15)
+    assert result.draw_accuracy.shape == (2, 3, 2)
+    first = [result.svm_accuracy[0], result.nn_accuracy[0], result.further_accuracy[0, 0]]
+    np.testing.assert_allclose(result.draw_accuracy[0].mean(axis=1), first)
+    for draw, chosen in enumerate(training_sets(features.train_labels, options, seed=0)):
+        train = {layer: part[chosen.rows] for layer, part in features.train.items()}
+        alone = iris(train=train, train_labels=features.train_labels[chosen.rows], test=features.test)
+        of_draw = probe_networks([alone], ProbeOptions(neighbours=[3], cost_grid=[0.1, 1.0]))
+        found = [of_draw.svm_accuracy[0], of_draw.nn_accuracy[0], of_draw.further_accuracy[0, 0]]
+        np.testing.assert_array_equal(result.draw_accuracy[0, :, draw], found)
+
+
+def test_with_one_image_of_a_class_linear_probes_are_unknown_without_c(iris):
+    options = {"shots": 1, "draws": 2, "logistic": True}
+    result = probe_networks([iris()], ProbeOptions(**options))
+    assert np.isnan(result.svm_accuracy).all()
+    assert np.isnan([result.svm_cost, result.svm_gap, result.logistic_cost]).all()
+    assert np.isnan(result.further_accuracy).all()
+    assert result.nn_accuracy[0] > 0.6
+    (network,) = result.summary()["networks"]
+    assert (network["rows"][0]["svm_accuracy"], network["rows"][0]["svm_cost"]) == (None, None)
+    given = probe_networks([iris()], ProbeOptions(**options, cost_grid=[0.1]))
+    assert given.svm_accuracy[0] > 0.6
+    assert (given.svm_cost == 0.1).all()
+
+
+def test_parts_are_not_confused_between_options(iris, tmp_path):
+    """Each set of options gives with a cache that others have filled what it gives without one."""
+    several = [
+        {},
+        {"logistic": True},
+        {"neighbours": [5]},
+        {"neighbours": [5], "metric": "cosine"},
+        {"neighbours": [5, 9], "metric": "cosine"},
+        {"shots": 4, "logistic": True, "neighbours": [5]},
+        {"shots": 4, "draws": 3, "neighbours": [5], "metric": "cosine"},
+        {"shots": 6, "neighbours": [5]},
+        {"cost_grid": [0.1], "logistic": True},
+    ]
+    made = [ProbeOptions(**{"cost_grid": [0.5], **each}) for each in several]
+    one = {"layers": ["block-1"], "depths": [1], "relative_depths": [1.0]}
+    fresh = [probe_networks([iris(**one)], each).table() for each in made]
+    for _ in range(2):
+        for options, expected in zip(made, fresh):
+            assert probe_networks([iris(**one, cache=Cache(tmp_path))], options).table().equals(expected)
+
+
+def test_parts_kept_before_there_were_other_probes_are_used(iris, tmp_path):
+    settings = {"cost_grid": [0.5], "cv_images": 2000, "solver": "newton", "seed": 0}
+    kept = {"dims": 4, "nn_correct": 3, "distance_ratio": 0.5, "svm_correct": 6, "svm_cost": 0.5, "svm_gap": 1e-5}
+    kept |= {"at_edge": False, "cv_accuracy": [0.25], "held_out_accuracy": [None]}
+    write_json(tmp_path / "block-1.json", {"settings": settings, "result": kept})
+    result = probe_networks([iris(cache=Cache(tmp_path))], HALF)
+    assert (result.svm_accuracy[0], result.nn_accuracy[0], result.cv_accuracy[0, 0]) == (0.1, 0.05, 0.25)
+
+
+def test_probes_without_a_c_cannot_be_saved(iris):
+    features = iris(train_labels=np.where(np.arange(90) == 3, 3, iris().train_labels))
+    with pytest.raises(ValueError, match="a class has one training image, which leaves none to choose the C of probes"):
+        check_can_be_fitted(features, ProbeOptions())
+    check_can_be_fitted(features, HALF)

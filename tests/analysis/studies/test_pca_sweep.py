@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from analysis.cache import Cache
-from analysis.probes import svm_selection as cost
+from analysis.probes import cost_selection as cost
+from analysis.probes.cost_selection import choose_svm
 from analysis.probes.pca import principal_components
 from analysis.probes.svm import fit_one_vs_rest
-from analysis.probes.svm_selection import choose_svm
 from analysis.studies.pca_sweep import PCASweepOptions, default_dims, sweep_networks
 
 
@@ -102,3 +102,25 @@ def test_the_knee_is_where_accuracy_falls_by_more_than_a_point(sweeps, accuracy,
     assert changed.knee(1, "svm") == knee
     summary = changed.summary()["networks"]
     assert [(each["svm_knee"], each["nn_knee"]) for each in summary] == [(64, 10), (knee, 10)]
+
+
+def test_further_probes_and_few_images_are_swept(digits, tmp_path):
+    options = {"dims": [3, 20], "cost_grid": [0.01], "logistic": True, "neighbours": [5], "metric": "cosine"}
+    whole = sweep_networks([digits(cache=Cache(tmp_path))], PCASweepOptions(**options))
+    assert whole.further.tolist() == ["logistic", "5nn_cosine"]
+    assert whole.further_accuracy.shape == (3, 2)
+    assert (np.diff(whole.further_accuracy, axis=0) > 0).all()
+    nothing = {split: {"block-9": np.full((500, 64), np.nan)} for split in ("train", "test")}
+    again = sweep_networks([digits(cache=Cache(tmp_path), **nothing)], PCASweepOptions(**options))
+    assert again.table().equals(whole.table())
+    few = PCASweepOptions(**options, shots=4, draws=2)
+    result = sweep_networks([digits(cache=Cache(tmp_path))], few)
+    assert result.table().equals(sweep_networks([digits()], few).table())
+    assert (result.svm_accuracy < whole.svm_accuracy).all()
+    assert result.svm_accuracy[-1] > 0.6
+
+
+def test_there_is_no_knee_where_accuracies_are_unknown(sweep):
+    unknown = dataclasses.replace(sweep, svm_accuracy=np.full(3, np.nan))
+    assert (unknown.knee(0, "svm"), unknown.knee(0, "nn")) == (None, 10)
+    assert unknown.summary()["networks"][0]["svm_knee"] is None

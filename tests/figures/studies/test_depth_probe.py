@@ -12,7 +12,7 @@ def test_both_probes_and_the_distances_are_drawn(probe):
     np.testing.assert_allclose(lines["1-NN"].get_ydata(), [40, 65, 80])
     np.testing.assert_allclose(lines["the network itself"].get_ydata(), [77, 77])
     np.testing.assert_array_equal(below.lines[0].get_data(), [[1, 2, 5], [0.9, 0.8, 0.5]])
-    assert [text.get_text() for text in above.texts] == ["4 dims", "16"]
+    assert [text.get_text() for text in above.texts] == ["4", "16 dims"]
     assert below.get_xlabel() == "depth $j$ (block)"
     bands = [each.get_paths()[0].vertices[:, 1] for each in above.collections]
     np.testing.assert_allclose([[band.min(), band.max()] for band in bands], [[40, 95], [30, 90]])  # the intervals
