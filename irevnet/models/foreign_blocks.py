@@ -59,7 +59,7 @@ def keep_activations(module: nn.Module) -> None:
     """Has MemCNN's wrappers in a network keep their inputs, whose memory they would free for its owners too."""
     for part in module.modules():
         if _is_a(part, "memcnn.models.revop", "InvertibleModuleWrapper"):
-            part.disable = True
+            part.disable = True  # pyright: ignore[reportArgumentType]
 
 
 def _is_freia(module: nn.Module) -> bool:

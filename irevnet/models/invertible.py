@@ -1,8 +1,9 @@
 """What the studies ask of a network with an inverse, and chains of blocks that each have one."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from irevnet.models.foreign_blocks import has_inverse, invertible_blocks, keep_activations
@@ -13,10 +14,11 @@ from irevnet.utils.lookup import check_depth
 
 @runtime_checkable
 class Invertible(Protocol):
-    """A network whose features of some depths can be turned back into its input.
+    """A module whose features of some depths can be turned back into its input.
 
-    Every network with these three attributes can be inverted, interpolated and decomposed from both ends, an `IRevNet`
-    and an `InvertibleChain` among them. Features of depth 0 are the input, as it is or rearranged.
+    Every module of torch with `num_blocks`, `features` and `inverse` can be inverted, interpolated and decomposed from
+    both ends, an `IRevNet` and an `InvertibleChain` among them. Features of depth 0 are the input, as it is or
+    rearranged.
 
     Attributes:
         num_blocks: largest depth.
@@ -34,6 +36,12 @@ class Invertible(Protocol):
         ...
 
     def __call__(self, images: Tensor, /) -> Tensor: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
+
+    def to(self, dtype: torch.dtype, /) -> Any: ...
 
 
 class InvertibleChain(MemoryMode):
@@ -94,7 +102,8 @@ class InvertibleChain(MemoryMode):
         """What the head makes of the last features of images `(n, c, h, w)`, or these."""
         if self._saves_memory():
             self._check_reconstruction()
-            phi = run_chain(list(self.blocks), images, memory=self.memory, report=self._note_reconstruction)
+            options = {"memory": self.memory, "report": self._note_reconstruction}
+            phi = run_chain(list(self.blocks), images, **options)  # pyright: ignore[reportCallIssue]
         else:
             phi = self._encode(images, self.num_blocks)
         return phi if self.head is None else self.head(phi)

@@ -4,19 +4,28 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 
-def device_of(model: nn.Module) -> torch.device:
+@runtime_checkable
+class Module(Protocol):
+    """A module of torch, as far as its tensors go."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
+
+
+def device_of(model: Module) -> torch.device:
     """Device of a network; the CPU if it has no tensors."""
     return next(_tensors(model), torch.empty(0)).device
 
 
-def as_input(images: Tensor, model: nn.Module) -> Tensor:
+def as_input(images: Tensor, model: Module) -> Tensor:
     """Images on the device of a network and, where they are floating-point numbers, in its precision.
 
     >>> as_input(torch.rand(2), nn.Linear(2, 1).double()).dtype
@@ -68,6 +77,6 @@ def outputs_seen(modules: Mapping[str, nn.Module], see: Callable[[str, nn.Module
         yield
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
+def _tensors(model: Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
