@@ -410,7 +410,7 @@ def change_one(target: Target, folder: Path, rng: random.Random) -> None:
 
 def count(name: str, options: argparse.Namespace) -> int:
     """How many inputs of a target there are."""
-    return int(TARGETS[name].share / sum(target.share for target in TARGETS.values()) * options.inputs)
+    return round(TARGETS[name].share / sum(target.share for target in TARGETS.values()) * options.inputs)
 
 
 def outcomes(names: list[str], numbers: range, options: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
