@@ -1,6 +1,7 @@
 """Time of filling a feature store beside the plain forward pass over the same images, and its peak memory.
 
     python benchmarks/features.py                    # on the CPU: writes results/features.json, .csv
+    python benchmarks/features.py --others           # ResNet-50 and ViT-S: into results/features-others.*
     python benchmarks/features.py --device cuda      # on a GPU: into results/features-cuda.*
 
 Every block of each network is averaged over space and written to disk, flushes included; the images are in memory and
@@ -48,10 +49,11 @@ CASES = (
     ("irevnet-cifar-bijective", 32, 4096, 256),
     ("resnet-cifar", 32, 4096, 256),
     ("irevnet-b", 224, 256, 16),
-    ("torchvision:resnet50", 224, 128, 16),
-    ("timm:vit_small_patch16_224", 224, 128, 16),
 )
 """Network, image size, images, images a pass."""
+
+OTHERS = (("torchvision:resnet50", 224, 128, 16), ("timm:vit_small_patch16_224", 224, 128, 16))
+"""The same of networks of other packages."""
 
 THINGSVISION = importlib.util.find_spec("thingsvision") is not None
 
@@ -181,22 +183,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", metavar="TEXT", help="networks with this in their names")
+    parser.add_argument("--others", action="store_true", help="networks of other packages: into features-others.*")
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
         key, name, *numbers = options.peak
         print(json.dumps(peak_memory(key, name, *map(int, numbers))))
         return
-    rows = [measure(*case, options) for case in CASES if options.only in case[0]]
-    small = ["irevnet-cifar-bijective", 32, 256]
-    memory = {f"{small[0]}, {count} images": _peaks(["store"], *small[:2], count, small[2]) for count in (2048, 16384)}
-    for name, size, count, batch_size in CASES:
-        if ":" in name and options.only in name:
-            memory[f"{name}, {count} images"] = _peaks(list(WORK), name, size, count, batch_size)
+    cases = OTHERS if options.others else CASES
+    rows = [measure(*case, options) for case in cases]
+    if options.others:
+        memory = {f"{case[0]}, {case[2]} images": _peaks(list(WORK), *case) for case in cases}
+    else:
+        memory = {f"{cases[0][0]}, {n} images": _peaks(["store"], *cases[0][:2], n, 256) for n in (2048, 16384)}
     about = environment(options.device, peak_memory_bytes=memory)
     table = pd.DataFrame(rows).drop(columns=["rounds"])
-    save_results("features" if options.device == "cpu" else "features-cuda", table, rows, about)
+    name = "features-others" if options.others else "features"
+    save_results(name if options.device == "cpu" else f"{name}-cuda", table, rows, about)
     print(f"peak memory without the images: {memory}")
 
 
