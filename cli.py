@@ -56,10 +56,11 @@ from irevnet.commandline.terminal import (
 )
 
 if TYPE_CHECKING:
-    from analysis.experiment import Experiment, StudyOptions, Subject
+    from analysis.experiment import Experiment, StudyOptions
     from analysis.own_features import OwnFeatures
     from analysis.results import Result
     from analysis.run_all import Task
+    from analysis.subjects import Subject
     from figures.text_table import TextTable
     from irevnet import Checkpoint, IRevNet
     from irevnet.data.images import DataSource
@@ -114,7 +115,8 @@ def _open(
     **options: Any,
 ) -> "Experiment":
     """Opens a network and its data by the options of a command, and says what was chosen or guessed."""
-    from analysis.opening import DataOptions, Overrides, open_experiment
+    from analysis.opening import DataOptions, open_experiment
+    from analysis.overrides import Overrides
     from irevnet.utils.progress import Progress
 
     experiment = open_experiment(
@@ -827,10 +829,11 @@ def apply_probes(file: Path, as_json: bool, **options: Any) -> None:
     theirs, or some of them, by name; a probe chooses among all of its own. Accuracies are of the test images, with 95%
     Wilson intervals.
     """
-    from analysis.experiment import only, save_result
+    from analysis.experiment import only
     from analysis.probes.saved_probes import load_probes
     from analysis.results import probe_name
     from analysis.studies.apply_probes import apply_probes as apply
+    from analysis.subjects import save_result
     from figures.text_table import TextTable, percent
 
     probes = load_probes(file)

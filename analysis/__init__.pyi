@@ -1,10 +1,9 @@
-from .experiment import save_result as save_result
 from .jacobian import differentiate as differentiate
 from .jacobian import jacobian_of as jacobian_of
 from .linearisation import linearise as linearise
 from .opening import DataOptions as DataOptions
-from .opening import Overrides as Overrides
 from .opening import open_experiment as open_experiment
+from .overrides import Overrides as Overrides
 from .own_features import open_features as open_features
 from .probes.logistic import fit_logistic as fit_logistic
 from .probes.nearest_neighbour import k_nearest as k_nearest
@@ -26,3 +25,4 @@ from .studies.spectrum import spectrum as spectrum
 from .studies.training_curves import TrainingCurvesOptions as TrainingCurvesOptions
 from .studies.training_curves import open_runs as open_runs
 from .studies.training_curves import training_curves as training_curves
+from .subjects import save_result as save_result

@@ -12,6 +12,7 @@ from torch import nn
 from analysis.experiment import Experiment
 from analysis.features.outputs import set_output
 from analysis.features.pooling import Pool
+from analysis.overrides import Overrides, overridden, with_image_size
 from irevnet.checkpoints.checkpoint import (
     AVERAGED_OUTPUT,
     CLASS_NAMES,
@@ -24,7 +25,7 @@ from irevnet.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from irevnet.checkpoints.foreign import TIMM, TORCHVISION, Preset, build_foreign, is_foreign
-from irevnet.data.choices import Interpolation, OnError
+from irevnet.data.choices import OnError
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.imagenet import output_names
 from irevnet.data.images import DataSource
@@ -67,25 +68,6 @@ class DataOptions:
     split_of: Path | None = None
     classes: int | tuple[str, ...] | None = None
     class_seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """What the file of a network may not say, such as one of torchvision or of the authors' release.
-
-    Attributes:
-        image_size: height and width of the images shown to the network.
-        mean: values subtracted from each channel, in units of [0, 1], `(channels,)`.
-        std: values that divide each channel after that, `(channels,)`.
-        interpolation: how images are resized, `"bilinear"` or `"bicubic"`.
-        class_names: names of the network's outputs, in their order.
-    """
-
-    image_size: int | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    interpolation: Interpolation | None = None
-    class_names: Sequence[str] | None = None
 
 
 def is_own(ckpt: str | Path) -> bool:
@@ -170,7 +152,7 @@ def open_experiment(
         folder, wanted = run_folder(path), data.name or checkpoint.data
         own = folder if same_data(wanted, checkpoint.data) else None
         source = load(wanted, skipped=own and read_skipped(own), split=_kept_split(own, wanted, data))
-        checkpoint = _with_image_size(path, checkpoint, source, overrides.image_size)
+        checkpoint = with_image_size(path, checkpoint, source, overrides.image_size)
     else:
         named = foreign if isinstance(foreign, str) else type(foreign).__name__
         if data.name is None:
@@ -179,10 +161,7 @@ def open_experiment(
         source = load(data.name, split=_kept_split(None, data.name, data))
         checkpoint = _open_foreign(foreign, source, path, overrides.image_size, seed=seed)
     name = results_folder(path).resolve().name.removesuffix("-analysis") if path else _file_name(named)
-    checkpoint = _with_normalisation(name, checkpoint, overrides.mean, overrides.std)
-    checkpoint = _with_interpolation(name, checkpoint, overrides.interpolation)
-    if overrides.class_names is not None:
-        checkpoint = _with_class_names(name, checkpoint, overrides.class_names)
+    checkpoint = overridden(name, checkpoint, overrides)
     classes = _choose_classes(checkpoint, source, data)
     if not _is_fresh(foreign, checkpoint):
         checkpoint = _with_imagenet_classes(checkpoint, classes)
@@ -282,47 +261,6 @@ def _open_foreign(
     )
 
 
-def _without(checkpoint: Checkpoint, guess: str) -> tuple[str, ...]:
-    return tuple(each for each in checkpoint.guessed if each != guess)
-
-
-def _with_image_size(path: Path, checkpoint: Checkpoint, source: DataSource, size: int | None) -> Checkpoint:
-    """The network for images of this size, if its file does not say how large they are."""
-    if size is None:
-        return checkpoint
-    if IMAGE_SIZE not in checkpoint.guessed:
-        height, width = checkpoint.transform.image_size
-        raise ValueError(f"{path} says that its images are {height} x {width}; leave `image_size` out")
-    model = checkpoint.irevnet
-    model.config = replace(model.config, input_shape=(model.config.input_shape[0], size, size))
-    resize = source.transform(image_size=size).resize
-    transform = replace(checkpoint.transform, image_size=(size, size), resize=resize)
-    return replace(checkpoint, transform=transform, guessed=_without(checkpoint, IMAGE_SIZE))
-
-
-def _with_normalisation(
-    name: str, checkpoint: Checkpoint, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> Checkpoint:
-    """The network with another mean and deviation of its input, if its file does not say them."""
-    if mean is None and std is None:
-        return checkpoint
-    if mean is None or std is None:
-        raise ValueError("`mean` and `std` belong together; give both, in units of [0, 1]")
-    if NORMALISATION not in checkpoint.guessed and checkpoint.foreign is None:
-        raise ValueError(f"{name} says how its images are normalised; leave `mean` and `std` out")
-    transform = replace(checkpoint.transform, mean=tuple(mean), std=tuple(std))
-    return replace(checkpoint, transform=transform, guessed=_without(checkpoint, NORMALISATION))
-
-
-def _with_interpolation(name: str, checkpoint: Checkpoint, interpolation: Interpolation | None) -> Checkpoint:
-    """The network with images that are resized in another way, if its file does not say how."""
-    if interpolation is None:
-        return checkpoint
-    if IMAGE_SIZE not in checkpoint.guessed and checkpoint.foreign is None:
-        raise ValueError(f"{name} says how its images are resized; leave `interpolation` out")
-    return replace(checkpoint, transform=replace(checkpoint.transform, interpolation=interpolation))
-
-
 def _is_fresh(network: str | nn.Module | None, checkpoint: Checkpoint) -> bool:
     """Whether this is a network of another package with weights that were drawn."""
     named = isinstance(network, str) and network.startswith((TORCHVISION, TIMM))
@@ -335,15 +273,3 @@ def _with_imagenet_classes(checkpoint: Checkpoint, classes: Sequence[str]) -> Ch
     if checkpoint.classes or not checkpoint.has_logits or not names or checkpoint.config.num_classes != len(names):
         return checkpoint
     return replace(checkpoint, classes=names, guessed=(*checkpoint.guessed, CLASS_NAMES))
-
-
-def _with_class_names(name: str, checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """The network with these names for its outputs."""
-    outputs = checkpoint.config.num_classes
-    if not checkpoint.has_logits:
-        raise ValueError(f"the outputs of {name} are no logits that were trained; leave `class_names` out")
-    if len(names) != outputs:
-        raise ValueError(f"`class_names` has {len(names)} names, but {name} has {outputs} outputs; give one for each")
-    if repeated := sorted({each for each in names if list(names).count(each) > 1}):
-        raise ValueError(f"`class_names` has {repeated[0]!r} more than once; give each output a name of its own")
-    return replace(checkpoint, classes=tuple(names))

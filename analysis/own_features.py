@@ -11,12 +11,12 @@ import torch
 from numpy import ndarray
 
 from analysis.cache import Cache
-from analysis.experiment import FeatureSubject
 from analysis.features.arrays import LAYER, LabelledFeatures, labelled_features, read_arrays
 from analysis.features.export import LABELS
 from analysis.features.layers import NamedLayer, named_layers
 from analysis.probes.network_features import NetworkFeatures
 from analysis.results import Result, check_folder
+from analysis.subjects import FeatureSubject
 from irevnet.training.runs import results_folder
 from irevnet.utils.distributed import choose_device
 from irevnet.utils.files import write_text
@@ -73,7 +73,7 @@ class OwnFeatures(FeatureSubject):
         return results_folder(self.path or Path(self.name))
 
     def results_folder(self, study: str) -> Path:
-        """See `analysis.experiment.Subject.results_folder`; raises `FileExistsError` for one that holds other files."""
+        """See `analysis.subjects.Subject.results_folder`; raises `FileExistsError` for one that holds other files."""
         folder = self.out or self.folder / study
         check_folder(folder, study)
         return folder
@@ -108,7 +108,7 @@ class OwnFeatures(FeatureSubject):
 
     @classmethod
     def record(cls, subjects: Sequence["OwnFeatures"], result: Result) -> dict[str, Any]:
-        """See `analysis.experiment.Subject.record`: the files of the features in place of a network."""
+        """See `analysis.subjects.Subject.record`: the files of the features in place of a network."""
         records = [each._record() for each in subjects]
         return records[0] if len(records) == 1 else {"networks": records}
 

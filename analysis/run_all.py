@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.experiment import Experiment, StudyOptions, Subject, save_result
+from analysis.experiment import Experiment, StudyOptions
 from analysis.results import Result
 from analysis.results.register import STUDIES, StudySpec
 from analysis.saved.runs import SavedStudy, read_study
 from analysis.studies.training_curves import LOSSES, describe_run, open_runs
+from analysis.subjects import Subject, save_result
 from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
 

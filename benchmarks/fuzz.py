@@ -63,7 +63,8 @@ from analysis.saved.runs import read_run
 from analysis.studies.training_curves import TrainingCurvesOptions, open_runs, training_curves
 from figures import build_report
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, read_checkpoint, save_checkpoint
-from irevnet.checkpoints.checkpoint import plain, read_training_state, read_weights
+from irevnet.checkpoints.checkpoint import plain, read_training_state
+from irevnet.checkpoints.tensor_files import read_weights
 from irevnet.codec import decode, encode
 from irevnet.commandline.terminal import WRONG_INPUT, Classes
 from irevnet.data.datasets import load_dataset

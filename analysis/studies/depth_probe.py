@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from analysis.cache import Cache
-from analysis.experiment import FeatureSubject, StudyOptions, network_features
+from analysis.experiment import StudyOptions
 from analysis.probes.class_distances import distance_ratio
 from analysis.probes.cost_selection import num_folds
 from analysis.probes.network_features import NetworkFeatures
@@ -16,6 +16,7 @@ from analysis.probes.probing import LayerProbes, ProbeOptions, SVMRow, svm_score
 from analysis.probes.saved_probes import FittedLayer, SavedProbes
 from analysis.probes.scores import tabulate
 from analysis.results import DepthProbeResult
+from analysis.subjects import FeatureSubject, network_features
 from irevnet.utils.progress import Track, no_progress
 
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from analysis.experiment import FeatureSubject, StudyOptions, network_features
+from analysis.experiment import StudyOptions
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import LayerProbes, ProbeOptions, SVMRow, TrainingSet, svm_scores, training_sets
 from analysis.probes.scores import tabulate
 from analysis.results import PCASweepResult
+from analysis.subjects import FeatureSubject, network_features
 from irevnet.utils.progress import Track, no_progress
 
 

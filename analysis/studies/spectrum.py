@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from analysis.cache import Cache
-from analysis.experiment import Experiment, StudyOptions, labels_of
+from analysis.experiment import Experiment, StudyOptions
 from analysis.features.layers import Layer
 from analysis.jacobian import differentiate, jacobian_of, layer_function
 from analysis.linalg.autosave import Autosave
@@ -26,6 +26,7 @@ from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import choose_method, singular_values
 from analysis.paths.endpoints import draw_images, read_files
 from analysis.results import Spectrum, SpectrumResult
+from analysis.subjects import labels_of
 from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.models.invertible import Invertible
 from irevnet.utils.files import write_json

@@ -11,8 +11,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from analysis.experiment import Experiment, StudyOptions, Subject
+from analysis.experiment import Experiment, StudyOptions
 from analysis.results import Result, TrainingCurvesResult, check_folder
+from analysis.subjects import Subject
 from irevnet.training.settings import RunSettings, read_settings
 from irevnet.utils.lookup import names_apart
 from irevnet.utils.provenance import provenance

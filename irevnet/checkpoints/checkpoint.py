@@ -9,8 +9,6 @@ import dataclasses
 import hashlib
 import os
 import pickle
-import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,21 @@ from torch import Tensor, nn
 
 from irevnet.checkpoints.architecture import check_architecture, check_shapes, unwrapped
 from irevnet.checkpoints.released import read_released
+from irevnet.checkpoints.tensor_files import (
+    check_finite,
+    first_line,
+    first_not_finite,
+    is_state_dict,
+    load_tensors,
+    read_tensors,
+)
 from irevnet.data.transforms import InputTransform
 from irevnet.models.config import ARCHITECTURES, Config
 from irevnet.models.invertible import Invertible
 from irevnet.models.irevnet import IRevNet
 from irevnet.models.zoo import Network, build_network, num_parameters
 from irevnet.utils.files import atomic_write
-from irevnet.utils.untrusted import brief, build, check_tensors, fits
+from irevnet.utils.untrusted import brief, build, fits
 
 _FORMAT = "irevnet-toolkit checkpoint"
 _VERSION = 1
@@ -128,7 +134,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mappi
     path = Path(path)
     check_architecture(path, checkpoint.model)
     weights = checkpoint.model.state_dict()
-    if broken := _first_not_finite(weights):
+    if broken := first_not_finite(weights):
         raise ValueError(f"{path} cannot hold weights that are not finite, the first of them in {broken}")
     content = {
         "format": _FORMAT,
@@ -146,10 +152,10 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mappi
                     raise error.__context__ from error
                 raise
         try:
-            _parse_own(_load(temporary, mmap=True))
+            _parse_own(load_tensors(temporary, mmap=True))
         except (KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ValueError(
-                f"{path} could not be read back: {_first_line(error)}; pass plain numbers, text and tensors"
+                f"{path} could not be read back: {first_line(error)}; pass plain numbers, text and tensors"
             ) from error
 
 
@@ -166,9 +172,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: the file is damaged, is no checkpoint, or holds pickled code or weights that are not finite.
     """
     path = Path(path)
-    content = _read_tensors(path)
+    content = read_tensors(path)
     weights = content.get("state_dict", {})
-    if not _is_state_dict(weights):
+    if not is_state_dict(weights):
         raise ValueError(f"{path} is no checkpoint: its 'state_dict' is not a dictionary of tensors")
     if fits(content.get("format"), str) and content["format"] == _FORMAT:
         return _read_own(path, content)
@@ -186,7 +192,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def read_training_state(path: Path) -> dict[str, Any]:
     """The training state saved in a checkpoint. Raises `ValueError` if there is none."""
-    state = _read_tensors(path).get("training")
+    state = read_tensors(path).get("training")
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds weights but no training state; training cannot be resumed from it")
     return state
@@ -217,56 +223,9 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "weights",
-    "params",
-    "model_ema",
-    "ema_state_dict",
-)
-"""Names under which state dicts are saved, in the order in which they are preferred."""
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict that `torch.save` wrote, alone or under one of the usual keys, or of a file of
-    safetensors.
-
-    Raises `ValueError` if the file holds no state dict, values that are not finite, or pickled code.
-    """
-    if path.suffix == ".safetensors":
-        content: dict[str, Any] = _read_safetensors(path)
-    else:
-        content = _read_tensors(path)
-    weights = next((content[key] for key in _KEYS if _is_state_dict(content.get(key)) and content[key]), content)
-    if not _is_state_dict(weights) or not weights:
-        raise ValueError(
-            f"{path} holds no state dict{', but ' if content else ''}{', '.join(map(brief, content))}; save the "
-            "network's state_dict()"
-        )
-    _check_finite(path, weights)
-    return weights
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(f"{path} needs the package safetensors; pip install safetensors") from error
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        return load_file(path)
-    except Exception as error:
-        raise ValueError(f"{path} is not a file of safetensors, or is damaged: {_first_line(error)}") from error
-
-
 def is_own_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint of this toolkit, which says how its network takes images."""
-    return path.suffix != ".safetensors" and _read_tensors(path).get("format") == _FORMAT
+    return path.suffix != ".safetensors" and read_tensors(path).get("format") == _FORMAT
 
 
 def plain(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -310,70 +269,6 @@ def _plain(name: str, value: Any) -> Any:
     raise ValueError(f"{name} is {brief(value)}, a {type(value).__name__}; expected numbers, text, or lists of them")
 
 
-def _load(path: Path, *, mmap: bool = False) -> Any:
-    """The content of a file of tensors, without running its code; mapped into memory with `mmap`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about foreign pickles, which are then refused
-        check_tensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    _check_content(content, room=path.stat().st_size)
-    return content
-
-
-def _read_tensors(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        content = _load(path)
-    except Exception as error:  # torch raises many kinds
-        if isinstance(error, pickle.UnpicklingError) and _holds_code(path, error):
-            raise ValueError(
-                f"{path} holds pickled Python objects, which could run code when read, and is refused "
-                f"({_first_line(error)}); save the network's state_dict() instead"
-            ) from error
-        raise ValueError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint's dictionary")
-    return content
-
-
-def _check_content(content: Any, *, room: int) -> None:
-    """Raises `ValueError` for tensors that are no plain arrays, or that take more than `room` bytes, which a stride of
-    0 allows. Removes attributes of dictionaries, which could hide their methods."""
-    seen: set[int] = set()
-    waiting, total = [content], 0
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, Tensor):
-            if each.layout != torch.strided or each.device.type != "cpu" or each.is_quantized or each.is_complex():
-                raise ValueError(f"it holds a tensor of {each.dtype} as {each.layout}; expected plain numbers")
-            total += each.numel() * each.element_size()
-        elif isinstance(each, dict):
-            if isinstance(each, OrderedDict):
-                vars(each).clear()
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, list | tuple):
-            waiting += each
-    if total > room:
-        raise ValueError(f"its tensors declare {total:,} bytes, but the file has {room:,}")
-
-
-def _is_state_dict(content: Any) -> bool:
-    return isinstance(content, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    )
-
-
-def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
-    """Whether a file was refused for naming something to call, or for being a plain pickle instead of torch's."""
-    with open(path, "rb") as file:
-        plain_pickle = file.read(1) == b"\x80"
-    return "Unsupported global" in str(error) or "Unsupported class" in str(error) or plain_pickle
-
-
 class _Content(TypedDict):
     """Content of a checkpoint of this toolkit beside its network and its transform."""
 
@@ -393,7 +288,7 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
         config, rest = _parse_own(content)
         weights = content["state_dict"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
     return Checkpoint(model=_build(path, config, weights), **rest)
 
 
@@ -421,21 +316,6 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
         own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
         model.load_state_dict(own, assign=True)  # keeps their precision
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"the weights of {path} do not fit its architecture: {_first_line(error)}") from error
-    _check_finite(path, weights)
+        raise ValueError(f"the weights of {path} do not fit its architecture: {first_line(error)}") from error
+    check_finite(path, weights)
     return model.eval()
-
-
-def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    if broken := _first_not_finite(weights):
-        raise ValueError(
-            f"the weights of {path} are not finite, the first of them in {broken}; give another checkpoint"
-        )
-
-
-def _first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

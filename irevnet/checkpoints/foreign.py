@@ -19,8 +19,8 @@ from typing import Any, cast, get_args
 import torchvision.models
 from torch import nn
 
-from irevnet.checkpoints.checkpoint import read_weights
 from irevnet.checkpoints.foreign_weights import fit_weights
+from irevnet.checkpoints.tensor_files import read_weights
 from irevnet.data.choices import Interpolation
 from irevnet.data.transforms import IMAGENET_STATISTICS
 from irevnet.utils.code import named_object

@@ -12,11 +12,13 @@ from PIL import Image
 from torch import nn
 
 from analysis.cache import Cache
-from analysis.experiment import Experiment, check_comparable, labels_of, network_features, only, save_result
+from analysis.experiment import Experiment, check_comparable, only
 from analysis.features import contents
 from analysis.features.contents import contents_sha256
 from analysis.features.export import export_features
-from analysis.opening import DataOptions, Overrides, find_split, open_experiment
+from analysis.opening import DataOptions, find_split, open_experiment
+from analysis.overrides import Overrides
+from analysis.subjects import labels_of, network_features, save_result
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.data import lazy_images
 from irevnet.data.datasets import load_dataset

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from analysis.cache import Cache
-from analysis.experiment import save_result
 from analysis.own_features import is_of_features, open_features
 from analysis.studies.depth_probe import DepthProbeOptions, depth_probe, probe_networks
 from analysis.studies.pca_sweep import PCASweepOptions, pca_sweep, sweep_networks
+from analysis.subjects import save_result
 
 OPTIONS = {"cost_grid": (0.01, 0.1)}
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.experiment import save_result
 from analysis.results import TrainingCurvesResult
 from analysis.studies.training_curves import (
     TrainingCurvesOptions,
@@ -17,6 +16,7 @@ from analysis.studies.training_curves import (
     open_runs,
     training_curves,
 )
+from analysis.subjects import save_result
 from irevnet.training.config import recipe
 from irevnet.training.runs import new_run
 from irevnet.training.settings import RunSettings

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, load_checkpoint, read_checkpoint, save_checkpoint
-from irevnet.checkpoints.checkpoint import describe, read_training_state, read_weights, weights_sha256
+from irevnet.checkpoints.checkpoint import describe, read_training_state, weights_sha256
+from irevnet.checkpoints.tensor_files import read_weights
 from irevnet.data.transforms import InputTransform
 from irevnet.models.config import Config, ResNetConfig, RevNetConfig
 from irevnet.models.zoo import build_network

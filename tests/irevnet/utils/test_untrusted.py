@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from irevnet import build_model, read_checkpoint, save_checkpoint
-from irevnet.checkpoints.checkpoint import Checkpoint, read_weights
+from irevnet.checkpoints.checkpoint import Checkpoint
+from irevnet.checkpoints.tensor_files import read_weights
 from irevnet.codec import read_header
 from irevnet.data.transforms import InputTransform
 from irevnet.utils import untrusted
