@@ -282,7 +282,7 @@ def workplace(tmp_path_factory) -> Path:
     """A folder with data, which fills up with stand-ins."""
     root = tmp_path_factory.mktemp("docs")
     _write_cifar(root / "data")
-    for name in ("imagenet", "photos"):
+    for name in ("imagenet", "photos", "photographs"):
         _write_folder(root / name)
     for number, name in enumerate(CLASSES):
         for n in range(6):
