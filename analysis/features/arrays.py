@@ -5,6 +5,7 @@ Arrays are called `train/LAYER` and `test/LAYER`, a row an image, and `train/lab
 which nothing depends on. What `analysis.features.export` writes is of this form.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ PARTS = 5
 
 LONGEST_NAME = 200
 """Most bytes of a layer's name, of which names of files are made."""
+
+MOST_COMPRESSED = 64
+"""Most times that an array may be larger than what it was compressed to."""
 
 ROWS = 1000
 """Number of rows that are looked at together."""
@@ -53,8 +57,7 @@ class LabelledFeatures:
 
 
 def read_arrays(path: Path) -> dict[str, ndarray]:
-    """The arrays of an `.npz` file, uncompressed as `numpy.savez` writes it, or the one of an `.npy` file, called
-    `LAYER`.
+    """The arrays of an `.npz` file, compressed or not, or the one of an `.npy` file, called `LAYER`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -67,11 +70,23 @@ def read_arrays(path: Path) -> dict[str, ndarray]:
             case ".npy":
                 return {LAYER: map_array(path)}
             case ".npz":
-                with open_arrays(path) as arrays:
-                    return {name: arrays[name] for name in arrays.names if name.rpartition("/")[2] != IMAGES}
+                with open_arrays(path, compressed=True) as arrays:
+                    names = [name for name in arrays.names if name.rpartition("/")[2] != IMAGES]
+                    _check_size(path, [arrays.declared(name) for name in names])
+                    return {name: arrays[name] for name in names}
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     raise ValueError(f"{path} is neither .npz nor .npy, in which features are read")
+
+
+def _check_size(path: Path, declared: Sequence[tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Raises `ValueError` for arrays of these shapes that take far more memory than their file, as features do not."""
+    total = sum(math.prod(shape) * kind.itemsize for shape, kind in declared)
+    if total > MOST_COMPRESSED * path.stat().st_size:
+        raise ValueError(
+            f"its arrays take {total:,} bytes, more than {MOST_COMPRESSED} times as many as the file; save them "
+            "without compression"
+        )
 
 
 def labelled_features(arrays: Mapping[str, ndarray], *, seed: int = 0) -> LabelledFeatures:

@@ -28,6 +28,9 @@ from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.pca import principal_components
 from analysis.probes.saved_probes import FittedLayer
 
+DRAWS = 5
+"""Number of sets of few training images, over which accuracies are averaged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
@@ -44,7 +47,7 @@ class ProbeOptions:
         neighbours: numbers of nearest neighbours k that vote, see `analysis.probes.neighbour_votes`.
         metric: what nearness of these is.
         shots: number of training images of each class in the sets that probes are fitted to; `None` for all images.
-        draws: number of such sets, each drawn at random.
+        draws: number of such sets, each drawn at random; `None` for `DRAWS`.
     """
 
     cost_grid: Sequence[float] = COST_GRID
@@ -54,7 +57,7 @@ class ProbeOptions:
     neighbours: Sequence[int] = (1,)
     metric: Metric = "euclidean"
     shots: int | None = None
-    draws: int = 5
+    draws: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.cost_grid) == 0 or not all(0 < cost < float("inf") for cost in self.cost_grid):
@@ -63,8 +66,15 @@ class ProbeOptions:
             raise ValueError(f"`neighbours` is {list(self.neighbours)}; expected one or several numbers from 1 on")
         if self.shots is not None and self.shots < 1:
             raise ValueError(f"`shots` is {self.shots}; expected a number of images from 1 on")
-        if self.draws < 2:
+        if self.draws is not None and self.shots is None:
+            raise ValueError(f"`draws` is {self.draws}, and there are no sets to draw; give `shots`, or leave it out")
+        if self.draws is not None and self.draws < 2:
             raise ValueError(f"`draws` is {self.draws}; expected at least 2, whose spread gives the interval")
+
+    @property
+    def num_draws(self) -> int:
+        """Number of sets of few training images; 0 if there are none."""
+        return 0 if self.shots is None else self.draws or DRAWS
 
     @property
     def costs(self) -> list[float]:
@@ -124,7 +134,7 @@ def training_sets(labels: Int[ndarray, " n"], options: ProbeOptions, *, seed: in
             name=f"-{options.shots}-shots-{number}",
             settings={"shots": options.shots, "draw": number},
         )
-        for number in range(options.draws)
+        for number in range(options.num_draws)
     ]
 
 

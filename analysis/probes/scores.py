@@ -19,7 +19,7 @@ def tabulate(
 ) -> dict[str, ndarray]:
     """The fields of a `ProbeResult`, from rows of network, layer and what the probes returned there for each training
     set."""
-    num_test, num_sets = len(networks[0].test_labels), options.draws if options.shots else 1
+    num_test, num_sets = len(networks[0].test_labels), options.num_draws or 1
     own, restricted = (
         np.array([accuracy(network) for network in networks])
         for accuracy in (NetworkFeatures.accuracy, NetworkFeatures.restricted_accuracy)
@@ -48,7 +48,7 @@ def tabulate(
         "further_accuracy": accuracy[:, 2:],
         "further_interval": interval[:, 2:],
         "shots": np.array(options.shots or 0),
-        "draws": np.array(options.draws if options.shots else 0),
+        "draws": np.array(options.num_draws),
         "draw_accuracy": correct.swapaxes(1, 2)[:, :, : num_sets if options.shots else 0] / num_test,
         "num_train": np.array(_num_train(networks[0], options)),
         "num_test": np.array(num_test),

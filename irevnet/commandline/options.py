@@ -164,9 +164,8 @@ shots_option = click.option(
 draws_option = click.option(
     "--draws",
     type=click.IntRange(min=2),
-    default=5,
-    show_default=True,
-    help="Number of draws of --shots, over which accuracies are averaged; their spread is part of the intervals.",
+    help="Number of draws of --shots, over which accuracies are averaged; their spread is part of the intervals.  "
+    "[default: 5]",
 )
 
 

@@ -12,7 +12,8 @@ from analysis.probes.probing import ProbeOptions, training_sets
         ({"cost_grid": [float("nan")]}, r"`cost_grid` is \[nan\]; expected"),
         ({"neighbours": [0, 5]}, r"`neighbours` is \[0, 5\]; expected one or several numbers from 1 on"),
         ({"shots": 0}, "`shots` is 0; expected a number of images from 1 on"),
-        ({"draws": 1}, "`draws` is 1; expected at least 2, whose spread gives the interval"),
+        ({"shots": 1, "draws": 1}, "`draws` is 1; expected at least 2, whose spread gives the interval"),
+        ({"draws": 3}, "`draws` is 3, and there are no sets to draw; give `shots`, or leave it out"),
     ],
 )
 def test_options_without_meaning_are_refused(options, message):
