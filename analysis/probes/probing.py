@@ -45,7 +45,7 @@ class ProbeOptions:
         solver: solver of the SVM's problem.
         logistic: whether there is a logistic regression, too.
         neighbours: numbers of nearest neighbours k that vote, see `analysis.probes.neighbour_votes`.
-        metric: what nearness of these is.
+        metric: measure by which these are nearest.
         shots: number of training images of each class in the sets that probes are fitted to; `None` for all images.
         draws: number of such sets, each drawn at random; `None` for `DRAWS`.
     """

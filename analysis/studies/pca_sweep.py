@@ -82,7 +82,7 @@ def sweep_networks(
 
     Args:
         networks: features of each network at one layer, all of the same images.
-        options: which numbers of components, and which probes.
+        options: numbers of components, and probes that are shown them.
         seed: seed of the choice of images for cross-validation, of the folds, of the SVM solver and of few training
             images.
         device: device to compute on.

@@ -287,25 +287,24 @@ pool_option = click.option(
     "transformers the CLS token, or the mean of the tokens of patches, without CLS and register tokens; or all of "
     "it, as one vector.",
 )
-network_options = _group(
-    compared_options,
-    exact_options,
-    pool_option,
+
+
+def _features_of(*own: Callable) -> Callable:
+    """The options of features of networks, among them these."""
+    return _group(compared_options, exact_options, pool_option, *own, data_options, pass_options)
+
+
+network_options = _features_of(
     click.option(
         "--features",
         "features_root",
         type=File(),
         help="Folder in which features are kept for reuse.  [default: features/ in the run's folder]",
-    ),
-    data_options,
-    pass_options,
+    )
 )
 """Networks and images to extract features of."""
 
-probe_options = _group(
-    compared_options,
-    exact_options,
-    pool_option,
+probe_options = _features_of(
     click.option(
         "--features",
         "features_root",
@@ -320,11 +319,8 @@ probe_options = _group(
         type=File(),
         help="The class of each row of a file of features that has none, by number or name, as .npy.",
     ),
-    data_options,
-    pass_options,
 )
 """Networks and images, or features, of the probes."""
-
 
 classifier_options = _group(
     solver_option, cost_option, logistic_option, neighbours_option, metric_option, shots_option, draws_option

@@ -47,7 +47,7 @@ class Listing:
         splits: split of each image, `None` for those in neither; empty if the data have no split.
         classes: class names, in the order of their labels.
         image_shape: shape of the images, see `DataSource`; `None` if it is not known without reading them.
-        remarks: what was chosen where the data do not say it.
+        remarks: sentences on choices that the data left open.
     """
 
     images: Tensor | LazyImages

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from irevnet.models.config import Memory
 from irevnet.models.memory.mode import MAX_RECONSTRUCTION_ERROR
 from irevnet.models.memory.replay import Replay
-from irevnet.models.memory.reversible import Position, Tape, refusal
+from irevnet.models.memory.reversible import Position, Tape, differentiate, refusal
 
 
 @torch.compiler.disable  # a compiled network calls it as ordinary code
@@ -76,26 +76,19 @@ class _Block(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(refusal(tape.memory, "double backward"))
         x, y = ctx.saved_tensors
-        leaves = replay.leaves()
         if tape.memory == "reversible":
             y = tape.take(position.number) if y is None else y
-            with replay.again(leaves):
+            with replay.again(replay.leaves()):
                 rebuilt = replay.module.inverse(y)  # type: ignore[operator]
             if position.first:
                 tape.report(torch.linalg.vector_norm(rebuilt - x) / torch.linalg.vector_norm(x))
             else:
                 tape.rebuilt = position.number - 1, rebuilt
             x = rebuilt if x is None else x
-        with torch.enable_grad(), replay.again(leaves):
-            x = x.detach().requires_grad_()
-            again = replay.module(x)
+        again, through, of_tensors = differentiate(replay, x, gradients[0])
         if tape.memory == "reversible" and not position.first:
             _check_undone(again, y, f"block {position.number}")
-        if not again.requires_grad:  # it is constant
-            return (None,) * (4 + len(leaves))
-        replay.check_leaves(again, [x, *leaves])
-        through, *of_tensors = torch.autograd.grad(again, [x, *leaves], gradients[0].to(again.dtype), allow_unused=True)
-        return None, None, None, through, *of_tensors
+        return None, None, None, through if isinstance(through, Tensor) else None, *of_tensors
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -104,7 +97,7 @@ class _Block(torch.autograd.Function):
 
 def _check_undone(again: Tensor, y: Tensor, name: str) -> None:
     """Raises `RuntimeError` unless a block puts out y again for what its inverse made of y."""
-    error = (torch.linalg.vector_norm(again.detach() - y) / torch.linalg.vector_norm(y)).item()
+    error = (torch.linalg.vector_norm(again - y) / torch.linalg.vector_norm(y)).item()
     if not error <= MAX_RECONSTRUCTION_ERROR:
         raise RuntimeError(
             f"the inverse of {name} does not undo it in train mode (relative error {error:.1e}), as where layers draw "

@@ -184,7 +184,7 @@ class _Block(torch.autograd.Function):
                 y, y_tilde = tape.take(position.number)
             rebuilt = block.unsqueeze(y)
             x_tilde = rebuilt if x_tilde is None else x_tilde
-        moved, through_f, of_tensors = _differentiate(ctx.replay, x_tilde, gradients[1])
+        moved, through_f, of_tensors = differentiate(ctx.replay, x_tilde, gradients[1])
         if rebuilt is not None:
             x = block.unsqueeze(y_tilde - moved)
             if position.first:
@@ -201,10 +201,11 @@ class _Block(torch.autograd.Function):
         raise RuntimeError(refusal(ctx.tape.memory, "forward-mode differentiation"))
 
 
-def _differentiate(
+def differentiate(
     replay: Replay, x_tilde: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor | float, tuple[Tensor | None, ...]]:
-    """F x~, evaluated once more, F'(x~)^T times the gradient, and the gradients of the tensors of F."""
+    """F x~, evaluated once more, F'(x~)^T times the gradient, and the gradients of the tensors of F, where F is the
+    module that is replayed."""
     leaves = replay.leaves()
     with torch.enable_grad(), replay.again(leaves):
         x_tilde = x_tilde.detach().requires_grad_()

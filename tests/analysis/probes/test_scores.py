@@ -5,7 +5,7 @@ from scipy.stats import t
 from analysis.probes.scores import _intervals, wilson
 
 
-def test_an_interval_of_draws_has_the_spread_of_the_draws_and_of_the_images():
+def test_intervals_have_the_spread_of_draws_and_of_images():
     """With very many test images only the first is left, with draws that are the same only the second."""
     correct = np.array([[[0.61], [0.65], [0.72], [0.64]]])
     low, high = _intervals(correct * 10**9, 10**9)[0, 0]
