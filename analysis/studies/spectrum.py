@@ -163,6 +163,9 @@ class _Job:
         """J, and J^-1 if the network has an inverse and as many features as inputs."""
         if options.precision is not None:
             return self._jacobian(options.precision, options.block_width)
+        inputs = self.x.numel()
+        if choose_method(options.method, (inputs, inputs)) == "dense":  # with any number of features
+            return self._jacobian("float64", options.block_width)
         found = self._jacobian("float32", options.block_width)
         dense = choose_method(options.method, found[0].shape) == "dense"
         return self._jacobian("float64", options.block_width) if dense else found

@@ -75,10 +75,10 @@ def _class_folders(folder: Path) -> Listing:
     """The images of a folder of images for each class."""
     classes = tuple(check_class_name(name, str(folder)) for name in _subfolders(folder))
     found = {name: _image_files(folder / name) for name in classes}
-    paths = [path for of_class in found.values() for path in of_class]
+    images = ImageFiles([path for of_class in found.values() for path in of_class], str(folder))
     return Listing(
-        images=ImageFiles(paths, str(folder)),
-        names=ImageFiles(paths, str(folder)).names,
+        images=images,
+        names=images.names,
         labels=[name for name, of_class in found.items() for _ in of_class],
         splits=(),
         classes=classes,
@@ -87,12 +87,12 @@ def _class_folders(folder: Path) -> Listing:
 
 def _flat(folder: Path) -> Listing:
     """The images of a folder, without labels."""
-    paths = [os.path.join(folder, name) for name in _images_in(folder)]
+    images = ImageFiles([os.path.join(folder, name) for name in _images_in(folder)], str(folder))
     return Listing(
-        images=ImageFiles(paths, str(folder)),
-        names=ImageFiles(paths, str(folder)).names,
-        labels=UNLABELLED * len(paths),
-        splits=train_then_test(0, len(paths)),
+        images=images,
+        names=images.names,
+        labels=UNLABELLED * len(images.names),
+        splits=train_then_test(0, len(images.names)),
         classes=UNLABELLED,
         remarks=(f"{folder} has images without labels, all of them test images",),
     )

@@ -113,3 +113,27 @@ def test_an_inverse_that_undoes_nothing_is_refused():
     chain = InvertibleChain([Wrong()]).eval()
     with pytest.raises(ValueError, match=r"inverse of the InvertibleChain does not undo .* error of 4\.8e-02"):
         jacobian_of(chain, torch.rand(1, 2, 2, dtype=torch.float64), depth=1)
+
+
+def test_a_matrix_in_float64_needs_no_inverse_that_is_right_in_float32(tmp_path):
+    class Mixing(nn.Module):
+        """A symmetric matrix of condition number 1e9, which float32 cannot invert."""
+
+        def __init__(self):
+            super().__init__()
+            vectors, _ = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).double())
+            matrix = vectors * torch.logspace(0, -9, 64, dtype=torch.float64) @ vectors.T
+            self.register_buffer("matrix", matrix)
+
+        def forward(self, x):
+            return (x.flatten(1) @ self.matrix.to(x)).reshape(x.shape)
+
+        def inverse(self, y):
+            return torch.linalg.solve(self.matrix.to(y), y.flatten(1).T).T.reshape(y.shape)
+
+    network = InvertibleChain([Mixing()])
+    with pytest.raises(ValueError, match="does not undo its features at depth 1"):
+        jacobian_of(network.eval(), torch.rand(1, 8, 8), depth=1)
+    experiment = open_experiment(model=network, data="digits", out=tmp_path)
+    found = spectrum([experiment], SpectrumOptions(num_images=1)).spectrum(0)
+    np.testing.assert_allclose(found.largest, np.logspace(0, -9, 64), rtol=1e-5)
