@@ -1,8 +1,8 @@
 """Uses the wheel and runs the tests by release of torch, instruction set and number of threads: `make test-matrix`.
 
 Each release runs the whole suite in one configuration (`make test` runs it with the processor's own instructions), and
-the numerical tests in all others, with AVX2 and without. Runs are of a clone of a commit, one after the other. What each found is kept in
-build/matrix/results, and one that passed is not repeated.
+the numerical tests in all others, with AVX2 and without. Runs are of a clone of a commit, one after the other. What
+each found is kept in build/matrix/results, and one that passed is not repeated.
 """
 
 import argparse
