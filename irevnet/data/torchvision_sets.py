@@ -211,7 +211,7 @@ def _words(kind: Any, split: Split | None) -> Iterator[dict[str, Any]]:
 def _open(name: str, kind: Any, words: dict[str, Any], options: LoadOptions) -> Any:
     parameters = _parameters(kind)
     given = dict(words)
-    if "loader" in parameters or torchvision.datasets.DatasetFolder in getattr(kind, "__mro__", ()):
+    if "loader" in parameters:
         given["loader"] = os.fspath  # files are read as those of a folder
     fetched = "download" in parameters
 
@@ -222,7 +222,7 @@ def _open(name: str, kind: Any, words: dict[str, Any], options: LoadOptions) -> 
     try:
         if options.download and fetched:
             distributed.from_first(fetch)
-        return kind(options.root, **given, **({"download": False} if fetched else {}))
+        dataset = kind(options.root, **given, **({"download": False} if fetched else {}))
     except (ImportError, RuntimeError, OSError) as error:
         if isinstance(error, ImportError) or isinstance(error.__context__, ImportError):
             raise ImportError(f"{name} needs a package that is not installed: {error}") from error
@@ -232,6 +232,9 @@ def _open(name: str, kind: Any, words: dict[str, Any], options: LoadOptions) -> 
         raise FileNotFoundError(
             f"{name} is not under {options.root}, or is damaged there; name the folder that holds its files{way}"
         ) from error
+    if isinstance(dataset, torchvision.datasets.DatasetFolder):
+        dataset.loader = os.fspath  # not every constructor takes one
+    return dataset
 
 
 @functools.cache

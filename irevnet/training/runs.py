@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,13 @@ class Run:
 def default_folder(settings: RunSettings) -> Path:
     """A folder for a run, under `runs/`, by data, model and time."""
     data = re.sub(r"[^\w.-]+", "-", Path(settings.data).resolve().name)
-    return distributed.from_first(lambda: Path("runs") / f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}")
+
+    def unused() -> Path:
+        name = f"{data}-{settings.model}-{datetime.now():%Y%m%d-%H%M%S}"
+        later = (f"{name}-{number}" for number in count(2))  # runs that begin in the same second
+        return next(folder for folder in map(Path("runs").joinpath, chain([name], later)) if not folder.exists())
+
+    return distributed.from_first(unused)
 
 
 def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (), **options: Any) -> Run:

@@ -1,5 +1,6 @@
 """Data sets of torchvision, read from small files in their layouts."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from irevnet.data.sources import LoadOptions
 from irevnet.data.torchvision_sets import open_torchvision
 
 RNG = np.random.default_rng(0)
+
+TAKE_LOADERS = "loader" in inspect.signature(torchvision.datasets.Imagenette).parameters
+"""Whether classes of this release of torchvision that list their files let others read these."""
 
 
 def write(path: Path, size: int = 8) -> None:
@@ -99,7 +103,8 @@ def test_classes_of_imagenet_keep_their_wordnet_numbers(tmp_path):
             for n in range(count):
                 write(tmp_path / "imagenette2" / split / name / f"{n}.JPEG", size=8 + n)
     source = load_dataset("torchvision:Imagenette", root=tmp_path)
-    assert (source.classes, source.image_shape) == (("n01440764", "n02102040"), (3, 8, 8))
+    shape = (3, 8, 8) if TAKE_LOADERS else (3, None, None)  # of images read item by item it is not known
+    assert (source.classes, source.image_shape) == (("n01440764", "n02102040"), shape)
     assert [images_of(source, split).labels for split in ("train", "test")] == [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1]]
 
 
@@ -114,7 +119,9 @@ def test_test_images_without_labels_are_passed_over(tmp_path):
         (place / "scenes" / f"CLEVR_{split}_scenes.json").write_text(json.dumps({"scenes": scenes}))
     source = load_dataset("torchvision:CLEVRClassification", root=tmp_path)
     assert source.classes == ("9", "10")
-    assert [Path(path).name for path in images_of(source, "test").images.paths] == [f"val{n}.png" for n in range(4)]
+    assert images_of(source, "test").labels == [0, 1, 0, 1]
+    if TAKE_LOADERS:
+        assert [Path(path).name for path in images_of(source, "test").images.paths] == [f"val{n}.png" for n in range(4)]
 
 
 def test_other_sets_are_read_item_by_item(tmp_path):

@@ -2,6 +2,8 @@ import csv
 import json
 import os
 import shutil
+from datetime import datetime
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -208,8 +210,16 @@ def test_images_get_the_size_of_the_network_or_of_the_settings(tmp_path, model, 
     assert made.model.config.input_shape == (1, 16, 16)
 
 
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("irevnet.training.runs.datetime", Mock(now=lambda: datetime(2026, 1, 2, 3, 4, 5)))
+    for name in ("", "-2", "-3"):
+        folder = default_folder(settings())
+        assert str(folder) == f"runs/digits-irevnet-small-20260102-030405{name}"
+        folder.mkdir(parents=True)
+
+
 def test_the_newest_run_is_found(tmp_path):
-    assert str(default_folder(settings())).startswith("runs/digits-irevnet-small-20")
     for age, name in enumerate(("new", "old")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "last.pt").touch()
