@@ -15,6 +15,10 @@ undoes the network bit for bit.
 
 The price is one rounding of the weights (relative to their sum, 2^-25) and of the activations (2^-p): the network
 becomes a slightly different function, which is evaluated without error.
+
+The head is computed in the same way (`exact_logits`): normalised values and their spatial means are rounded to a finer
+lattice, of p + 6 bits, logits to multiples of 2^-p. So logits, too, are the same on any machine, and two images have
+the same logits to the last bit if theirs before the last rounding are nearest to the same multiples of 2^-p.
 """
 
 from collections.abc import Sequence
@@ -64,7 +68,7 @@ class Lattice:
 
         Raises `ValueError`, with the `name` of the values, for any that are out of range or not finite.
         """
-        x = x.double().div(self.spacing).round_().mul_(self.spacing)
+        x = self.nearest(x)
         largest = torch.linalg.vector_norm(x, torch.inf).item()
         if not largest < self.limit:
             raise ValueError(
@@ -72,6 +76,15 @@ class Lattice:
                 f"{self.limit:,.0f} are exact, use fewer `bits`"
             )
         return x
+
+    def nearest(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The nearest multiples of 2^-bits, ties to even, in float64, of numbers of any size."""
+        return x.double().div(self.spacing).round_().mul_(self.spacing)
+
+    @property
+    def finer(self) -> "Lattice":
+        """The lattice of 6 bits more, or as many as there may be."""
+        return Lattice(min(self.bits + 6, 24))
 
 
 class _ExactConvolution(nn.Module):
@@ -174,3 +187,29 @@ def _fold(conv: nn.Conv2d | None, norm: nn.Module | None, lattice: Lattice) -> _
         return _ExactConvolution(per_channel, shift, lattice, groups=len(scale))
     weight, padding = conv.weight.double() * per_channel, int(conv.padding[0])
     return _ExactConvolution(weight, shift, lattice, stride=conv.stride[0], padding=padding)
+
+
+def exact_logits(
+    phi: Float[Tensor, "images channels height width"], norm: nn.Module, classifier: nn.Linear, lattice: Lattice
+) -> Float[Tensor, "images classes"]:
+    """The linear projection of the spatial mean of ReLU(norm phi), for features on the lattice, without error but for
+    three roundings: of normalised values, of their means and of the logits.
+
+    Raises `ValueError` for values that are too large for the lattice, and for weights that are not finite.
+    """
+    return lattice.nearest(unrounded_logits(phi, norm, classifier, lattice))
+
+
+def unrounded_logits(
+    phi: Float[Tensor, "images channels height width"], norm: nn.Module, classifier: nn.Linear, lattice: Lattice
+) -> Float[Tensor, "images classes"]:
+    """What `exact_logits` rounds to multiples of 2^-bits, exactly."""
+    finer = lattice.finer
+    if not all(tensor.isfinite().all() for part in (norm, classifier) for tensor in part.state_dict().values()):
+        raise ValueError("head: weights or batch-norm statistics are not finite")
+    normalised = finer.round(_fold(None, norm, lattice)(phi).relu(), "head")
+    # Sums of multiples of 2^-(p + 6) are exact in any order; the quotient is rounded once.
+    means = finer.round(normalised.sum(dim=(2, 3), keepdim=True) / phi[0, 0].numel(), "head")
+    weight, bias = classifier.weight.double(), classifier.bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.double()
+    return _ExactConvolution(weight[:, :, None, None], bias, finer)(means).flatten(1)

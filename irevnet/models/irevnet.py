@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import overload
+from typing import TypeGuard, overload
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from irevnet.models.config import IRevNetConfig
 from irevnet.models.coupling import Bottleneck, Coupling
-from irevnet.models.exact import ExactBottleneck, Lattice
+from irevnet.models.exact import ExactBottleneck, Lattice, exact_logits
 from irevnet.models.memory.mode import MemoryMode
 from irevnet.models.memory.reversible import run_blocks
 from irevnet.models.squeeze import squeeze, unsqueeze
@@ -45,9 +45,22 @@ class Head(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, momentum=0.9)  # the release's momentum, in PyTorch's sense
         self.classifier = nn.Linear(channels, num_classes)
+        self.lattice: Lattice | None = None
+        """Lattice of exact arithmetic; `None` in floating point."""
 
     def forward(self, phi: Features) -> Float[Tensor, "batch classes"]:
+        if self.lattice is not None:
+            return exact_logits(phi, self.norm, self.classifier, self.lattice)
         return self.classifier(self.norm(phi).relu().mean(dim=(2, 3)))
+
+
+def is_ordinary_head(head: nn.Module) -> TypeGuard[Head]:
+    """Whether a head computes what `Head` does in eval mode, of which there is a closed form."""
+    parts = [*head.modules()] if type(head) is Head else []
+    hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
+    kinds = tuple(type(part) for part in parts[1:])
+    ordinary = kinds in ((nn.BatchNorm2d, nn.Linear), (nn.SyncBatchNorm, nn.Linear))
+    return ordinary and not hooked and head.norm.affine and head.norm.running_var is not None  # pyright: ignore
 
 
 class IRevNet(MemoryMode):
@@ -159,7 +172,8 @@ class IRevNet(MemoryMode):
         """This network in exact arithmetic (`irevnet.models.exact`): `inverse(features(x, j), j)` is x to the last bit.
 
         For a bijective network the other round trip is exact as well. Inputs, images or features, are first rounded to
-        multiples of 2^-bits; outputs are float64. The network cannot be trained.
+        multiples of 2^-bits; outputs are float64. The network cannot be trained. Logits are multiples of 2^-bits; those
+        of a head of one's own are computed in float64, with its rounding.
 
         Args:
             bits: number of bits after the binary point; fewer bits leave room for larger numbers.
@@ -176,6 +190,8 @@ class IRevNet(MemoryMode):
         exact.lattice = Lattice(bits)
         for depth, block in enumerate(exact._couplings, start=1):
             block.register_module("bottleneck", ExactBottleneck(block, exact.lattice, f"block {depth}"))
+        if is_ordinary_head(exact.head):
+            exact.head.lattice = exact.lattice
         return exact.eval()
 
     def train(self, mode: bool = True) -> "IRevNet":

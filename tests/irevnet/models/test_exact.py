@@ -76,6 +76,47 @@ def test_exact_network_is_close_to_the_original(bijective, injective):
             assert exact(images).dtype == torch.float64
 
 
+@torch.no_grad()
+def test_exact_logits_depend_on_the_multiset_of_values_of_each_channel_alone(bijective):
+    """Not on the order of positions, nor on the batch: sums are exact. They are multiples of 2^-bits."""
+    for bits in (8, 14, 24):
+        exact = bijective.exact(bits=bits)
+        phi = exact.features(torch.rand(5, 3, 8, 8, dtype=torch.float64))
+        logits = exact.head(phi)
+        assert torch.equal(logits * 2**bits, (logits * 2**bits).round())
+        assert torch.equal(exact.head(phi.flip(2)), logits)
+        assert torch.equal(exact.head(phi.flatten(2)[:, :, [2, 0, 3, 1]].reshape(phi.shape)), logits)
+        assert torch.equal(torch.cat([exact.head(each[None]) for each in phi]), logits)
+        # Activations are rounded to 2^-bits, weights to 2^-25 of their sums.
+        sums = bijective.head.classifier.weight.abs().sum(dim=1).max()
+        largest = bijective.head.norm(phi).abs().max()
+        assert (logits - bijective.head(phi)).abs().max() <= (2.0**-bits + 2.0**-23 * (1 + largest)) * (1 + sums)
+
+
+@torch.no_grad()
+def test_exact_networks_keep_a_head_of_ones_own(bijective):
+    class Own(nn.Module):
+        def __init__(self, head: nn.Module):
+            super().__init__()
+            self.head = head
+
+        def forward(self, phi: torch.Tensor) -> torch.Tensor:
+            return 2 * self.head(phi)
+
+    head = bijective.head
+    bijective.head = Own(head)
+    exact = bijective.exact()
+    phi = exact.features(torch.rand(2, 3, 8, 8))
+    assert torch.equal(exact.head(phi), 2 * head.double()(phi))
+
+
+@torch.no_grad()
+def test_heads_that_are_not_finite_are_refused(bijective):
+    bijective.head.norm.weight[0] = math.nan
+    with pytest.raises(ValueError, match="head: weights or batch-norm statistics are not finite"):
+        bijective.exact()(torch.rand(1, 3, 8, 8))
+
+
 def test_values_between_lattice_points_are_rounded(bijective):
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     grey_levels = torch.arange(256).repeat(3).reshape(4, 3, 8, 8)
