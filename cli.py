@@ -531,10 +531,11 @@ def _study(
     as_json: bool,
     drawn: Mapping[str, Any] | None = None,
     labels: Path | None = None,
+    judges: tuple[str, ...] = (),
     **options: Any,
 ) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own; returns what it opened."""
+    options that are the study's own, with networks that judge what it makes; returns what it opened."""
     from analysis.own_features import is_of_features
     from analysis.results.register import STUDIES
     from analysis.run_all import default_options
@@ -551,6 +552,9 @@ def _study(
     if labels is not None:
         raise ValueError("`labels` are those of a file of features; give that by `features_root`")
     experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
+    if judges:
+        of_judges = {**options, "exact": False, **dict.fromkeys(_OF_OTHERS & options.keys())}
+        experiments += _open_all(judges, **of_judges)
     _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
     return experiments
 
@@ -608,6 +612,7 @@ def analyze() -> None:
     irevnet-analyze reproduce         the commands that make a report again
     irevnet-analyze invert            how exactly images come back from their features (section 4.2)
     irevnet-analyze interpolate       what lies between two images in feature space (Fig. 5)
+    irevnet-analyze metamers          images that the network cannot tell from others
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
     irevnet-analyze apply-probes      what saved probes of depth-probe make of other images
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
@@ -675,6 +680,64 @@ def interpolate(**options: Any) -> None:
     stands the straight line of pixel values.
     """
     _study("interpolate", **options)
+
+
+@analyze.command()
+@click.argument("files", metavar="[IMAGE]...", nargs=-1, type=File())
+@click.option("--pairs", type=File(), help="A CSV of pairs: columns a and b name image files, A and B.")
+@click.option(
+    "--num-pairs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Without images and --pairs, pairs of different classes (or, with --towards or --direction, images) drawn "
+    "from the test set.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(["nearest-features", "nearest-image", "rearranged", "reversed"]),
+    multiple=True,
+    help="What the image has beside A's logits: of all features with these the nearest to B's; an image near B's; A's "
+    "values within each channel in the order of B's; or in the order farthest from A's own. May be given several "
+    "times.  [default: the first two; of --exact, averages or over 100 classes, the first]",
+)
+@depth_option
+@click.option(
+    "--keep",
+    type=click.Choice(["logits", "averages"]),
+    help="What the image shares with A: logits, or the features averaged over space, as probes see them.  [default: "
+    "logits; with --depth below the last, averages]",
+)
+@click.option(
+    "--towards",
+    help="In place of A's logits, with A's own features: CLASS:CONFIDENCE such as cat:0.99, or a .npy of logits, one "
+    "row or a row an image.",
+)
+@click.option("--direction", help="B is A moved along pc:NUMBER, svm:CLASS-CLASS or mean:CLASS-CLASS.")
+@click.option(
+    "--distance",
+    type=float,
+    help="How far, in steps of the direction.  [default: 3 standard deviations, or 1 distance of the classes]",
+)
+@click.option("--bounded", is_flag=True, help="Find near each an image with pixel values in [0, 1] as well.")
+@click.option(
+    "--judge",
+    multiple=True,
+    metavar="PATH|NETWORK",
+    help="Another network, asked whose class it sees: A's or B's. May be given several times.",
+)
+@click.option("--num-kept", type=click.IntRange(min=1), help="Number of pairs whose images are kept.  [default: all]")
+@exact_options
+@study_options
+def metamers(judge: tuple[str, ...], **options: Any) -> None:
+    """Find images that the network cannot tell from others: with A's logits, and otherwise B's features.
+
+    For two IMAGEs A and B, for the --pairs of a CSV, or for pairs of the test set. Every image is certified: its logits
+    are computed anew from it, and are A's to 1e-5 or, with --exact, to the last bit. The arrays source, target and
+    metamer are network inputs, source_logits and metamer_logits their logits.
+    """
+    _study("metamers", judges=judge, **options)
 
 
 @analyze.command(distributed=True)

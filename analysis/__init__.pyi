@@ -18,6 +18,8 @@ from .studies.interpolation import InterpolationOptions as InterpolationOptions
 from .studies.interpolation import interpolate as interpolate
 from .studies.inversion import InversionOptions as InversionOptions
 from .studies.inversion import invert as invert
+from .studies.metamers import MetamerOptions as MetamerOptions
+from .studies.metamers import metamers as metamers
 from .studies.pca_sweep import PCASweepOptions as PCASweepOptions
 from .studies.pca_sweep import pca_sweep as pca_sweep
 from .studies.spectrum import SpectrumOptions as SpectrumOptions

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irevnet.utils.files import write_json
-from irevnet.utils.untrusted import fits, parse_json
+import numpy as np
+from numpy import ndarray
+
+from irevnet.utils.files import atomic_write, write_json
+from irevnet.utils.untrusted import fits, open_arrays, parse_json
 
 
 class Cache:
@@ -43,3 +46,25 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"settings": settings, "result": result})
         return result
+
+    def get_arrays(self, name: str, compute: Callable[[], dict[str, ndarray]], **settings: Any) -> dict[str, ndarray]:
+        """As `get`, of a part that is arrays by name, kept in `name.npz`."""
+        if self.folder is None:
+            return compute()
+        text = np.array(json.dumps(settings, sort_keys=True))
+        path = self.folder / f"{name}.npz"
+        try:
+            with open_arrays(path) as kept:
+                if str(kept[_SETTINGS]) == str(text):
+                    return {each: kept[each] for each in kept.names if each != _SETTINGS}
+        except (OSError, ValueError):  # there is no such file, or a damaged one
+            pass
+        arrays = compute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            np.savez(temporary, **{_SETTINGS: text}, **arrays)  # pyright: ignore[reportArgumentType]
+        return arrays
+
+
+_SETTINGS = "settings"
+"""Name of the array with the settings of arrays, which no array of a part has."""

@@ -18,6 +18,8 @@ from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from analysis.subjects import Subject, save_result
 from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
+from irevnet.models.invertible import InvertibleChain
+from irevnet.models.irevnet import IRevNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +88,28 @@ def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_s
     task = Task(spec=spec, subjects=[experiment], options=options, command=command)
     if spec.needs == "inverse" and not experiment.checkpoint.has_inverse:
         return replace(task, state="not applicable", reason="it has no inverse")
+    if spec.needs == "bijection" and (reason := _no_bijection(experiment)):
+        return replace(task, state="not applicable", reason=reason)
     if missing := {*spec.result.SPLITS} - {*experiment.source.splits}:
         return replace(
             task, state="not applicable", reason=f"there are no {'training' if 'train' in missing else 'test'} images"
         )
     saved = _saved(experiment.folder, spec.name)
     return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task
+
+
+def _no_bijection(experiment: Experiment) -> str:
+    """Why a network is not known to be bijective, with logits; empty where it is."""
+    checkpoint = experiment.checkpoint
+    if not checkpoint.has_inverse:
+        return "it has no inverse"
+    if not checkpoint.has_logits:
+        return "its outputs are no logits of trained classes"
+    if not isinstance(checkpoint.model, IRevNet):
+        return (
+            "" if isinstance(checkpoint.model, InvertibleChain) and checkpoint.model.head else "its head is not known"
+        )
+    return "" if checkpoint.model.config.bijective else "it is injective, not bijective"
 
 
 def _plan_training_record(

@@ -4,6 +4,7 @@ from analysis.results.base import Comparison, Result, check_folder
 from analysis.results.depth_probe import DepthProbeResult
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
+from analysis.results.metamers import MetamersResult
 from analysis.results.pca_sweep import PCASweepResult
 from analysis.results.probes import ProbeAccuracy, ProbeResult, probe_name
 from analysis.results.singular_values import Spectrum
@@ -16,6 +17,7 @@ __all__ = [
     "DepthProbeResult",
     "InterpolationResult",
     "InversionResult",
+    "MetamersResult",
     "PCASweepResult",
     "ProbeAccuracy",
     "ProbeResult",

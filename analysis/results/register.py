@@ -8,11 +8,12 @@ from analysis.results.base import Comparison, Result
 from analysis.results.depth_probe import DepthProbeResult
 from analysis.results.interpolation import InterpolationResult
 from analysis.results.inversion import InversionResult
+from analysis.results.metamers import MetamersResult
 from analysis.results.pca_sweep import PCASweepResult
 from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
 
-Needs = Literal["features", "network", "inverse", "training record"]
+Needs = Literal["features", "network", "inverse", "bijection", "training record"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class StudySpec:
         title: heading of its section of a report.
         section: section and figure of the paper.
         paper: experiment of the paper, in a sentence or two.
-        needs: what it needs: features, which may be without a network; a network; one with an inverse; or the record of
-            a network's training.
+        needs: what it needs: features, which may be without a network; a network; one with an inverse; one with as many
+            features as inputs, and logits; or the record of a network's training.
     """
 
     result: type[Result]
@@ -114,6 +115,16 @@ STUDIES: dict[str, StudySpec] = {
             title="How few directions the classes need",
             section="section 5.2, Fig. 7",
             paper="Section 5.2 and Fig. 7 show the probes only the first d principal components of the last features.",
+        ),
+        StudySpec(
+            result=MetamersResult,
+            module="metamers",
+            function="metamers",
+            title="What the network cannot tell apart",
+            section="conclusion; Jacobsen et al., 2019",
+            paper="The conclusion hopes to go back from a property of the features to the image. Here an image has the "
+            "logits of one image, A, and otherwise the features of another, B (arXiv:1811.00401).",
+            needs="bijection",
         ),
     )
 }

@@ -245,7 +245,7 @@ def _missing(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) ->
             continue
         if spec.needs != "features" and not run.has_network:
             notes.append(Missing(why=f"Of {name} there are features, and no network."))
-        elif spec.needs == "inverse" and not run.invertible:
+        elif spec.needs in ("inverse", "bijection") and not run.invertible:
             notes.append(Missing(why=f"{name} has no inverse."))
         elif spec.needs == "training record" and not run.config:
             notes.append(Missing(why=f"Of {name} there is a checkpoint, and no record of its training."))

@@ -33,7 +33,7 @@ def documented(kind: type) -> dict[str, str]:
 
 
 def test_studies_are_in_the_order_of_the_paper():
-    assert list(STUDIES) == ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca"]
+    assert list(STUDIES) == ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca", "metamers"]
 
 
 def test_any_saved_result_is_loaded(tmp_path, probe, inversion):

@@ -190,7 +190,7 @@ def test_page_of_features_names_their_file_and_no_network(tmp_path, probe):
     probe.save(tmp_path / "x-analysis" / "depth-probe", {**record, "command": command, "pool": "max"})
     text = " ".join(_Elements(build_report([read_run(tmp_path / "x-analysis")], tmp_path / "page.html")).words)
     assert "these are of 2 classes of x.npz. They" in text
-    assert text.count("Of x there are features, and no network.") == 4
+    assert text.count("Of x there are features, and no network.") == 5
     assert re.search(r"This study of x has not been run\.\s.*irevnet-analyze pca --features x\.npz", text)
     assert "features: x.npz, SHA-256 ab12" in text
     assert "test images: a fifth of each class, drawn by the seed" in text
