@@ -1,4 +1,4 @@
-"""Spectra of which all singular values are known one by one, from the matrix or from a Lanczos process that has ended."""
+"""Spectra whose singular values are all known one by one, from the matrix or from a Lanczos process that has ended."""
 
 import math
 
