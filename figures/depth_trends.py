@@ -1,6 +1,7 @@
 """How singular values and vectors change with depth: straight lines through log s, and the overlap of neighbours."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -47,30 +48,31 @@ def _values(trend: DepthTrend, title: str) -> Panel:
 
 def _slopes(trend: DepthTrend) -> Panel:
     curves = _by_rank(trend, np.exp(trend.lines.slopes))
-    return Panel(
-        x_label="rank", y_label="growth a block, exp(slope)", curves=curves, rules=[Rule(y=1.0, look=GUIDE)], log_x=True
-    )
+    return Panel(y_label="growth a block, exp(slope)", curves=curves, rules=[Rule(y=1.0, look=GUIDE)], **_RANKS)
 
 
 def _r_squared(trend: DepthTrend) -> Panel:
-    curves = _by_rank(trend, trend.lines.r_squared)
-    return Panel(x_label="rank", y_label="$R^2$ of the lines", curves=curves, log_x=True, low_y=0.0, high_y=1.02)
+    curves = _by_rank(trend, trend.lines.r_squared, most=1.0)
+    return Panel(y_label="$R^2$ of the lines", curves=curves, low_y=0.0, high_y=1.02, **_RANKS)
 
 
-def _by_rank(trend: DepthTrend, values: np.ndarray) -> list[Curve]:
-    """The largest values, and apart from them the smallest."""
-    parts = slice(trend.num_largest), slice(trend.num_largest, None)
+_RANKS: dict[str, Any] = {"x_label": "rank, counted from either end", "log_x": True, "whole_x": True}
+
+
+def _by_rank(trend: DepthTrend, values: np.ndarray, *, most: float = np.inf) -> list[Curve]:
+    """The largest values, and the smallest, where they are known apart from these."""
+    largest, smallest = values[:, : trend.num_largest], values[:, trend.num_largest :][:, ::-1]
     return [
-        _mean_curve(name, trend.ranks[part], values[:, part], look(number, marker=""))
-        for number, (name, part) in enumerate(zip(("largest values", "smallest values"), parts))
-        if len(trend.ranks[part])
+        _mean_curve(name, np.arange(1, each.shape[1] + 1), each, look(number, marker=""), most=most)
+        for number, (name, each) in enumerate({"largest values": largest, "smallest values": smallest}.items())
+        if each.size
     ]
 
 
 def _overlaps(trend: DepthTrend) -> Panel:
     depths = (trend.depths[:-1] + trend.depths[1:]) / 2
     curves = [
-        _mean_curve(f"{name} magnified {trend.num_vectors}", depths, trend.overlaps[:, end], look(end))
+        _mean_curve(f"{name} magnified {trend.num_vectors}", depths, trend.overlaps[:, end], look(end), most=1.0)
         for end, name in enumerate(ENDS)
         if np.isfinite(trend.overlaps[:, end]).all()
     ]
@@ -79,10 +81,10 @@ def _overlaps(trend: DepthTrend) -> Panel:
     return Panel(x_label="depth (block)", y_label=label, curves=curves, rules=[chance], low_y=0.0, high_y=1.02)
 
 
-def _mean_curve(name: str, x: np.ndarray, samples: np.ndarray, drawn: Look) -> Curve:
-    """The mean over the images and its interval, of which one image has none."""
+def _mean_curve(name: str, x: np.ndarray, samples: np.ndarray, drawn: Look, *, most: float = np.inf) -> Curve:
+    """The mean over the images and its interval, up to what it may be at most; one image has none."""
     mean = samples.mean(axis=0)
     if len(samples) == 1:
         return Curve(name=name, x=x, y=mean, look=drawn)
     width = half_width(samples)
-    return Curve(name=name, x=x, y=mean, low=mean - width, high=mean + width, look=drawn)
+    return Curve(name=name, x=x, y=mean, low=mean - width, high=np.minimum(mean + width, most), look=drawn)

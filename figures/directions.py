@@ -7,6 +7,7 @@ from numpy import ndarray
 
 from analysis.results import SpectrumResult
 from analysis.results.directions import ENDS, Directions
+from figures.report.blocks import PHOTOGRAPH
 from figures.style import PAGE, literal, new_figure, show_image, strip, style
 
 MOST_SHOWN = 4
@@ -97,6 +98,8 @@ def _index(end: int, vector: int) -> str:
 def _show(axes: Axes, pixels: ndarray) -> None:
     """Draws an image; of other numbers of channels than one and three, their mean."""
     show_image(axes, pixels if len(pixels) in (1, 3) else pixels.mean(axis=0, keepdims=True))
+    if pixels.shape[2] < PHOTOGRAPH:  # a page shows the pixels as they are
+        axes.images[0].set_interpolation("none")
 
 
 def _number(change: float) -> str:

@@ -209,21 +209,22 @@ def _notes(network: str, layers: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     elif sampled:
         notes.append(f"{network}: has no inverse; its smallest singular values are not known")
-    return notes + [_note_of_directions(layer, end) for layer in layers for end in layer.get("directions", ())]
+    last = [layer for layer in layers if "directions" in layer][-1:]
+    return notes + [_note_of_directions(layer, end) for layer in last for end in layer["directions"]]
 
 
 def _note_of_directions(layer: Mapping[str, Any], end: str) -> str:
     """What it takes to change the features along the most extreme direction of an end, and how far that is linear."""
     found = layer["directions"][end]
     value, change, first_order = (
-        _spread(found[name], "{:.2g}", several=layer["images"] > 1)
+        _spread(found[name], "{:.3g}", several=layer["images"] > 1)
         for name in ("singular_value", "pixel_change", "first_order")
     )
     of = "" if end == "most" else " of the inverse"
     return (
-        f"{layer['network']} {layer['layer']}, the {end} magnified direction: singular value {value}, residuals{of} up "
-        f"to {found['worst_residual']:.0e}; for equal changes of the features pixel values change by {change} (root "
-        f"mean square), where the Jacobian predicts {first_order} of that change of the features"
+        f"{layer['network']}: {layer['layer']}, the {end} magnified direction: singular value {value}, residuals{of} "
+        f"up to {found['worst_residual']:.0e}; for an equal change of the features pixel values change by {change} "
+        f"(root mean square), and the Jacobian predicts {first_order} times that change of the features"
     )
 
 
