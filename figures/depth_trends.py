@@ -42,8 +42,15 @@ def _values(trend: DepthTrend, title: str) -> Panel:
         fitted = np.exp(lines.intercepts[:, at].mean() + lines.slopes[:, at].mean() * trend.depths)
         curves.append(Curve(name=name, x=trend.depths, y=means, look=Look(hue, "none", "o")))
         curves.append(Curve(name=f"{name}, line", x=trend.depths, y=fitted, look=Look(hue, "-", ""), listed=False))
-    labels = {"x_label": "depth (block)", "y_label": "singular value"}
-    return Panel(curves=curves, rules=[Rule(y=1.0, look=GUIDE)], title=title, whole_x=True, log_y=True, **labels)
+    return Panel(
+        x_label="depth (block)",
+        y_label="singular value",
+        curves=curves,
+        rules=[Rule(y=1.0, look=GUIDE)],
+        title=title,
+        whole_x=True,
+        log_y=True,
+    )
 
 
 def _slopes(trend: DepthTrend) -> Panel:

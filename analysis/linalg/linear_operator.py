@@ -1,6 +1,7 @@
 """A linear operator known by its products with vectors, without a matrix in memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg
@@ -83,22 +84,16 @@ class LinearOperator:
                [4., 5., 6.]], dtype=float32)
         """
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
-        products, transposed = self._on_columns(self.matvec, dtype), self._on_columns(self.rmatvec, dtype)
-        return scipy.sparse.linalg.LinearOperator(
-            shape=self.shape,
-            dtype=dtype,
-            matvec=products,
-            rmatvec=transposed,
-            matmat=products,
-            rmatmat=transposed,
-        )
+        forward, transposed = self._on_columns(self.matvec, dtype), self._on_columns(self.rmatvec, dtype)
+        products: dict[str, Any] = {"matvec": forward, "matmat": forward, "rmatvec": transposed, "rmatmat": transposed}
+        return scipy.sparse.linalg.LinearOperator(shape=self.shape, dtype=dtype, **products)
 
     def _on_columns(self, product: Product, dtype: np.dtype) -> Callable[[ndarray], ndarray]:
         """A product of rows as one of columns, or of a single vector without a second dimension."""
 
         def multiply(vectors: Shaped[ndarray, "..."]) -> Shaped[ndarray, "..."]:
             if np.iscomplexobj(vectors):
-                return multiply(vectors.real) + 1j * multiply(vectors.imag)
+                return multiply(np.real(vectors)) + 1j * multiply(np.imag(vectors))
             rows = np.ascontiguousarray(np.atleast_2d(vectors.T), dtype)
             result = product(torch.tensor(rows, device=self.device)).cpu().numpy()
             return result[0] if vectors.ndim == 1 else result.T

@@ -61,7 +61,7 @@ def step_to_distance(
         low, high = high, 2 * high
         if high * value > FURTHEST * distance:
             return math.nan
-    return brentq(beyond, low, high, xtol=1e-12 * high, rtol=PRECISION)
+    return float(brentq(beyond, low, high, xtol=1e-12 * high, rtol=PRECISION))  # pyright: ignore[reportArgumentType]
 
 
 def move_along(
