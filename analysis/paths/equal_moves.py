@@ -89,7 +89,8 @@ def move_along(
     scale = np.broadcast_to(np.array(transform.std), len(x))
     right = vectors.right.reshape(2, -1, *x.shape)
     end, last = (1, 0) if np.isfinite(vectors.values[1]).all() else (0, -1)
-    longest = pixel_change / float(np.sqrt(np.mean((scale[:, None, None] * right[end, last]) ** 2)))
+    unit = float(np.sqrt(np.mean((scale[:, None, None] * right[end, last]) ** 2)))
+    longest = pixel_change / unit if unit > 0 else math.nan  # no direction is known of a map of zeros
     distance = distance_moved(features, x, torch.tensor(right[end, last]).to(x), longest)
 
     steps = np.full((*right.shape[:2], 2), np.nan)

@@ -64,7 +64,7 @@ class Directions:
         return bool(
             c * h * w == num_inputs
             and self.left_vectors.shape[2] == num_outputs
-            and (np.abs(lengths - 1) < 1e-3).all()
+            and ((np.abs(lengths - 1) < 1e-3) | (self.vector_values[:count] == 0)).all()
             and (self.vector_values[:count] >= 0).all()
             and np.isfinite(self.pixels).all()
             and np.isfinite(self.pixel_scale).all()
@@ -89,7 +89,8 @@ class Directions:
     @property
     def first_order(self) -> Float[ndarray, "2 vectors 2"]:
         """t s over ||Phi(x + t v) - Phi(x)||: the share of the change of features that the Jacobian accounts for."""
-        return self.steps * self.vector_values[..., None] / self.feature_changes
+        with np.errstate(invalid="ignore", divide="ignore"):  # a map of zeros changes nothing
+            return self.steps * self.vector_values[..., None] / self.feature_changes
 
     def moved(self, end: int, vector: int, sign: int) -> Float[ndarray, "c h w"]:
         """Pixel values of x + t v for the sign 1, of x - t v for -1; they may leave [0, 1]."""
@@ -119,7 +120,7 @@ class Directions:
             name: [
                 {
                     "singular_value": float(self.vector_values[end, vector]),
-                    "residuals": self.vector_residuals[end, vector].tolist(),
+                    "residuals": list(map(finite_or_none, self.vector_residuals[end, vector])),
                     "feature_changes": list(map(finite_or_none, self.feature_changes[end, vector])),
                     "first_order": list(map(finite_or_none, first_order[end, vector])),
                     "pixel_changes": list(map(finite_or_none, pixel_changes[end, vector])),

@@ -56,7 +56,7 @@ def _directions(known: Sequence[Directions]) -> dict[str, Any]:
         name: {
             "vectors": known[0].vector_values.shape[1],
             "singular_value": _quantiles([float(one.vector_values[end, 0]) for one in known]),
-            "worst_residual": max(float(one.vector_residuals[end].max()) for one in known),
+            "worst_residual": finite_or_none(np.max([one.vector_residuals[end] for one in known])),
             "pixel_change": _quantiles([float(one.pixel_changes[end, 0].mean()) for one in known]),
             "first_order": _quantiles([float(one.first_order[end, 0].mean()) for one in known]),
         }

@@ -221,9 +221,10 @@ def _note_of_directions(layer: Mapping[str, Any], end: str) -> str:
         for name in ("singular_value", "pixel_change", "first_order")
     )
     of = "" if end == "most" else " of the inverse"
+    worst = "unknown" if found["worst_residual"] is None else f"up to {found['worst_residual']:.0e}"
     return (
         f"{layer['network']}: {layer['layer']}, the {end} magnified direction: singular value {value}, residuals{of} "
-        f"up to {found['worst_residual']:.0e}; for an equal change of the features pixel values change by {change} "
+        f"{worst}; for an equal change of the features pixel values change by {change} "
         f"(root mean square), and the Jacobian predicts {first_order} times that change of the features"
     )
 

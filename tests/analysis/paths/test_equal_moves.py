@@ -60,3 +60,17 @@ def test_moves_are_as_long_as_the_least_magnified_one():
     np.testing.assert_allclose(found.first_order, 1, rtol=1e-5)
     np.testing.assert_allclose(found.pixels, 0.5)
     assert len(done) == 8
+
+
+@pytest.mark.parametrize("unit", [0.0, 0.5])
+def test_a_map_of_zeros_has_no_moves(unit):
+    right = np.full((2, 1, 4), unit)
+    values = np.array([[0.0], [np.nan]])
+    vectors = SingularVectors(values=values, right=right, left=0 * right, residuals=np.full((2, 1, 2), np.nan))
+    transform = InputTransform(channels=1, image_size=(2, 2))
+    found = move_along(vectors, torch.zeros_like, torch.zeros(1, 2, 2), transform, pixel_change=0.1)
+    assert np.isnan(found.steps[0, 0, 1])
+    assert not np.isfinite(found.first_order).any()
+    (number,) = found.summary()["most"]
+    assert number["residuals"] == number["first_order"] == [None, None]
+    assert found.fits(4, 4)
