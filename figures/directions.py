@@ -75,8 +75,7 @@ def _draw(figure: SubFigure, directions: Directions) -> None:
     for end in range(ends):
         for vector in range(count):
             column = grid[:, 2 + end * (count + 1) + vector]
-            direction = directions.in_pixels[end, vector]
-            _show(column[0], 0.5 + 0.5 * direction / np.quantile(np.abs(direction), BRIGHTEST))
+            _show(column[0], _as_image(directions.in_pixels[end, vector]))
             value = directions.vector_values[end, vector]
             column[0].set_xlabel(f"$\\sigma_{{{_index(end, vector)}}}$ = {value:.3g}", fontsize=6, labelpad=2)
             for way, sign in enumerate((1, -1)):
@@ -86,6 +85,12 @@ def _draw(figure: SubFigure, directions: Directions) -> None:
                 column[1 + way].set_xlabel(_number(change), fontsize=6, labelpad=2)
             if vector == 0:
                 column[0].set_title(f"{ENDS[end]} magnified", loc="left", fontsize=7, pad=3)
+
+
+def _as_image(direction: ndarray) -> ndarray:
+    """A direction with grey for zero, scaled by nearly the largest of its numbers, or by that where most are zero."""
+    sizes = np.abs(direction)
+    return 0.5 + 0.5 * direction / (np.quantile(sizes, BRIGHTEST) or sizes.max() or 1.0)
 
 
 def _index(end: int, vector: int) -> str:

@@ -80,6 +80,7 @@ def test_directions_are_drawn_with_the_moved_images(spectra_with_directions):
     assert labels[2:4] == ["$\\sigma_{1}$ = 10", f"$\\sigma_{{2}}$ = {10 / 32 ** (1 / 149):.3g}"]
     assert labels[5:] == ["$\\sigma_{n}$ = 0.312", f"$\\sigma_{{n-1}}$ = {10 / 32 ** (148 / 149):.3g}"]
     assert {axes.get_xlabel() for axes in grid[1:, [2, 3, 5, 6]].flat} == {"0.049"}  # 3 * 0.2 / sqrt(150)
+    assert [float(grid[0, 2].images[0].get_array().max()), grid[0, 0].images[0].get_array().max()] == [1.0, 0.5]
     moved = grid[1, 2].images[0].get_array().transpose(2, 0, 1)
     np.testing.assert_allclose(moved, spectra_with_directions.directions(6).moved(0, 0, 1).clip(0, 1))
     figure.draw_without_rendering()
