@@ -978,6 +978,22 @@ def pca(**options: Any) -> None:
     show_default=True,
     help="A value s has converged if ||J^T u - s v|| is below so many s; its relative error is about the square.",
 )
+@click.option(
+    "--vectors",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Number of the most and, with an inverse, of the least magnified directions to keep as images (singular "
+    "vectors), with the image moved along each by equal distances in features.",
+)
+@click.option(
+    "--pixel-change",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="With --vectors, root-mean-square change of pixel values, of 0 to 1, by the move along the least magnified "
+    "direction; moves along the others change the features by as much.",
+)
 @click.option("--resume", is_flag=True, hidden=True, expose_value=False)  # it goes on by itself, as all studies do
 @compared_options
 @data_options

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analysis.features.layers import Layer
 from analysis.features.layout import images_dimension, shapes_of, streams_of
 from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.precision import true_float32
@@ -104,6 +105,35 @@ def layer_function(model: nn.Module, module: nn.Module) -> Function:
         return torch.cat([output.select(images, 0) for output, images in zip(outputs, dimensions)], dim=0)
 
     return function
+
+
+def layer_jacobian(
+    model: nn.Module, layer: Layer, image: Image, *, width: int = 64
+) -> tuple[LinearOperator, LinearOperator | None]:
+    """The Jacobian J of a layer's features at an image, and J^-1 if the network has it, see `jacobian_of`.
+
+    Args:
+        model: network in eval mode; products are computed in its precision and on its device.
+        layer: layer of that network.
+        image: input of the network, `(c, h, w)`.
+        width: number of vectors multiplied at once, where products are by automatic differentiation.
+    """
+    if isinstance(model, Invertible) and _is_block(layer):
+        jacobian = jacobian_of(model, image, depth=layer.depth, width=width)
+        return jacobian.forward, jacobian.inverse if jacobian.bijective else None
+    return differentiate(layer_function(model, layer.module), image, width=width), None
+
+
+def features_function(model: nn.Module, layer: Layer) -> Function:
+    """The function from one image `(c, h, w)` to the features of a layer whose Jacobian `layer_jacobian` is."""
+    if isinstance(model, Invertible) and _is_block(layer):
+        return lambda image: model.features(image[None], layer.depth)[0]
+    return layer_function(model, layer.module)
+
+
+def _is_block(layer: Layer) -> bool:
+    """Whether a layer of a network with an inverse is one of its depths, which need not be a module."""
+    return layer.name == f"block-{layer.depth}"
 
 
 @torch.no_grad()

@@ -132,6 +132,8 @@ def draw_panels(figure: Figure | SubFigure, chart: Chart) -> None:
         _draw_panel(axes, panel)
         if not chart.keys:
             _add_legend(axes, panel)
+    for axes in grid.flat[len(chart.panels) :]:
+        axes.remove()
     if chart.stacked:
         for axes in grid[:-1, 0]:
             axes.set_xlabel("")

@@ -30,6 +30,7 @@ from analysis.results import (
     Spectrum,
     SpectrumResult,
 )
+from analysis.results.directions import Directions
 from irevnet import IRevNet, IRevNetConfig, list_models
 from irevnet.models.zoo import ModelInfo
 from irevnet.training.config import recipe
@@ -360,6 +361,42 @@ def spectrum_result(geometric) -> SpectrumResult:
         layer=["block-100"] * 2 + ["block-16"] * 2,
         depth=[100, 100, 16, 16],
         image=[0, 1, 0, 1],
+    )
+
+
+@pytest.fixture(scope="session")
+def spectra_with_directions(geometric) -> SpectrumResult:
+    """Of four blocks of one network, at two images of 5 x 10 pixels: log of the singular values is linear in depth, and
+    the two most magnified directions of each block are unit vectors, of which the next block has one."""
+    depths = [1, 2, 3, 5]
+
+    def around(depth: int, image: int) -> Directions:
+        right = np.zeros((2, 2, 150), np.float32)
+        for vector in range(2):
+            right[0, vector, 10 * image + depths.index(depth) + vector] = 1
+            right[1, vector, 100 + vector] = 1  # the same at all depths
+        values = np.geomspace(10, 10 / 2**depth, 150)
+        return Directions(
+            vector_values=np.stack((values[:2], values[:-3:-1])),
+            right_vectors=right.reshape(2, 2, 3, 5, 10),
+            left_vectors=right,
+            vector_residuals=np.full((2, 2, 2), 1e-6),
+            pixels=np.full((3, 5, 10), 0.5, np.float32),
+            pixel_scale=np.array([0.2, 0.2, 0.2]),
+            steps=np.full((2, 2, 2), 3.0),
+            feature_changes=np.full((2, 2, 2), 6.0),
+        )
+
+    at = [(depth, image) for depth in depths for image in (0, 1)]
+    return SpectrumResult.of(
+        [geometric(10 / 2**depth, "dense") for depth, _ in at],
+        networks=["irevnet-b"],
+        images=["cat", "dog"],
+        network=[0] * 8,
+        layer=[f"block-{depth}" for depth, _ in at],
+        depth=[depth for depth, _ in at],
+        image=[image for _, image in at],
+        directions=[around(*each) for each in at],
     )
 
 

@@ -335,6 +335,16 @@ def test_singular_values_are_found_at_images_and_depths(run):
     (by_matrix,) = json.loads(result.stdout)["layers"]
     assert last["largest"]["median"] == pytest.approx(by_matrix["largest"]["median"], rel=1e-6)
     assert last["condition"]["median"] == pytest.approx(by_matrix["condition"]["median"], rel=1e-6)
+    result = analyze("spectrum", "ramp.png", "--vectors", "2", "--pixel-change", "0.05", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    least = found["layers"][0]["each"][0]["directions"]["least"]
+    assert least[0]["singular_value"] == pytest.approx(by_matrix["each"][0]["smallest"])
+    assert least[0]["pixel_changes"][0] == pytest.approx(0.05)
+    assert [Path(file).name for file in found["files"][-2:]] == ["spectrum-directions.png", "spectrum-directions.pdf"]
+    result = analyze("spectrum", "ramp.png", "--vectors", "40")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("with 64 values found one by one they can be those of 0 to 32\n")
 
 
 def test_an_interrupted_spectrum_goes_on(run, monkeypatch):

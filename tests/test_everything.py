@@ -101,7 +101,7 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
     rebuilt = analyze("reproduce", "runs/first/report.html")
     assert rebuilt.exit_code == 0, rebuilt.output
     commands = [line for line in rebuilt.stdout.splitlines() if not line.startswith("#")]
-    assert commands[-6:-1] == [
+    assert commands[-7:-1] == [
         "irevnet-analyze invert --ckpt runs/first --num-noise 108",
         *(f"irevnet-analyze {study} --ckpt runs/first" for study in STUDIES[2:]),
     ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analysis.linalg.autosave import Autosave
 from analysis.linalg.lanczos import GolubKahan, RitzValues
+from analysis.linalg.singular_vectors import SingularPairs
 from irevnet.utils.progress import Report, no_report
 
 
@@ -42,6 +43,11 @@ class LargestSingularValues:
     def right_vectors(self) -> Float[Tensor, "num_values n"]:
         """Right singular vector of each value."""
         return self.process.right_vectors(self.ritz, self.num_values)
+
+    def pairs(self, count: int) -> SingularPairs:
+        """The largest values with their singular vectors."""
+        vectors = self.process.right_vectors(self.ritz, count)
+        return SingularPairs.of(self.process.operator, self.ritz.values[:count], vectors)
 
 
 def largest_singular_values(

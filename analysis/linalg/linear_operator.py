@@ -1,9 +1,13 @@
 """A linear operator known by its products with vectors, without a matrix in memory."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import scipy.sparse.linalg
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from numpy import ndarray
 from torch import Tensor
 
 from analysis.linalg.precision import true_float32
@@ -67,6 +71,34 @@ class LinearOperator:
             products.append(self.matvec(part))
             step_done()
         return torch.cat(products).T
+
+    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
+        """A for SciPy's solvers, such as `svds`, `eigsh` and `lsqr`: of NumPy arrays, with a vector in each column.
+
+        Its products `matvec`, `rmatvec`, `matmat` and `rmatmat` are computed and returned in the precision of A, on its
+        device, whatever the precision of the vectors. Complex vectors are multiplied part by part.
+
+        >>> matrix = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        >>> aslinearoperator(matrix).to_scipy() @ np.eye(3)
+        array([[1., 2., 3.],
+               [4., 5., 6.]], dtype=float32)
+        """
+        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        forward, transposed = self._on_columns(self.matvec, dtype), self._on_columns(self.rmatvec, dtype)
+        products: dict[str, Any] = {"matvec": forward, "matmat": forward, "rmatvec": transposed, "rmatmat": transposed}
+        return scipy.sparse.linalg.LinearOperator(shape=self.shape, dtype=dtype, **products)
+
+    def _on_columns(self, product: Product, dtype: np.dtype) -> Callable[[ndarray], ndarray]:
+        """A product of rows as one of columns, or of a single vector without a second dimension."""
+
+        def multiply(vectors: Shaped[ndarray, "..."]) -> Shaped[ndarray, "..."]:
+            if np.iscomplexobj(vectors):
+                return multiply(np.real(vectors)) + 1j * multiply(np.imag(vectors))
+            rows = np.ascontiguousarray(np.atleast_2d(vectors.T), dtype)
+            result = product(torch.tensor(rows, device=self.device)).cpu().numpy()
+            return result[0] if vectors.ndim == 1 else result.T
+
+        return multiply
 
     def _checked(self, name: str, product: Product, vectors: Tensor) -> Tensor:
         with true_float32():

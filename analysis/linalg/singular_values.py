@@ -22,11 +22,13 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from analysis.linalg.all_values import spectrum_of_matrix, spectrum_of_subspace
 from analysis.linalg.autosave import Autosave
 from analysis.linalg.lanczos import Basis, GolubKahan
 from analysis.linalg.largest_values import LargestSingularValues, largest_singular_values
 from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.quadrature import Density, lanczos_quadrature
+from analysis.linalg.singular_vectors import both_ends
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet.utils.progress import Report, no_report
 
@@ -52,6 +54,7 @@ def singular_values(
     generator: torch.Generator,
     num_values: int | None = None,
     num_smallest: int = 16,
+    num_vectors: int = 0,
     method: str = "auto",
     width: int = 16,
     tolerance: float = 1e-3,
@@ -70,6 +73,8 @@ def singular_values(
         num_values: number k of the largest singular values. By default a fifteenth of all, as the paper's 10^4 of
             150,528. All are computed where the others would be too few to sample from.
         num_smallest: number of the smallest singular values, which need the inverse.
+        num_vectors: number of values at each end whose singular vectors are computed too; at the lower end they need
+            the inverse.
         method: `"dense"` decomposes the matrix, `"lanczos"` needs only products; `"auto"` is dense if m or n is at most
             1,000.
         width: number of vectors in a block, which are multiplied at once.
@@ -83,8 +88,8 @@ def singular_values(
         report: function called with a line of progress.
 
     Raises:
-        ValueError: an option is out of range, more values are asked for than there are, a saved state is damaged, or a
-            product is not finite.
+        ValueError: an option is out of range, more values or vectors are asked for than there are, a saved state is
+            damaged, or a product is not finite.
         Interrupted: the autosave was asked to stop.
 
     >>> from analysis.linalg.linear_operator import aslinearoperator
@@ -105,8 +110,17 @@ def singular_values(
             "at least 1, at least 2, at least 2, and a number between 0 and 1"
         )
     autosave = autosave or Autosave()
-    if choose_method(method, operator.shape) == "dense":
-        return _from_matrix(operator, autosave, square=inverse is not None)
+    dense = choose_method(method, operator.shape) == "dense"
+    most = count if dense else k
+    if inverse is not None:  # no value is at both ends
+        most = min(most, count // 2, *([] if dense else [num_smallest]))
+    if not 0 <= num_vectors <= most:
+        raise ValueError(
+            f"the singular vectors of {num_vectors} values at each end were asked for; of a Jacobian of {m} x {n} with "
+            f"{count if dense else k} values found one by one they can be those of 0 to {most}"
+        )
+    if dense:
+        return spectrum_of_matrix(operator, inverse, autosave, num_vectors=num_vectors)
     # A^T has the same singular values. If it is taller than wide, they are all that it has: on the larger space of its
     # outputs random vectors would mostly see its n - m zeros.
     if m < n:
@@ -153,68 +167,16 @@ def singular_values(
             break
         ends = [search(widen=True) if more else end for search, end, more in zip(searches, ends, missed)]
     else:
-        found = _from_exhausted(ends[0], square=inverse is not None)
+        found = spectrum_of_subspace(ends[0], square=inverse is not None)
+    if num_vectors:
+        num_products = found.num_products
+        if inverse is not None and len(ends) == 1:  # all values were found from A
+            ends.append(begin("smallest", inverse.transposed, num_vectors)())
+            num_products += 2 * ends[1].process.columns
+        largest, *smallest = (end.pairs(num_vectors) for end in ends)
+        vectors = both_ends(largest.transposed if m < n else largest, *smallest)
+        found = replace(found, vectors=vectors, num_products=num_products + 2 * num_vectors * len(ends))
     return replace(found, num_outputs=m, num_inputs=n)
-
-
-def _from_matrix(operator: LinearOperator, autosave: Autosave, *, square: bool) -> Spectrum:
-    m, n = operator.shape
-    matrix = (operator if n <= m else operator.transposed).dense(step_done=autosave.step_done)
-    values = torch.linalg.svdvals(matrix.double()).cpu().numpy()
-    return _complete(operator, values, np.full(len(values), np.nan), square=square, method="dense", products=min(m, n))
-
-
-def _from_exhausted(found: LargestSingularValues, *, square: bool) -> Spectrum:
-    """The spectrum from a process that has found all singular values."""
-    process, count = found.process, min(found.process.operator.shape)
-    values, residuals = (each[:count].cpu().numpy() for each in (found.ritz.values, found.ritz.residuals))
-    return _complete(
-        process.operator,
-        values,
-        residuals,
-        square=square,
-        method="lanczos",
-        products=2 * process.columns,
-        loss=process.basis.loss_of_orthogonality(),
-    )
-
-
-def _complete(
-    operator: LinearOperator,
-    values: ndarray,
-    residuals: ndarray,
-    *,
-    square: bool,
-    method: str,
-    products: int,
-    loss: float = 0.0,
-) -> Spectrum:
-    """The spectrum from all singular values, one by one."""
-    log_volume, error = math.nan, math.nan
-    if square:
-        # Rounding changes each value by about eps times the largest, and its logarithm by that over the value.
-        with np.errstate(divide="ignore"):
-            log_volume = float(np.log(values).sum())
-            error = float(torch.finfo(operator.dtype).eps * values[0] * (1 / values).sum())
-    none = np.empty(0)
-    return Spectrum(
-        num_outputs=operator.shape[0],
-        num_inputs=operator.shape[1],
-        method=method,
-        largest=values,
-        largest_residuals=residuals,
-        smallest=none,
-        smallest_residuals=none,
-        num_converged=len(values),
-        squared_norm=float((values**2).sum()),
-        squared_norm_error=0.0,
-        nodes=none,
-        weights=np.empty((1, 0)),
-        log_volume=np.array([log_volume, log_volume]),
-        log_volume_error=error,
-        num_products=products,
-        loss_of_orthogonality=loss,
-    )
 
 
 def _larger(others: Density, found: LargestSingularValues, tolerance: float) -> bool:

@@ -23,6 +23,7 @@ class Finding:
         here: finding of the result.
         verdict: whether the two agree; `"open"` where the result cannot show it.
         rule: condition under which they agree.
+        source: the paper, where it is not that of i-RevNets.
     """
 
     network: str
@@ -30,6 +31,7 @@ class Finding:
     here: str
     verdict: Verdict
     rule: str
+    source: str = "the paper"
 
 
 @dataclass(frozen=True, kw_only=True)

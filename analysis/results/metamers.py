@@ -13,6 +13,9 @@ from analysis.results.base import Result, finite_or_none
 from analysis.results.findings import Finding, FindingContext, verdict
 from analysis.results.shares import Share, share_of
 
+SOURCE = "arXiv:1811.00401"
+"""Jacobsen, Behrmann, Zemel, Bethge: Excessive invariance causes adversarial vulnerability, ICLR 2019."""
+
 KINDS = ("nearest-features", "nearest-image", "rearranged", "reversed")
 """Kinds of metamers: see `analysis.studies.metamers.MetamerOptions`."""
 
@@ -213,8 +216,9 @@ class MetamersResult(Result):
             findings.append(
                 Finding(
                     network=context.network,
-                    paper="Jacobsen et al., 2019: one can manipulate the class-specific content of almost any image "
-                    "without changing the hidden activations",
+                    source=SOURCE,
+                    paper="one can manipulate the class-specific content of almost any image without changing the "
+                    "hidden activations",
                     here=f"{name}: {certified:,} of {len(rows):,} images have the logits of another {exactly}, at "
                     f"{median:.2g} times its distance from the image whose other features they have (median); "
                     f"{np.mean(self.outside[rows] > 0):.0%} of them leave [0, 1]",
@@ -228,8 +232,8 @@ class MetamersResult(Result):
                 findings.append(
                     Finding(
                         network=context.network,
-                        paper="Jacobsen et al., 2019: networks are too invariant to a wide range of task-relevant "
-                        "changes",
+                        source=SOURCE,
+                        paper="deep networks are too invariant to a wide range of task-relevant changes",
                         here=f"{name}: {other} gives {shares['B'].value:.0%} ({low:.0%} to {high:.0%}) of them the "
                         f"class of B ({shares['B'].chance:.0%} by chance) and {shares['A'].value:.0%} that of A "
                         f"({shares['A'].chance:.0%}), whose logits they have",

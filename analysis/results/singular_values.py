@@ -23,6 +23,28 @@ def half_width(samples: Float[ndarray, "samples ..."]) -> Float[ndarray, "..."]:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class SingularVectors:
+    """Singular values of a linear map A, n numbers to m, at both ends of its spectrum, with their vectors.
+
+    The first index is 0 for the largest values, in decreasing order, and 1 for the smallest, in increasing order, which
+    are NaN without an inverse. Of values that are nearly equal, only the subspace of their vectors is determined.
+
+    Attributes:
+        values: singular values s, `(2, count)`.
+        right: right singular vectors v, of length 1, whose largest entry is positive, `(2, count, n)`.
+        left: left singular vectors u, of length 1, `(2, count, m)`.
+        residuals: relative residuals, computed anew from products: of the largest values ||A v - s u|| / s and
+            ||A^T u - s v|| / s; of the smallest those of the inverse, ||A^-T v - u / s|| s and ||A^-1 u - v / s|| s,
+            `(2, count, 2)`.
+    """
+
+    values: Float[ndarray, "2 count"]
+    right: Float[ndarray, "2 count n"]
+    left: Float[ndarray, "2 count m"]
+    residuals: Float[ndarray, "2 count 2"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Spectrum:
     """The singular values of one linear map A, n numbers to m: some of them one by one, the others as a density.
 
@@ -50,6 +72,7 @@ class Spectrum:
             rounding error that its condition allows.
         num_products: number of products with A, A^T and their inverses.
         loss_of_orthogonality: largest entry of |V V^T - 1| of the Lanczos vectors V; 0 if the matrix was decomposed.
+        vectors: singular vectors at both ends, where they were asked for.
     """
 
     num_outputs: int
@@ -68,6 +91,7 @@ class Spectrum:
     log_volume_error: float
     num_products: int
     loss_of_orthogonality: float
+    vectors: SingularVectors | None = None
 
     @property
     def count(self) -> int:

@@ -9,16 +9,13 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
-from analysis.results.base import Comparison, finite_or_none
+from analysis.results.base import Comparison
+from analysis.results.depth_trends import FEWEST_DEPTHS, DepthTrend, depth_trend
+from analysis.results.directions import Directions
 from analysis.results.findings import Finding, FindingContext, verdict
+from analysis.results.padding import stacked
 from analysis.results.singular_values import CONFIDENCE, Spectrum
-
-SHARES = (0.80, 0.97)
-"""Shares of the energy that the first 10^3 and 10^4 singular values hold in the paper."""
-
-PAPER_COUNTS = (1_000, 10_000)
-PAPER_DIVISORS = (150, 15)
-"""The paper's counts, of 150,528 singular values: as they are, and as divisors of the dimension."""
+from analysis.results.spectrum_summary import PAPER_DIVISORS, SHARES, layer_summary
 
 NEAR = 0.05
 """Largest difference of two shares of the energy that agree."""
@@ -61,6 +58,15 @@ class SpectrumResult(Comparison):
         log_volume_error: half the width of the 95% interval of `log_volume`, `(rows,)`.
         num_products: number of products with A, A^T and their inverses, `(rows,)`.
         loss_of_orthogonality: largest entry of |V V^T - 1| of the Lanczos vectors V, `(rows,)`.
+        vector_values: singular values at both ends whose vectors were asked for, `(rows, 2, vectors)`; this and all
+            that follows is as in `Directions`, and empty where no vectors were asked for.
+        right_vectors: right singular vectors, `(rows, 2, vectors, c, h, w)`.
+        left_vectors: left singular vectors, `(rows, 2, vectors, m)`.
+        vector_residuals: relative residuals of both, `(rows, 2, vectors, 2)`.
+        pixels: pixel values of each row's image, `(rows, c, h, w)`.
+        pixel_scale: pixel value of a unit of the network's input, by channel, `(rows, c)`.
+        steps: steps along both directions of the right vectors, `(rows, 2, vectors, 2)`.
+        feature_changes: changes of the features by these steps, `(rows, 2, vectors, 2)`.
     """
 
     STUDY: ClassVar[str] = "spectrum"
@@ -88,6 +94,14 @@ class SpectrumResult(Comparison):
     log_volume_error: Float[ndarray, " rows"]
     num_products: Int[ndarray, " rows"]
     loss_of_orthogonality: Float[ndarray, " rows"]
+    vector_values: Float[ndarray, "rows 2 vectors"]
+    right_vectors: Float[ndarray, "rows 2 vectors c h w"]
+    left_vectors: Float[ndarray, "rows 2 vectors m"]
+    vector_residuals: Float[ndarray, "rows 2 vectors 2"]
+    pixels: Float[ndarray, "rows c h w"]
+    pixel_scale: Float[ndarray, "rows c"]
+    steps: Float[ndarray, "rows 2 vectors 2"]
+    feature_changes: Float[ndarray, "rows 2 vectors 2"]
 
     @classmethod
     def of(
@@ -100,12 +114,13 @@ class SpectrumResult(Comparison):
         layer: Sequence[str],
         depth: Sequence[int],
         image: Sequence[int],
+        directions: Sequence[Directions | None] | None = None,
     ):
-        """A result of these spectra: the other arguments are its fields of those names, an entry a spectrum."""
-        columns = {
-            field.name: _stacked([np.asarray(getattr(each, field.name)) for each in spectra])
-            for field in fields(Spectrum)
-        }
+        """A result of these spectra: the other arguments are its fields of those names, an entry a spectrum, and the
+        directions around each image where there are any."""
+        found = [each or Directions.none() for each in directions or [None] * len(spectra)]
+        columns = {name: stacked([np.asarray(getattr(each, name)) for each in spectra]) for name in _OF_SPECTRUM}
+        columns |= {name: stacked([np.asarray(getattr(each, name)) for each in found]) for name in _OF_DIRECTIONS}
         return cls(
             networks=np.array(networks),
             images=np.array(images),
@@ -115,6 +130,11 @@ class SpectrumResult(Comparison):
             image=np.array(image),
             **columns,
         )
+
+    @classmethod
+    def added(cls, arrays: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """No directions of results that were saved before there were any."""
+        return {name: stacked([getattr(Directions.none(), name)] * len(arrays["network"])) for name in _OF_DIRECTIONS}
 
     @classmethod
     def join(cls, results: Sequence["SpectrumResult"], names: Sequence[str]):
@@ -130,6 +150,7 @@ class SpectrumResult(Comparison):
             layer=[str(each.layer[row]) for each, _, row in rows],
             depth=[int(each.depth[row]) for each, _, row in rows],
             image=[images.index(str(each.images[each.image[row]])) for each, _, row in rows],
+            directions=[each.directions(row) for each, _, row in rows],
         )
 
     def check(self) -> None:
@@ -148,14 +169,54 @@ class SpectrumResult(Comparison):
                 raise ValueError(
                     f"its row {row} is no spectrum of a map from {each.num_inputs} to {each.num_outputs} dimensions"
                 )
+            directions = self.directions(row)
+            if directions is not None and not directions.fits(each.num_inputs, each.num_outputs):
+                raise ValueError(
+                    f"its row {row} has no singular vectors of a map from {each.num_inputs} to {each.num_outputs} "
+                    "dimensions, or no images"
+                )
 
     def spectrum(self, row: int) -> Spectrum:
         """The spectrum of a row."""
-        columns = {field.name: getattr(self, field.name)[row] for field in fields(Spectrum)}
+        columns = {name: getattr(self, name)[row] for name in _OF_SPECTRUM}
         for length, padded in _LENGTHS.items():
             count = int((~np.isnan(columns[length])).sum())
             columns |= {name: columns[name][..., :count] for name in padded}
         return Spectrum(**{name: value.item() if value.ndim == 0 else value for name, value in columns.items()})
+
+    def directions(self, row: int) -> Directions | None:
+        """The directions around the image of a row, where they were asked for."""
+        columns = {name: getattr(self, name)[row] for name in _OF_DIRECTIONS}
+        count = int((~np.isnan(columns["vector_values"][0])).sum())
+        if count == 0:
+            return None
+        known = ~np.isnan(columns["pixels"])
+        c, h, w = (int(known.any(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1)))
+        m = int((~np.isnan(columns["left_vectors"][0, 0])).sum())
+        sizes = {
+            "right_vectors": (2, count, c, h, w),
+            "left_vectors": (2, count, m),
+            "pixels": (c, h, w),
+            "pixel_scale": (c,),
+        }
+        return Directions(
+            **{name: value[tuple(map(slice, sizes.get(name, (2, count))))] for name, value in columns.items()}
+        )
+
+    def depth_trends(self) -> list[DepthTrend]:
+        """The trend of each network that has spectra of enough depths at the same images."""
+        trends = []
+        for number, name in enumerate(self.networks.tolist()):
+            groups = [rows for rows in self.groups() if self.network[rows[0]] == number]
+            rows_of = {int(self.depth[rows[0]]): dict(zip(self.image[rows].tolist(), rows.tolist())) for rows in groups}
+            depths = sorted(rows_of)
+            images = [image for image in rows_of[depths[0]] if all(image in rows for rows in rows_of.values())]
+            if len(depths) >= FEWEST_DEPTHS and images:
+                chosen = [[rows_of[depth][image] for image in images] for depth in depths]
+                spectra = [[self.spectrum(row) for row in rows] for rows in chosen]
+                directions = [[self.directions(row) for row in rows] for rows in chosen]
+                trends.append(depth_trend(name, depths, spectra, directions))
+        return trends
 
     def groups(self) -> list[Int[ndarray, " group_rows"]]:
         """The rows of each network and layer: one for each image."""
@@ -171,6 +232,7 @@ class SpectrumResult(Comparison):
         k, l = len(spectrum.largest), len(spectrum.smallest)  # noqa: E741
         energy, low, high = np.concatenate((spectrum.energy(np.arange(1, k + 1)), np.full((l, 3), np.nan))).T
         smallest = spectrum.smallest[::-1]
+        directions = (self.directions(row) or Directions.none()).by_rank(k + l) if self.vector_values.size else {}
         return pd.DataFrame(
             {
                 "network": self.networks[self.network[row]],
@@ -183,14 +245,33 @@ class SpectrumResult(Comparison):
                 "energy": energy,
                 "energy_low": low,
                 "energy_high": high,
+                **directions,
             }
         )
 
     def summary(self) -> dict[str, Any]:
-        return {"confidence": CONFIDENCE, "layers": [self._summary(rows) for rows in self.groups()]}
+        trends = self.depth_trends()
+        return {
+            "confidence": CONFIDENCE,
+            "layers": [
+                {
+                    "network": str(self.networks[self.network[rows[0]]]),
+                    "layer": str(self.layer[rows[0]]),
+                    "depth": int(self.depth[rows[0]]),
+                    **layer_summary(
+                        [self.spectrum(row) for row in rows.tolist()],
+                        [self.directions(row) for row in rows.tolist()],
+                        self.images[self.image[rows]].tolist(),
+                    ),
+                }
+                for rows in self.groups()
+            ],
+            **({"depth_trends": [each.summary() for each in trends]} if trends else {}),
+        }
 
     def findings(self, context: FindingContext) -> list[Finding]:
-        """How fast the singular values decay, at each network's last layer (section 4.1, Fig. 4)."""
+        """How fast the singular values decay, at each network's last layer (section 4.1, Fig. 4), and of enough depths
+        how they and their vectors change with depth."""
         last = {layer["network"]: layer for layer in self.summary()["layers"]}
         findings = []
         for name, layer in last.items():
@@ -211,33 +292,12 @@ class SpectrumResult(Comparison):
                     rule=f"both are within {NEAR:g} of the paper's",
                 )
             )
-        return findings
+        return [*findings, *(finding for trend in self.depth_trends() for finding in trend.findings())]
 
-    def _summary(self, rows: Int[ndarray, " group_rows"]) -> dict[str, Any]:
-        spectra = [self.spectrum(row) for row in rows.tolist()]
-        first = spectra[0]
-        counts = {str(d): d for d in PAPER_COUNTS if d <= first.count}
-        counts |= {f"n/{divisor}": max(1, round(first.count / divisor)) for divisor in PAPER_DIVISORS}
-        each = [_numbers(spectrum, str(self.images[self.image[row]])) for spectrum, row in zip(spectra, rows)]
-        dims = {name: [float(numbers["dims"][name]["d"]) for numbers in each] for name in each[0]["dims"]}
-        return {
-            "network": str(self.networks[self.network[rows[0]]]),
-            "layer": str(self.layer[rows[0]]),
-            "depth": int(self.depth[rows[0]]),
-            "inputs": first.num_inputs,
-            "outputs": first.num_outputs,
-            "images": len(rows),
-            "method": first.method,
-            "largest": _quantiles([float(spectrum.largest[0]) for spectrum in spectra]),
-            "condition": _quantiles([spectrum.condition for spectrum in spectra]),
-            "dims": {name: _quantiles(values) for name, values in dims.items()},
-            "energy": {
-                name: {"d": d, **_quantiles([float(spectrum.energy(np.array([d]))[0, 0]) for spectrum in spectra])}
-                for name, d in counts.items()
-            },
-            "each": each,
-        }
 
+_OF_SPECTRUM = [field.name for field in fields(Spectrum) if field.name != "vectors"]
+_OF_DIRECTIONS = [field.name for field in fields(Directions)]
+"""Fields of a row's spectrum, and of the directions around its image."""
 
 _LENGTHS = {
     "largest": ("largest", "largest_residuals"),
@@ -245,41 +305,3 @@ _LENGTHS = {
     "nodes": ("nodes", "weights"),
 }
 """Fields whose length gives that of others without their padding."""
-
-
-def _stacked(arrays: Sequence[ndarray]) -> ndarray:
-    """Arrays in one, padded with NaN where they differ in size."""
-    if arrays[0].dtype.kind != "f":
-        return np.stack(arrays)
-    sizes = np.max([array.shape for array in arrays], axis=0).astype(int)
-    stacked = np.full((len(arrays), *sizes), np.nan)
-    for row, array in enumerate(arrays):
-        stacked[(row, *map(slice, array.shape))] = array
-    return stacked
-
-
-def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
-    """The median and the 10% and 90% quantiles; `None` if one is not known or infinite."""
-    if not np.isfinite(values).all():
-        return {"median": None, "q10": None, "q90": None}
-    return {name: float(np.quantile(values, q)) for name, q in {"median": 0.5, "q10": 0.1, "q90": 0.9}.items()}
-
-
-def _numbers(spectrum: Spectrum, image: str) -> dict[str, Any]:
-    """The numbers of one image, with those that say how far they are to be trusted."""
-    return {
-        "image": image,
-        "num_values": len(spectrum.largest),
-        "num_converged": spectrum.num_converged,
-        "worst_residual": finite_or_none(np.max(spectrum.largest_residuals) / spectrum.largest[0]),
-        "loss_of_orthogonality": spectrum.loss_of_orthogonality,
-        "num_products": spectrum.num_products,
-        "squared_norm": spectrum.squared_norm,
-        "squared_norm_error": spectrum.squared_norm_error,
-        "largest": float(spectrum.largest[0]),
-        "smallest": finite_or_none(spectrum.largest[0] / spectrum.condition),
-        "condition": finite_or_none(spectrum.condition),
-        "log_volume": [finite_or_none(each) for each in spectrum.log_volume],
-        "log_volume_error": finite_or_none(spectrum.log_volume_error),
-        "dims": {f"{share:.0%}": dict(zip(("d", "low", "high"), spectrum.dims_holding(share))) for share in SHARES},
-    }

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,10 +76,10 @@ class MetamerOptions(StudyOptions):
 
     @classmethod
     def sized(cls, experiment: Experiment):
-        """Eight pairs of large images, and the images of 20 pairs."""
+        """Eight pairs of large images."""
         transform = experiment.checkpoint.transform
         large = transform.channels * math.prod(transform.image_size) > LARGE
-        return cls(num_pairs=8 if large else 100, num_kept=20)
+        return cls(num_pairs=8) if large else cls()
 
 
 def metamers(experiments: Sequence[Experiment], options: MetamerOptions = MetamerOptions()) -> MetamersResult:
@@ -123,7 +123,7 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
             return found | _judged(found, transform, judges)
 
         digest = hashlib.sha256(b"".join(each.cpu().numpy().tobytes() for each in (a, b, asked))).hexdigest()
-        parts.append(Cache(folder).get_arrays(f"part-{start}", compute, images_sha256=digest, **settings))
+        parts.append(Cache(folder).get(f"part-{start}", compute, arrays=_RECORDED, images_sha256=digest, **settings))
         if experiment.progress.stop():
             raise Interrupted("stopped")
     joined = {name: np.concatenate([part[name] for part in parts], axis=_axis(name)) for name in parts[0]}
@@ -164,6 +164,10 @@ def _finder(experiment: Experiment, options: MetamerOptions) -> MetamerFinder:
         raise ValueError("the outputs of this network are no logits of trained classes; keep the averages")
     return MetamerFinder(model, depth=depth, keep=keep)
 
+
+_OF_ALL = ("depth", "keep", "exact", "kinds", "kind", "names", "pair", "classes", "pixel_mean", "pixel_std", "judges")
+_RECORDED = [field.name for field in fields(MetamersResult) if field.name not in _OF_ALL]
+"""Fields that are computed pair by pair."""
 
 _KEPT: Mapping[str, Kept] = {"logits": "logits", "averages": "averages"}
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,20 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.cache import Cache
 from analysis.experiment import Experiment, StudyOptions
 from analysis.features.layers import Layer
-from analysis.jacobian import differentiate, jacobian_of, layer_function
+from analysis.jacobian import features_function, layer_jacobian
 from analysis.linalg.autosave import Autosave
 from analysis.linalg.linear_operator import LinearOperator
 from analysis.linalg.singular_values import choose_method, singular_values
 from analysis.paths.endpoints import draw_images, read_files
+from analysis.paths.equal_moves import move_along
 from analysis.results import Spectrum, SpectrumResult
+from analysis.results.directions import Directions
+from analysis.results.singular_values import SingularVectors
 from analysis.subjects import labels_of
 from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.models.invertible import Invertible
@@ -54,6 +57,9 @@ class SpectrumOptions(StudyOptions):
         num_values: number of the largest singular values to find one by one.
         block_width: number of vectors in a block.
         tolerance: largest relative residual of a converged value.
+        vectors: number of the most and, with an inverse, of the least magnified directions that are kept as images.
+        pixel_change: root-mean-square change of pixel values, which are in [0, 1], by the move along the least
+            magnified of these directions. Moves along all others change the features by as much.
     """
 
     STOPS: ClassVar[bool] = True
@@ -67,6 +73,12 @@ class SpectrumOptions(StudyOptions):
     num_values: int | None = None
     block_width: int = 16
     tolerance: float = 1e-3
+    vectors: int = 0
+    pixel_change: float = 0.1
+
+    def __post_init__(self):
+        if not 0 < self.pixel_change <= 1:
+            raise ValueError(f"`pixel_change` is {self.pixel_change:g}; expected more than 0 and at most 1")
 
     @classmethod
     def sized(cls, experiment: Experiment):
@@ -107,7 +119,8 @@ def spectrum(experiments: Sequence[Experiment], options: SpectrumOptions = Spect
         for number, job in enumerate(jobs)
     ]
     return SpectrumResult.of(
-        found,
+        [spectrum for spectrum, _ in found],
+        directions=[directions for _, directions in found],
         networks=labels,
         images=list(inputs[0]),
         network=[job.network for job in jobs],
@@ -171,20 +184,32 @@ class _Job:
         return self._jacobian("float64", options.block_width) if dense else found
 
     def _jacobian(self, precision: str, width: int) -> tuple[LinearOperator, LinearOperator | None]:
-        dtype = find("precision", precision, PRECISIONS)
-        x = self.x.to(self.experiment.device, dtype)
+        return layer_jacobian(*self._in(find("precision", precision, PRECISIONS)), width=width)
+
+    def directions(
+        self, vectors: SingularVectors, options: SpectrumOptions, step_done: Callable[[], object]
+    ) -> Directions:
+        """The image moved along singular vectors of J, in float64: small changes of features are differences."""
+        model, layer, x = self._in(torch.float64)
+        return move_along(
+            vectors,
+            features_function(model, layer),
+            x,
+            self.experiment.checkpoint.transform,
+            pixel_change=options.pixel_change,
+            step_done=step_done,
+        )
+
+    def _in(self, dtype: torch.dtype) -> tuple[nn.Module, Layer, Tensor]:
+        """Copies of the network and of the layer in it, and the image, in a precision."""
         # The module goes along, so that the copy is of the network and of its layer.
-        model, module = copy.deepcopy((self.experiment.checkpoint.model, self.layer.module))
-        model, module = model.to(dtype), module.to(dtype)
-        if isinstance(model, Invertible) and self.layer.name == f"block-{self.layer.depth}":
-            jacobian = jacobian_of(model, x, depth=self.layer.depth, width=width)
-            return jacobian.forward, jacobian.inverse if jacobian.bijective else None
-        return differentiate(layer_function(model, module), x, width=width), None
+        model, layer = copy.deepcopy((self.experiment.checkpoint.model, self.layer))
+        return model.to(dtype), layer, self.x.to(self.experiment.device, dtype)
 
 
 def _find(
     job: _Job, number: int, count: int, options: SpectrumOptions, folder: Path, identity: dict[str, Any]
-) -> Spectrum:
+) -> tuple[Spectrum, Directions | None]:
     """The spectrum of a job, from the cache or computed; the job may have been begun by an earlier call."""
     progress = job.experiment.progress
     described = f"{number + 1} of {count}: {job.name}"
@@ -194,6 +219,8 @@ def _find(
         "image_sha256": hashlib.sha256(job.x.numpy().tobytes()).hexdigest(),
         **{name: getattr(options, name) for name in ("precision", "method", "num_values", "block_width", "tolerance")},
     }
+    if options.vectors:
+        settings |= {"vectors": options.vectors, "pixel_change": options.pixel_change}
     lanczos = folder / f"lanczos-{number}"
 
     def compute() -> dict[str, Any]:
@@ -203,30 +230,42 @@ def _find(
             found = _compute(job, number, options, lanczos, described, identity["seed"])
         finally:
             _remove_unless_begun(lanczos)
-        return _plain(found)
+        return found
 
-    kept = Cache(folder).get(f"spectrum-{number}", compute, _Kept, **settings)
+    arrays = [field.name for field in dataclasses.fields(Directions)] if options.vectors else []
+    kept = Cache(folder).get(f"spectrum-{number}", compute, _Kept, arrays=arrays, **settings)
     shutil.rmtree(lanczos, ignore_errors=True)
     Autosave(stop=progress.stop).step_done()  # what comes next, such as drawing the result, may take long as well
-    return Spectrum(**{name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()})  # pyright: ignore[reportArgumentType]
+    directions = Directions(**{name: kept.pop(name) for name in arrays}) if arrays else None
+    fields = {name: np.array(value) if isinstance(value, list) else value for name, value in kept.items()}
+    return Spectrum(**fields), directions  # pyright: ignore[reportArgumentType]
 
 
-def _compute(job: _Job, number: int, options: SpectrumOptions, lanczos: Path, described: str, seed: int) -> Spectrum:
+def _compute(
+    job: _Job, number: int, options: SpectrumOptions, lanczos: Path, described: str, seed: int
+) -> dict[str, Any]:
+    """The fields of the spectrum, as plain values, and those of the directions, as arrays."""
     # Random numbers of its own, so that those of spectra in the cache need not be drawn again.
     own = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
     forward, inverse = job.jacobian(options)
     progress = job.experiment.progress
-    return singular_values(
+    autosave = Autosave(lanczos, stop=progress.stop)
+    found = singular_values(
         forward,
         inverse,
         generator=torch.Generator().manual_seed(int(own)),
         num_values=options.num_values,
+        num_vectors=options.vectors,
         method=options.method,
         width=options.block_width,
         tolerance=options.tolerance,
-        autosave=Autosave(lanczos, stop=progress.stop),
+        autosave=autosave,
         report=lambda line: progress.report(f"{described}, {line}"),
     )
+    if found.vectors is None:
+        return _plain(found)
+    progress.report(f"{described}, moves along its directions")
+    return _plain(found) | vars(job.directions(found.vectors, options, autosave.step_done))
 
 
 def _begin(lanczos: Path, settings: dict[str, Any]) -> None:
@@ -275,5 +314,6 @@ def _plain(found: Spectrum) -> dict[str, Any]:
     """For JSON, which returns numbers as they are."""
     return {
         name: value.tolist() if isinstance(value, ndarray) else value
-        for name, value in dataclasses.asdict(found).items()
+        for name, value in vars(found).items()
+        if name != "vectors"
     }

@@ -81,18 +81,24 @@ def _and(names: Sequence[str]) -> str:
 
 def _tally(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.verdict for finding in findings)
+    papers = "paper" if all(finding.source == Finding.source for finding in findings) else "papers"
     return (
-        f"Of {len(findings)} statements, {counts['agrees']} agree with the paper, {counts['differs']} differ, and "
+        f"Of {len(findings)} statements, {counts['agrees']} agree with the {papers}, {counts['differs']} differ, and "
         f"{counts['open']} are undecided by these results. The condition for agreement stands beside each below."
     )
 
 
 def _summary(findings: Sequence[tuple[str, Finding]], *, several: bool) -> Table:
     rows = [
-        (title, *[each.network] * several, each.paper, each.here, VERDICTS[each.verdict]) for title, each in findings
+        (title, *[each.network] * several, _stated(each), each.here, VERDICTS[each.verdict]) for title, each in findings
     ]
     headings = ("study", *["network"] * several, "in the paper", "here", "verdict")
     return Table.of(TextTable(headings, rows), "What the paper found, and what was found here", "findings")
+
+
+def _stated(finding: Finding) -> str:
+    """What the paper found, or another that is named."""
+    return finding.paper if finding.source == Finding.source else f"{finding.paper} ({finding.source})"
 
 
 def _provenance(run: SavedRun) -> Table:

@@ -1,6 +1,7 @@
 """The Jacobian's singular values, and the share of the energy that the largest hold: Fig. 4 of the paper."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -9,8 +10,13 @@ from matplotlib.colors import to_hex
 from numpy import ndarray
 
 from analysis.results import Spectrum, SpectrumResult
-from analysis.results.spectrum import PAPER_COUNTS, SHARES
-from figures.chart import Chart, Curve, Panel
+from analysis.results.spectrum_summary import PAPER_COUNTS, SHARES
+from figures import depth_trends, directions
+from figures.chart import Chart, Curve, Panel, draw
+from figures.depth_trends import trends_chart
+from figures.directions import draw_directions, has_directions
+from figures.report.blocks import Block, Download, Drawing, PageChart, figure_files
+from figures.saving import save_figure
 from figures.study_figure import StudyFigure
 from figures.style import INK, Look, literal, look
 from figures.text_table import TextTable
@@ -137,7 +143,8 @@ def _dims(spectra: Sequence[Sequence[Spectrum]], depths: Sequence[int]) -> Panel
 
 def table(result: SpectrumResult) -> TextTable:
     """A row for each network and layer: medians over the images and, of several, the 10% and 90% quantiles."""
-    layers = result.summary()["layers"]
+    summary = result.summary()
+    layers = summary["layers"]
     counts = {name: f"E({name})" for layer in layers for name in layer["energy"]}
     many = len(result.networks) > 1
     rows = []
@@ -164,7 +171,7 @@ def table(result: SpectrumResult) -> TextTable:
         for network in result.networks.tolist()
         for note in _notes(network, [layer for layer in layers if layer["network"] == network])
     ]
-    return TextTable(headings, rows, notes)
+    return TextTable(headings, rows, notes + [_note_of_trend(trend) for trend in summary.get("depth_trends", ())])
 
 
 def _spread(quantiles: Mapping[str, float | None], form: str, *, several: bool) -> str:
@@ -202,7 +209,73 @@ def _notes(network: str, layers: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     elif sampled:
         notes.append(f"{network}: has no inverse; its smallest singular values are not known")
-    return notes
+    last = [layer for layer in layers if "directions" in layer][-1:]
+    return notes + [_note_of_directions(layer, end) for layer in last for end in layer["directions"]]
+
+
+def _note_of_directions(layer: Mapping[str, Any], end: str) -> str:
+    """What it takes to change the features along the most extreme direction of an end, and how far that is linear."""
+    found = layer["directions"][end]
+    value, change, first_order = (
+        _spread(found[name], "{:.3g}", several=layer["images"] > 1)
+        for name in ("singular_value", "pixel_change", "first_order")
+    )
+    of = "" if end == "most" else " of the inverse"
+    worst = "unknown" if found["worst_residual"] is None else f"up to {found['worst_residual']:.0e}"
+    return (
+        f"{layer['network']}: {layer['layer']}, the {end} magnified direction: singular value {value}, residuals{of} "
+        f"{worst}; for an equal change of the features pixel values change by {change} "
+        f"(root mean square), and the Jacobian predicts {first_order} times that change of the features"
+    )
+
+
+def _note_of_trend(trend: Mapping[str, Any]) -> str:
+    """How straight log s is over depth, and how far the most magnified directions of neighbours agree."""
+    first, depths = trend["ranks"][0], trend["depths"]
+    text = (
+        f"{trend['network']}, {len(depths)} depths: log of the singular values against depth, R^2 "
+        f"{_number(trend['r_squared_of_largest'])} (median of the largest {trend['ranks_from_the_largest']:,}), slope "
+        f"of the first {_interval(first['slope'])}"
+    )
+    overlaps = [each["mean"] for each in trend["overlaps"].get("most", ())]
+    if overlaps:
+        text += (
+            f"; the {trend['vectors']} most magnified directions of neighbouring depths overlap by {min(overlaps):.2g} "
+            f"to {max(overlaps):.2g}, by chance {trend['overlap_by_chance']:.2g}"
+        )
+    return text
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    text = _number(found["mean"])
+    return text if found["low"] is None else f"{text} ({_number(found['low'])} to {_number(found['high'])})"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def page_blocks(result: SpectrumResult, downloads: Sequence[Download]) -> list[Block]:
+    """The directions as images, and the trends over depth, where there are such."""
+    stem = Path(downloads[0].name).stem
+    blocks: list[Block] = []
+    if has_directions(result):
+        blocks.append(Drawing.of(draw_directions(result), directions.CAPTION, f"{stem}-directions"))
+    if trends := result.depth_trends():
+        chart = trends_chart(trends)
+        files = figure_files(draw(chart), f"{stem}-depth-trends")
+        blocks.append(PageChart.of(chart, depth_trends.CAPTION, files))
+    return blocks
+
+
+def save_more(result: SpectrumResult, folder: Path) -> list[Path]:
+    """Writes the figures of the directions and of the trends over depth, where there are such."""
+    files = []
+    if has_directions(result):
+        files += save_figure(draw_directions(result), folder, f"{result.STUDY}-directions")
+    if trends := result.depth_trends():
+        files += save_figure(draw(trends_chart(trends)), folder, f"{result.STUDY}-depth-trends")
+    return files
 
 
 FIGURE = StudyFigure(
@@ -210,4 +283,6 @@ FIGURE = StudyFigure(
     chart=chart,
     caption="Singular values, sorted, and the energy that the largest hold: medians over the images, with the range of "
     "all of them and of their 95% intervals (Fig. 4).",
+    page_blocks=page_blocks,
+    save_more=save_more,
 )

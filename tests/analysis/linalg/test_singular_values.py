@@ -1,10 +1,12 @@
 """Singular values and what is said of them, against dense float64 decompositions."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import subspace_angles
 from scipy.stats import binomtest
 
 from analysis.linalg.autosave import Autosave
@@ -12,6 +14,7 @@ from analysis.linalg.lanczos import Basis, GolubKahan
 from analysis.linalg.linear_operator import aslinearoperator
 from analysis.linalg.quadrature import lanczos_quadrature
 from analysis.linalg.singular_values import choose_method, singular_values
+from analysis.linalg.singular_vectors import SingularPairs
 from analysis.results.singular_values import Spectrum, half_width
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.utils.progress import Interrupted
@@ -71,6 +74,72 @@ def test_all_values_by_the_matrix_and_by_products(jacobian, truth):
         assert abs(found.log_volume[0]) < found.log_volume_error < 1e-6  # a bijective network keeps volumes
         np.testing.assert_allclose(found.energy(np.array([1, 50, 384]))[:, 0], _energy(truth)[[0, 49, 383]])
         assert found.condition == pytest.approx(truth[0] / truth[-1])
+
+
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"method": "dense"}, 1e-9),
+        ({"num_values": 20, "tolerance": 1e-8}, 1e-6),
+        (
+            {"num_values": 384, "tolerance": 1e-8},
+            1e-6,
+        ),  # from A all values are found, and still the ends of its inverse
+    ],
+)
+def test_vectors_at_both_ends_are_those_of_the_matrix(jacobian, options, tolerance):
+    left, values, right = torch.linalg.svd(jacobian)
+    found = found_of(jacobian, num_vectors=4, **options).vectors
+    for end, picked in enumerate((slice(4), slice(-4, None))):
+        np.testing.assert_allclose(np.sort(found.values[end]), np.sort(values[picked].numpy()), rtol=1e-8)
+        for vectors, truth in ((found.right[end], right[picked]), (found.left[end], left.T[picked])):
+            np.testing.assert_allclose(vectors @ vectors.T, np.eye(4), atol=10 * tolerance)
+            assert subspace_angles(vectors.T, truth.numpy().T).max() < tolerance
+        assert (np.take_along_axis(found.right[end], abs(found.right[end]).argmax(1)[:, None], 1) > 0).all()
+    for s, v, u in zip(found.values.ravel(), found.right.reshape(8, -1), found.left.reshape(8, -1)):
+        np.testing.assert_allclose(jacobian.numpy() @ v, s * u, atol=1e-6 * max(s, 1))
+    assert 0 < found.residuals.max() < 10 * tolerance
+
+
+def test_vectors_of_wide_and_of_tall_matrices_have_no_lower_end(generator):
+    matrix = torch.randn(30, 60, generator=generator, dtype=torch.float64)
+    for of, method in itertools.product((matrix, matrix.T), ("dense", "lanczos")):
+        options = {"num_values": 10, "method": method, "inverse": False, "tolerance": 1e-9}
+        found = found_of(of, num_vectors=3, **options).vectors
+        left, values, right = torch.linalg.svd(of, full_matrices=False)
+        np.testing.assert_allclose(found.values[0], values[:3].numpy())
+        np.testing.assert_allclose(abs(found.right[0] @ right[:3].T.numpy()), np.eye(3), atol=1e-6)
+        np.testing.assert_allclose(abs(found.left[0] @ left[:, :3].numpy()), np.eye(3), atol=1e-6)
+        assert found.residuals[0].max() < 1e-7
+        assert (found.right[0].max(axis=1) == abs(found.right[0]).max(axis=1)).all()
+        assert np.isnan(found.right[1]).all()
+        assert np.isnan(found.residuals[1]).all()
+
+
+def test_a_vector_that_is_none_has_a_large_residual(jacobian, generator):
+    """At the lower end too, where the residual of A itself would be small."""
+    left, values, right = torch.linalg.svd(jacobian)
+    operator, inverse = aslinearoperator(jacobian), aslinearoperator(torch.linalg.inv(jacobian))
+    off = torch.nn.functional.normalize(right[-2:] + 0.1 * torch.randn(2, 384, generator=generator) / 384**0.5)
+    smallest = SingularPairs.of(inverse.transposed, 1 / values[-2:], off)
+    assert (smallest.residuals.max(dim=1).values > 0.05).all()
+    (exact,) = SingularPairs.of(operator, values[:1], right[:1], left.T[:1]).residuals
+    assert exact.max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"num_vectors": 17}, "with 20 values found one by one they can be those of 0 to 16"),  # of the inverse
+        ({"num_vectors": 21, "inverse": False}, "0 to 20"),
+        ({"num_vectors": 193, "method": "dense"}, "with 384 values found one by one they can be those of 0 to 192"),
+        ({"num_vectors": -1}, "of -1 values at each end were asked for"),
+    ],
+)
+def test_vectors_of_values_that_are_not_found_are_refused(jacobian, options, most):
+    with pytest.raises(ValueError, match=most):
+        found_of(jacobian, **options)
 
 
 def _energy(values) -> np.ndarray:

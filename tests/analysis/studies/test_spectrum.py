@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.linalg import subspace_angles
 
 from analysis.experiment import Experiment
 from analysis.opening import open_experiment
@@ -28,13 +29,21 @@ def of_network(experiment: Experiment, **fields) -> Experiment:
     return dataclasses.replace(experiment, checkpoint=dataclasses.replace(experiment.checkpoint, model=model))
 
 
-def dense(experiment: Experiment, depth: int, image: int) -> np.ndarray:
+def image_of(experiment: Experiment, image: int) -> torch.Tensor:
     order = torch.randperm(360, generator=torch.Generator().manual_seed(experiment.seed))
-    x = experiment.images("test")[int(order[image])][0].double()
+    return experiment.images("test")[int(order[image])][0].double()
+
+
+def matrix(experiment: Experiment, depth: int, image: int) -> torch.Tensor:
     model = experiment.checkpoint.irevnet.double()
+    x = image_of(experiment, image)
     jacobian = torch.func.jacrev(lambda x: model.features(x[None], depth)[0])(x).reshape(64, 64)
     model.float()
-    return torch.linalg.svdvals(jacobian).detach().numpy()
+    return jacobian.detach()
+
+
+def dense(experiment: Experiment, depth: int, image: int) -> np.ndarray:
+    return torch.linalg.svdvals(matrix(experiment, depth, image)).numpy()
 
 
 def test_of_the_last_layer_of_a_few_test_images_by_default(experiment):
@@ -129,3 +138,83 @@ def test_work_with_other_options_or_damaged_is_begun_anew(experiment, tmp_path, 
     expected = spectrum([dataclasses.replace(experiment, out=tmp_path / "other")], options)
     for name in ("largest", "nodes", "squared_norm", "num_products"):
         np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
+
+
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
+@pytest.mark.parametrize("options", [{}, {"method": "lanczos", "num_values": 6, "block_width": 4, "tolerance": 1e-6}])
+def test_directions_are_singular_vectors_of_the_matrix(experiment, options):
+    result = spectrum([experiment], SpectrumOptions(num_images=1, vectors=3, precision="float64", **options))
+    jacobian = matrix(experiment, 3, 0)
+    left, values, right = (each.numpy() for each in torch.linalg.svd(jacobian))
+    found = result.directions(0)
+    for end, picked in enumerate((slice(3), slice(-3, None))):
+        np.testing.assert_allclose(np.sort(found.vector_values[end]), values[picked][::-1], rtol=1e-8)
+        v, u = found.right_vectors[end].reshape(3, 64), found.left_vectors[end]
+        assert subspace_angles(v.T, right[picked].T).max() < 1e-4  # they are kept in float32
+        assert subspace_angles(u.T, left[:, picked]).max() < 1e-4
+        np.testing.assert_allclose(jacobian.numpy() @ v.T, found.vector_values[end] * u.T, atol=1e-5)
+    assert found.vector_residuals.max() < 1e-5
+    again = spectrum([dataclasses.replace(experiment, out=None)], SpectrumOptions(num_images=1))
+    np.testing.assert_allclose(result.largest[0, :6], again.largest[0, :6], rtol=1e-8)
+    assert again.directions(0) is None
+
+
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
+@pytest.mark.parametrize("layers", [None, ["blocks.2"]])  # an inverse is known of the first alone
+def test_moves_change_features_by_equal_distances(experiment, layers):
+    options = SpectrumOptions(num_images=2, vectors=2, pixel_change=0.2, layers=layers)
+    result = spectrum([experiment], options)
+    transform, model = experiment.checkpoint.transform, experiment.checkpoint.irevnet
+    for row in range(2):
+        found, x = result.directions(row), image_of(experiment, row)
+        np.testing.assert_allclose(found.pixels, transform.to_pixels(x), atol=1e-6)
+        phi = model.double().features(x[None])
+        distances = []
+        for end in range(len(found.known_ends)):
+            for vector in range(2):
+                for way, sign in enumerate((1, -1)):
+                    pixels = torch.tensor(found.moved(end, vector, sign))
+                    moved = model.features(transform.normalise(pixels)[None].double())
+                    distances.append((moved - phi).norm().item())
+                    difference = found.moved(end, vector, sign) - found.pixels
+                    change = found.pixel_changes[end, vector, way]
+                    assert np.sqrt(np.square(difference).mean()) == pytest.approx(change, rel=1e-4)
+        model.float()
+        np.testing.assert_allclose(distances, distances[0], rtol=1e-4)
+        np.testing.assert_allclose(found.feature_changes[: len(found.known_ends)], distances[0], rtol=1e-4)
+        reference = (1, 0, 0) if layers is None else (0, 1, 0)
+        assert found.pixel_changes[reference] == pytest.approx(0.2)
+        assert found.known_ends == (("most", "least") if layers is None else ("most",))
+    model.float()
+
+
+@pytest.mark.usefixtures("unchecked_types")  # to be quick
+def test_an_interrupted_call_goes_on_to_the_same_directions(experiment, tmp_path, monkeypatch):
+    options = SpectrumOptions(num_images=2, method="lanczos", num_values=6, block_width=4, vectors=2)
+    expected = spectrum([dataclasses.replace(experiment, out=tmp_path / "other")], options)
+    steps = iter(range(60))
+    stopped = dataclasses.replace(experiment, progress=Progress(stop=lambda: next(steps, None) is None))
+    with pytest.raises(Interrupted):
+        spectrum([stopped], options)
+    state = tmp_path / "out" / "spectrum.state"
+    assert sorted(path.name for path in state.iterdir()) == ["lanczos-1", "spectrum-0.json", "spectrum-0.npz"]
+    result = spectrum([experiment], options)
+    for field in dataclasses.fields(result):
+        np.testing.assert_array_equal(getattr(result, field.name), getattr(expected, field.name))
+    monkeypatch.setattr(module, "singular_values", None)  # nothing is left to compute
+    assert spectrum([experiment], options).right_vectors.tolist() == result.right_vectors.tolist()
+    with pytest.raises(TypeError):  # other moves are
+        spectrum([experiment], dataclasses.replace(options, pixel_change=0.05))
+
+
+def test_more_directions_than_values_found_are_refused(experiment, tmp_path):
+    for options, most in (({"method": "lanczos", "num_values": 4}, 4), ({}, 32)):
+        with pytest.raises(ValueError, match=f"of {most + 1} values at each end were asked for; .* 0 to {most}$"):
+            spectrum([experiment], SpectrumOptions(num_images=1, vectors=most + 1, **options))
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_a_move_by_nothing_or_by_more_than_there_is_is_refused():
+    for change in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"`pixel_change` is .*; expected more than 0 and at most 1"):
+            SpectrumOptions(pixel_change=change)

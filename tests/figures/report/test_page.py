@@ -84,6 +84,19 @@ def test_the_tally_counts_the_verdicts(page_text, elements):
     assert re.findall(said, page_text) == [tuple(map(str, (len(verdicts), *counts)))]
 
 
+@pytest.mark.usefixtures("plain_pages")
+def test_directions_and_what_other_papers_state_are_shown(two_runs, spectra_with_directions, tmp_path):
+    folder = two_runs[1] / "analysis/spectrum"
+    provenance = json.loads((folder / "spectrum.json").read_text())["provenance"]
+    spectra_with_directions.save(folder, provenance)
+    text = html.unescape(build_report([read_run(two_runs[1])], tmp_path / "page.html"))
+    assert "In arXiv:2602.12384 the singular values of a network with fixed gates scale" in text
+    assert "so that Jacobians of all depths nearly share them (arXiv:2602.12384)</td>" in text
+    assert "agree with the papers, " in text
+    for name in ("resnet-spectrum", "resnet-spectrum-directions", "resnet-spectrum-depth-trends"):
+        assert f'download="{name}.png"' in text
+
+
 def test_runs_of_the_same_images_share_a_chart(page_text):
     specs = [json.loads(each) for each in re.findall(r'<script type="application/json">(.*?)</script>', page_text)]
     (depth,) = (spec for spec in specs if "resnet-small, linear SVM" in json.dumps(spec))
