@@ -328,7 +328,7 @@ def _write_code(name: str) -> None:
 
 def _prepare(command: Shown, root: Path) -> None:
     """Puts what the command names where it is not yet."""
-    runs = [str(root / NEWEST), *command.values("--ckpt")]
+    runs = [str(root / NEWEST), *command.values("--ckpt", "--judge")]
     if command.words[1] in ("training-curves", "report"):
         runs += command.arguments
     for path in map(Path, runs):
