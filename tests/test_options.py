@@ -81,6 +81,7 @@ WRONG = {
     "pca": ["--dims", "1;2"],
     "invert": ["--num-noise", "-1"],
     "interpolate": ["--t", "1,half"],
+    "metamers": ["--kind", "nearest"],
     "spectrum": ["--method", "Dense"],
     "training-curves": ["--window", "0"],
     "all": ["--classes", "absent.txt"],
