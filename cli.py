@@ -728,6 +728,7 @@ def interpolate(**options: Any) -> None:
     help="Another network, asked whose class it sees: A's or B's. May be given several times.",
 )
 @click.option("--num-kept", type=click.IntRange(min=1), help="Number of pairs whose images are kept.  [default: all]")
+@click.option("--image-size", type=click.IntRange(min=1), help="Show the network images of N x N.  [default: its own]")
 @exact_options
 @study_options
 def metamers(judge: tuple[str, ...], **options: Any) -> None:

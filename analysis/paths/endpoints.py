@@ -1,7 +1,7 @@
 """The images between which paths lead: from files, from a table of files, or from a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,11 @@ class Endpoints:
     names: tuple[str, ...]
     inputs: Float[Tensor, "paths ends c h w"]
     middle: Float[Tensor, "paths c h w"] | None = None
+
+
+def at_size(transform: InputTransform, size: int | None) -> InputTransform:
+    """A transform that makes images of that height and width, or the same one for `None`."""
+    return transform if size is None else replace(transform, image_size=(size, size), resize=size)
 
 
 def read_files(paths: Sequence[Path], transform: InputTransform, *, resize: bool = False) -> Endpoints:

@@ -213,15 +213,15 @@ class MetamersResult(Result):
             certified = self.certified(rows)
             exactly = "to the last bit" if self.exact else f"to {CERTIFIED:.0e}"
             median = np.median(self.target_distance[rows] / self.pair_distance[rows].clip(min=1e-12))
+            outside = np.mean(self.outside[rows] > 0)
             findings.append(
                 Finding(
                     network=context.network,
                     source=SOURCE,
                     paper="one can manipulate the class-specific content of almost any image without changing the "
                     "hidden activations",
-                    here=f"{name}: {certified:,} of {len(rows):,} images have the logits of another {exactly}, at "
-                    f"{median:.2g} times its distance from the image whose other features they have (median); "
-                    f"{np.mean(self.outside[rows] > 0):.0%} of them leave [0, 1]",
+                    here=f"{name}: {certified:,} of {len(rows):,} images have A's logits {exactly}; their distance "
+                    f"from B is {median:.2g} times that of A from B (median), and {outside:.0%} of them leave [0, 1]",
                     verdict=verdict(2 * certified > len(rows)),
                     rule="more than half of the pairs have such an image",
                 )

@@ -1,7 +1,7 @@
 """Straight lines through feature space between images or along directions, seen as images (section 4.2, Fig. 5)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 
 from analysis.experiment import Experiment, StudyOptions, only
 from analysis.paths.directions import BetweenClasses, Direction, PrincipalComponent, find_direction, parse_direction
-from analysis.paths.endpoints import Endpoints, draw_images, draw_pairs, read_files, read_pairs
+from analysis.paths.endpoints import Endpoints, at_size, draw_images, draw_pairs, read_files, read_pairs
 from analysis.paths.lines import Lines, along, between, follow, grid
 from analysis.results import InterpolationResult
 from irevnet.data.transforms import InputTransform
@@ -61,10 +61,8 @@ def interpolate(
         ValueError: what was asked for does not exist or does not fit together.
     """
     experiment = only(experiments, InterpolationResult.STUDY)
-    model, transform = experiment.checkpoint.invertible, experiment.checkpoint.transform
-    if options.image_size is not None:
-        size = options.image_size
-        transform = replace(transform, image_size=(size, size), resize=size)
+    model = experiment.checkpoint.invertible
+    transform = at_size(experiment.checkpoint.transform, options.image_size)
     last = model.num_blocks
     depth = last if options.depth is None else check_depth(options.depth, last)
     direction = None if options.direction is None else parse_direction(options.direction, experiment.classes)

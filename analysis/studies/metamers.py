@@ -17,7 +17,7 @@ from analysis.experiment import Experiment, StudyOptions
 from analysis.invariances.find import Kept, MetamerFinder, check_bijective, towards
 from analysis.invariances.record import judge, record_metamers
 from analysis.paths.directions import BetweenClasses, PrincipalComponent, find_direction, parse_direction
-from analysis.paths.endpoints import Endpoints, draw_images, draw_pairs, read_files, read_pairs
+from analysis.paths.endpoints import Endpoints, at_size, draw_images, draw_pairs, read_files, read_pairs
 from analysis.results.metamers import KINDS, MetamersResult
 from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.data.transforms import InputTransform
@@ -58,6 +58,7 @@ class MetamerOptions(StudyOptions):
             the classes.
         bounded: whether to find, near each metamer, an image with pixel values in [0, 1] as well.
         num_kept: number of pairs whose images are kept in the result; all by default.
+        image_size: height and width of the images shown to the network; its own by default.
     """
 
     STOPS: ClassVar[bool] = True
@@ -73,6 +74,7 @@ class MetamerOptions(StudyOptions):
     distance: float | None = None
     bounded: bool = False
     num_kept: int | None = None
+    image_size: int | None = None
 
     @classmethod
     def sized(cls, experiment: Experiment):
@@ -99,10 +101,10 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
             image has it.
     """
     experiment, judges = experiments[0], experiments[1:]
-    transform = experiment.checkpoint.transform
+    transform = at_size(experiment.checkpoint.transform, options.image_size)
     finder = _finder(experiment, options)
     kinds = _kinds(options, finder, len(experiment.output_names))
-    ends = _endpoints(experiment, options, finder)
+    ends = _endpoints(experiment, options, finder, transform)
     wanted = _wanted(options, experiment, finder, len(ends.names))
     check_bijective(finder, as_input(ends.inputs[:2, 0], finder.model))
     folder = experiment.results_folder(MetamersResult.STUDY) / f"{MetamersResult.STUDY}.state"
@@ -218,9 +220,11 @@ def _kinds(options: MetamerOptions, finder: MetamerFinder, num_classes: int) -> 
     return kinds
 
 
-def _endpoints(experiment: Experiment, options: MetamerOptions, finder: MetamerFinder) -> Endpoints:
+def _endpoints(
+    experiment: Experiment, options: MetamerOptions, finder: MetamerFinder, transform: InputTransform
+) -> Endpoints:
     """Images A and B of each pair, `(pairs, 2, c, h, w)`."""
-    transform, files = experiment.checkpoint.transform, options.files
+    files, resize = options.files, options.image_size is not None
     alone = options.towards is not None or options.direction is not None
     if options.pairs is not None and (files or alone):
         raise ValueError("`pairs` was given with images, `towards` or `direction`; give one of them")
@@ -229,29 +233,34 @@ def _endpoints(experiment: Experiment, options: MetamerOptions, finder: MetamerF
     if options.distance is not None and options.direction is None:
         raise ValueError("`distance` was given without `direction`, along which to go; give both")
     if options.pairs is not None:
-        return read_pairs(options.pairs, transform)
+        return read_pairs(options.pairs, transform, resize=resize)
     if files and not alone:
         if len(files) != 2:
             raise ValueError(f"{len(files)} images were given; give two, A and B, or a table of pairs")
-        return read_files(files, transform)
+        return read_files(files, transform, resize=resize)
     generator = torch.Generator().manual_seed(experiment.seed)
     if not alone:
-        return draw_pairs(experiment.images("test"), options.num_pairs, generator)
+        return draw_pairs(experiment.images("test", transform), options.num_pairs, generator)
     if files:
         names = names_apart([path.stem for path in files], [str(path) for path in files])
         inputs = torch.cat([read_files([path], transform).inputs for path in files])
     else:
-        drawn = draw_images(experiment.images("test"), options.num_pairs, generator)
+        drawn = draw_images(experiment.images("test", transform), options.num_pairs, generator)
         names, inputs = drawn.names, drawn.inputs
     if options.direction is None:
         names = tuple(f"{each} to {options.towards}" for each in names)
         return Endpoints(names=names, inputs=inputs.expand(-1, 2, -1, -1, -1))
-    return _along(experiment, options, finder, tuple(names), inputs)
+    return _along(experiment, options, finder, transform, tuple(names), inputs)
 
 
 @torch.no_grad()
 def _along(
-    experiment: Experiment, options: MetamerOptions, finder: MetamerFinder, names: tuple[str, ...], inputs: Tensor
+    experiment: Experiment,
+    options: MetamerOptions,
+    finder: MetamerFinder,
+    transform: InputTransform,
+    names: tuple[str, ...],
+    inputs: Tensor,
 ) -> Endpoints:
     """Pairs of which B are the images of A's features, moved along a direction."""
     assert options.direction is not None
@@ -265,7 +274,7 @@ def _along(
     step = distance * find_direction(
         direction,
         finder.model,
-        experiment.images("train"),
+        experiment.images("train", transform),
         depth=finder.depth,
         generator=torch.Generator().manual_seed(experiment.seed),
         batch_size=experiment.batch_size,

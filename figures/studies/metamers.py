@@ -12,8 +12,8 @@ from figures.study_figure import StudyFigure
 from figures.style import PAGE, literal, new_figure, show_image, style
 from figures.text_table import TextTable, percent
 
-MOST_PAIRS = 8
-"""Number of pairs that are shown."""
+MOST_DRAWN, MOST_SHOWN = 5, 8
+"""Number of pairs in the figure, and on a page."""
 
 STEPS = 9
 """Number of images between B and a metamer on a page."""
@@ -22,7 +22,7 @@ STEPS = 9
 def drawing(result: MetamersResult) -> Figure:
     """A row for each of the first pairs: A, B and the metamer of each kind, with what the network makes of them, the
     distance from B, and what others make of them."""
-    pairs, kinds = _num_shown(result), len(result.kinds)
+    pairs, kinds = _num_kept(result, MOST_DRAWN), len(result.kinds)
     columns = 2 + kinds * (2 if len(result.bounded) else 1)
     with style():
         cell = min(1.3, PAGE / columns)
@@ -37,8 +37,8 @@ def drawing(result: MetamersResult) -> Figure:
     return figure
 
 
-def _num_shown(result: MetamersResult) -> int:
-    return min(MOST_PAIRS, len(result.metamer) // len(result.kinds))
+def _num_kept(result: MetamersResult, most: int) -> int:
+    return min(most, len(result.metamer) // len(result.kinds))
 
 
 def _cells(result: MetamersResult, pair: int) -> list[tuple[str, ndarray, list[str]]]:
@@ -133,7 +133,7 @@ def page_blocks(result: MetamersResult, downloads: Sequence[Download]) -> list[B
                 Strip(name=str(name), frames=frames(pair * kinds + kind)) for kind, name in enumerate(result.kinds)
             ],
         )
-        for pair in range(_num_shown(result))
+        for pair in range(_num_kept(result, MOST_SHOWN))
     ]
     return [PathViewer(lines=lines, downloads=downloads)]
 

@@ -88,7 +88,7 @@ def test_shares_are_of_pairs_that_the_judge_tells_apart(result):
 def test_findings_stand_beside_the_statements_of_their_source(result):
     findings = result.findings(FindingContext(network="x"))
     assert [finding.verdict for finding in findings] == ["agrees", "agrees", "differs", "differs"]
-    assert "2 of 2 images have the logits of another to 1e-05" in findings[0].here
+    assert "2 of 2 images have A's logits to 1e-05; their distance from B is 1 times" in findings[0].here
     assert "resnet gives 50% (9% to 91%) of them the class of B" in findings[1].here
     assert dataclasses.replace(result, keep=np.array("averages")).findings(FindingContext(network="x")) == []
 
