@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import minimize
 
@@ -14,6 +15,7 @@ def test_of_a_linear_function_it_is_the_solution_of_least_norm():
     assert (found.difference <= 1e-12).all()
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds:RuntimeWarning")  # of older releases of SciPy
 def test_within_bounds_it_is_the_constrained_solution():
     matrix = torch.randn(2, 8, dtype=torch.float64)
     start = torch.rand(1, 8, dtype=torch.float64)

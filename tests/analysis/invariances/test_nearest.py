@@ -45,6 +45,7 @@ def test_where_no_value_reaches_zero_it_is_the_least_squares_solution():
         assert nearest.bound[image].item() == pytest.approx(np.linalg.norm(move), rel=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds:RuntimeWarning")  # of older releases of SciPy
 def test_no_pattern_of_signs_has_nearer_features():
     """Against a search of all 2^6 choices of the values above zero, each a convex problem, by SciPy."""
     head, phi = random_head(2, 2, shift=0.5), torch.randn(1, 2, 1, 3, dtype=torch.float64)
