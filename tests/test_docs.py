@@ -55,6 +55,7 @@ NEWEST = Path("runs/irevnet-small")
 SHORT = {
     "-j": 0,
     "--classes": 3,
+    "--depth": 1,
     "--depths": 2,
     "--draws": 2,
     "--image-size": 32,
@@ -71,6 +72,7 @@ ADDED = {
     "train": ["-b", "4", "--max-steps", "1"],
     "invert": ["--num-noise", "5", "--num-images", "1"],
     "interpolate": ["--num-pairs", "1"],
+    "metamers": ["--num-pairs", "1"],
     "spectrum": ["--num-images", "1"],
     "pca": ["--dims", "2"],
 }
