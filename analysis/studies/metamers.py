@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,14 +22,13 @@ from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.data.transforms import InputTransform
 from irevnet.utils.lookup import check_depth, find, names_apart
 from irevnet.utils.modules import as_input
-from irevnet.utils.progress import Interrupted
 from irevnet.utils.untrusted import map_array
 
 MOST_CLASSES = 100
 """Number of classes up to which `nearest-image` is found by default: each step takes a product for each class."""
 
-ROWS_BYTES = 2**28
-"""Most memory for the gradients of all logits of a batch."""
+PART, ROWS_BYTES = 16, 2**28
+"""Most pairs at once, after which they are kept, and most memory for the gradients of all their logits."""
 
 LARGE = 3 * 64 * 64
 """Number of inputs beyond which `MetamerOptions.sized` makes few metamers."""
@@ -60,8 +58,6 @@ class MetamerOptions(StudyOptions):
         num_kept: number of pairs whose images are kept in the result; all by default.
         image_size: height and width of the images shown to the network; its own by default.
     """
-
-    STOPS: ClassVar[bool] = True
 
     files: Sequence[Path] = ()
     pairs: Path | None = None
@@ -96,7 +92,6 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
 
     Raises:
         FileNotFoundError: an image or a table is missing.
-        Interrupted: the work was stopped on request.
         ValueError: the network is not bijective, what was asked for does not exist or does not fit together, or no
             image has it.
     """
@@ -126,8 +121,6 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
 
         digest = hashlib.sha256(b"".join(each.cpu().numpy().tobytes() for each in (a, b, asked))).hexdigest()
         parts.append(Cache(folder).get(f"part-{start}", compute, arrays=_RECORDED, images_sha256=digest, **settings))
-        if experiment.progress.stop():
-            raise Interrupted("stopped")
     joined = {name: np.concatenate([part[name] for part in parts], axis=_axis(name)) for name in parts[0]}
     kept = len(kinds) * min(options.num_kept or len(ends.names), len(ends.names))
     if not options.bounded:
@@ -331,7 +324,7 @@ def _read_logits(path: Path, num_classes: int, count: int) -> Tensor:
 
 
 def _batch_size(experiment: Experiment, kinds: Sequence[str], options: MetamerOptions, inputs: int) -> int:
-    """Number of pairs at once: as many images as fit into a batch, and gradients into memory."""
+    """Number of pairs at once."""
     by_steps = options.bounded or "nearest-image" in kinds
-    most = ROWS_BYTES // (8 * inputs * len(experiment.output_names)) if by_steps else experiment.batch_size
-    return max(1, min(experiment.batch_size // 2, most))
+    most = ROWS_BYTES // (8 * inputs * len(experiment.output_names)) if by_steps else PART
+    return max(1, min(PART, experiment.batch_size // 2, most))

@@ -10,12 +10,12 @@ from torch import nn
 from analysis.experiment import Experiment
 from analysis.invariances.find import MetamerFinder, Metamers, check_bijective, towards
 from analysis.invariances.nearest import Nearest
+from analysis.invariances.record import record_metamers
 from analysis.opening import open_experiment
 from analysis.results import MetamersResult
 from analysis.studies import metamers as study
 from analysis.studies.metamers import MetamerOptions, metamers
 from irevnet.models.invertible import InvertibleChain
-from irevnet.utils.progress import Interrupted, Progress
 
 
 @pytest.fixture
@@ -136,20 +136,25 @@ def test_a_direction_is_followed_as_far_as_logits_allow(opened):
     torch.testing.assert_close((b - a)[0], (b - a)[1], rtol=1e-3, atol=1e-4)
 
 
-def test_stopped_work_goes_on_where_it_was(opened, monkeypatch):
+def test_interrupted_work_goes_on_where_it_was(opened, monkeypatch):
     computed = []
-    monkeypatch.setattr("analysis.studies.metamers._batch_size", lambda *_: 2)
-    real = study.record_metamers
-    monkeypatch.setattr(study, "record_metamers", lambda *given, **more: computed.append(1) or real(*given, **more))
+
+    def interrupt(*given, **more) -> dict[str, np.ndarray]:
+        computed.append(1)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return record_metamers(*given, **more)
+
+    monkeypatch.setattr(study, "PART", 2)
+    monkeypatch.setattr(study, "record_metamers", interrupt)
     options = MetamerOptions(num_pairs=6, kinds=("nearest-features",))
-    stopping = dataclasses.replace(opened(), progress=Progress(stop=lambda: len(computed) == 2))
-    with pytest.raises(Interrupted, match="stopped"):
-        metamers([stopping], options)
+    with pytest.raises(KeyboardInterrupt):
+        metamers([opened()], options)
     result = metamers([opened()], options)
-    assert len(computed) == 3
+    assert len(computed) == 4
     assert len(result.metamer) == 6
     once = metamers([opened()], dataclasses.replace(options, num_kept=2))
-    assert len(computed) == 3
+    assert len(computed) == 4
     np.testing.assert_array_equal(once.metamer, result.metamer[:2])
 
 
