@@ -203,27 +203,6 @@ def check_bijective(finder: MetamerFinder, images: Images) -> None:
     )
 
 
-def towards(logits: Values, number: int, confidence: float) -> Values:
-    """Logits with a class at a given confidence, and the odds of all others among each other as they were.
-
-    Logit k is moved by tau, and all by -tau / K, so that their sum stays: softmax_k = p for
-    tau = log(p / (1 - p)) - (l_k - log sum_{j != k} exp l_j).
-
-    >>> towards(torch.tensor([[1.0, 2.0, 3.0]]).double(), 0, 0.9).softmax(dim=1)[:, 0].tolist()
-    [0.9]
-
-    Raises `ValueError` for a confidence that is not between 0 and 1.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"the confidence is {confidence:g}; expected a number between 0 and 1, such as 0.99")
-    others = torch.cat((logits[:, :number], logits[:, number + 1 :]), dim=1).logsumexp(dim=1)
-    odds = torch.tensor(confidence / (1 - confidence), dtype=logits.dtype, device=logits.device).log()
-    tau = odds - (logits[:, number] - others)
-    change = torch.full_like(logits, -1 / logits.shape[1])
-    change[:, number] += 1
-    return logits + tau[:, None] * change
-
-
 def _head_of(model: Invertible) -> nn.Module:
     if isinstance(model, IRevNet | InvertibleChain) and isinstance(model.head, nn.Module):
         return model.head

@@ -40,8 +40,8 @@ def share_of(given: Shaped[ndarray, " n"], asked: Shaped[ndarray, " n"]) -> Shar
     """How often answers are those asked for, and would be if they were given to other questions.
 
     >>> share = share_of(np.array(["cat", "dog", "cat"]), np.array(["cat", "cat", "dog"]))
-    >>> share.count, share.total, share.chance
-    (1, 3, 0.5)
+    >>> share.count, share.total, round(share.chance, 2)
+    (1, 3, 0.67)
     """
     count, total = int((given == asked).sum()), len(given)
     names = np.unique(np.concatenate((given, asked)))

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from analysis.cache import Cache
 from analysis.experiment import Experiment, StudyOptions
-from analysis.invariances.find import Kept, MetamerFinder, check_bijective, towards
+from analysis.invariances.find import Kept, MetamerFinder, check_bijective
 from analysis.invariances.record import judge, record_metamers
+from analysis.invariances.wanted import parse_wanted
 from analysis.paths.directions import BetweenClasses, PrincipalComponent, find_direction, parse_direction
 from analysis.paths.endpoints import Endpoints, at_size, draw_images, draw_pairs, read_files, read_pairs
 from analysis.results.metamers import KINDS, MetamersResult
@@ -22,7 +23,6 @@ from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.data.transforms import InputTransform
 from irevnet.utils.lookup import check_depth, find, names_apart
 from irevnet.utils.modules import as_input
-from irevnet.utils.untrusted import map_array
 
 MOST_CLASSES = 100
 """Number of classes up to which `nearest-image` is found by default: each step takes a product for each class."""
@@ -100,7 +100,7 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
     finder = _finder(experiment, options)
     kinds = _kinds(options, finder, len(experiment.output_names))
     ends = _endpoints(experiment, options, finder, transform)
-    wanted = _wanted(options, experiment, finder, len(ends.names))
+    wanted = parse_wanted(options.towards, experiment.output_names, len(ends.names))
     check_bijective(finder, as_input(ends.inputs[:2, 0], finder.model))
     folder = experiment.results_folder(MetamersResult.STUDY) / f"{MetamersResult.STUDY}.state"
     settings = {
@@ -208,6 +208,8 @@ def _kinds(options: MetamerOptions, finder: MetamerFinder, num_classes: int) -> 
         raise ValueError("nearest-image and `bounded` need derivatives, which exact arithmetic has not; leave them out")
     if finder.keep == "averages" and (options.bounded or "nearest-image" in kinds):
         raise ValueError("nearest-image and `bounded` are for logits; of averages, leave them out")
+    if finder.keep == "averages" and options.towards is not None:
+        raise ValueError("`towards` names logits, and averages are kept; give one of them")
     if options.towards is not None and {"rearranged", "reversed"} & {*kinds}:
         raise ValueError("rearranged features keep the logits of A, so that there are none to go `towards`")
     return kinds
@@ -282,45 +284,6 @@ def _along(
         names=tuple(f"{each} along {options.direction}" for each in names),
         inputs=torch.stack((inputs[:, 0], torch.cat(moved)), dim=1),
     )
-
-
-def _wanted(
-    options: MetamerOptions, experiment: Experiment, finder: MetamerFinder, count: int
-) -> Callable[[Tensor, slice], Tensor]:
-    """A function of what images A have of what is kept, and of their rows, which returns what is wanted."""
-    text, names = options.towards, experiment.output_names
-    if text is None:
-        return lambda kept, _: kept
-    if finder.keep == "averages":
-        raise ValueError("`towards` names logits, and averages are kept; give one of them")
-    if text.endswith(".npy"):
-        rows = _read_logits(Path(text), len(names), count)
-        return lambda kept, chosen: rows[chosen].to(kept)
-    name, _, confidence = text.rpartition(":")
-    try:
-        number = float(confidence if name else "")
-    except ValueError:
-        raise ValueError(
-            f"`towards` is {text!r}; expected a class and its confidence, such as {names[0]}:0.99, or a .npy of logits"
-        ) from None
-    find("class", name, dict.fromkeys(names))
-    return lambda kept, _: towards(kept, names.index(name), number)
-
-
-def _read_logits(path: Path, num_classes: int, count: int) -> Tensor:
-    """Logits of a file for each image, `(count, classes)`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of logits {path}; give a .npy of one row, or one for each image")
-    found = np.array(map_array(path))
-    rows = np.atleast_2d(found)
-    if found.dtype.kind != "f" or rows.ndim != 2 or rows.shape[1] != num_classes or len(rows) not in (1, count):
-        raise ValueError(
-            f"{path} holds {found.dtype} of shape {found.shape}; expected floating-point logits, ({num_classes},) for "
-            f"all images or ({count}, {num_classes})"
-        )
-    if not np.isfinite(rows).all():
-        raise ValueError(f"{path} holds logits that are not finite; expected numbers")
-    return torch.from_numpy(rows.astype(np.float64)).expand(count, -1)
 
 
 def _batch_size(experiment: Experiment, kinds: Sequence[str], options: MetamerOptions, inputs: int) -> int:

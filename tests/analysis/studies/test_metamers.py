@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from analysis.experiment import Experiment
-from analysis.invariances.find import MetamerFinder, Metamers, check_bijective, towards
+from analysis.invariances.find import MetamerFinder, Metamers, check_bijective
 from analysis.invariances.nearest import Nearest
 from analysis.invariances.record import record_metamers
+from analysis.invariances.wanted import towards
 from analysis.opening import open_experiment
 from analysis.results import MetamersResult
 from analysis.studies import metamers as study
