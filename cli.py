@@ -616,6 +616,7 @@ def analyze() -> None:
     irevnet-analyze depth-probe       what a linear SVM and 1-NN make of each block's features (Fig. 6)
     irevnet-analyze apply-probes      what saved probes of depth-probe make of other images
     irevnet-analyze pca               how few principal components of them the classes need (Fig. 7)
+    irevnet-analyze geometry          dimension, spectrum, neural collapse and similarity of each block's features
     irevnet-analyze features          those features alone, on disk, once for all studies
     irevnet-analyze layers            the names of a network's modules, for all of these
     irevnet-analyze spectrum          what the features contract around an image (Fig. 4)
@@ -778,7 +779,7 @@ def features(
     FOLDER/SPLIT/labels.npy    the class of each image
     FOLDER/SPLIT/names.json    the name of each image: its path in the data's folder or, without files, its number
 
-    --export writes them as one file for other programs, which --features of depth-probe and pca reads again.
+    --export writes them as one file for other programs, which --features of depth-probe, pca and geometry reads again.
     """
     from analysis.experiment import only
     from analysis.features.export import check_export, export_features
@@ -934,6 +935,31 @@ def pca(**options: Any) -> None:
     accuracy stays within one point of that of all components; in the paper it is about 200.
     """
     for each in _study("pca", **options):
+        _say_unknown(each)
+
+
+@analyze.command("geometry")
+@depths_option
+@layers_option
+@click.option(
+    "--num-images",
+    type=click.IntRange(min=3),
+    default=10_000,
+    show_default=True,
+    help="Number of training images, drawn at random, among which neighbours are found for the intrinsic dimension.",
+)
+@out_option
+@seed_option
+@probe_options
+def geometry(**options: Any) -> None:
+    """Measure the geometry of each block's features: how many dimensions, and how far classes have collapsed.
+
+    Of features that are averaged over space, or pooled as --pool says, and not standardised: the intrinsic dimension by
+    two nearest neighbours (TwoNN), the participation ratio, the effective rank and the d that hold 90, 95 and 99% of
+    the variance; the exponent of a power law through the eigenvalues of the covariance; neural collapse, NC1 to NC4;
+    and how alike any two layers of all networks are, by debiased linear CKA. With 95% intervals over the images.
+    """
+    for each in _study("geometry", **options):
         _say_unknown(each)
 
 

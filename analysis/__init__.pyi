@@ -14,6 +14,8 @@ from .results.register import load_result as load_result
 from .studies.apply_probes import apply_probes as apply_probes
 from .studies.depth_probe import DepthProbeOptions as DepthProbeOptions
 from .studies.depth_probe import depth_probe as depth_probe
+from .studies.geometry import GeometryOptions as GeometryOptions
+from .studies.geometry import measure_geometry as measure_geometry
 from .studies.interpolation import InterpolationOptions as InterpolationOptions
 from .studies.interpolation import interpolate as interpolate
 from .studies.inversion import InversionOptions as InversionOptions

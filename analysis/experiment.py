@@ -15,6 +15,7 @@ from analysis.cache import Cache
 from analysis.features.contents import contents_sha256
 from analysis.features.extract import LOGITS, extract
 from analysis.features.layers import Layer, network_layers
+from analysis.features.outputs import last_linear
 from analysis.features.pooling import Pool
 from analysis.features.store import FeatureStore
 from analysis.probes.network_features import NetworkFeatures
@@ -240,6 +241,7 @@ class Experiment(FeatureSubject):
             test_logits=np.asarray(store.features("test", LOGITS)),
             columns=None if known is None else np.array([known.index(name) for name in self.classes]),
             cache=Cache(store.folder / study),
+            classifier=last_linear(self.checkpoint.model, store.features("test", LOGITS).shape[1]),
         )
 
     @classmethod

@@ -146,7 +146,8 @@ def open_features(
     command: Sequence[str] = (),
     progress: Progress = Progress(),
 ) -> OwnFeatures:
-    """Opens features of one's own for `depth_probe` and `pca_sweep`, which they enter like those of a network.
+    """Opens features of one's own for `depth_probe`, `pca_sweep` and `measure_geometry`, which they enter like those of
+    a network.
 
     Layers are in the order of the arrays. Without a test split a fifth of each class is held out, drawn by the seed.
 

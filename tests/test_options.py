@@ -79,6 +79,7 @@ WRONG = {
     "layers": ["--device", "tpu"],
     "depth-probe": ["--depths", "3-1"],
     "pca": ["--dims", "1;2"],
+    "geometry": ["--num-images", "2"],
     "invert": ["--num-noise", "-1"],
     "interpolate": ["--t", "1,half"],
     "metamers": ["--kind", "nearest"],

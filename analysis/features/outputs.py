@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor, nn
 
 from analysis.features.layout import find_layouts
@@ -63,3 +66,20 @@ def set_output(model: nn.Module, name: str, image: Tensor) -> tuple[int, bool]:
 
     model.register_forward_hook(average)
     return output.shape[layout.channels], False
+
+
+def last_linear(
+    model: nn.Module, outputs: int
+) -> tuple[Float[ndarray, "outputs width"], Float[ndarray, " outputs"]] | None:
+    """Weights and biases, in float64, of the last `nn.Linear` of a network with so many outputs; `None` if none has.
+
+    >>> weights, bias = last_linear(nn.Sequential(nn.Linear(2, 5), nn.Linear(5, 3, bias=False)), 3)
+    >>> weights.shape, bias.tolist()
+    ((3, 5), [0.0, 0.0, 0.0])
+    """
+    found = [each for each in model.modules() if isinstance(each, nn.Linear) and each.out_features == outputs]
+    if not found:
+        return None
+    weights = found[-1].weight.detach().double().cpu().numpy()
+    bias = found[-1].bias
+    return weights, np.zeros(len(weights)) if bias is None else bias.detach().double().cpu().numpy()

@@ -27,6 +27,8 @@ class NetworkFeatures:
         columns: columns of the logits that belong to the classes 0, 1, ... of the labels, `(classes,)`; `None` where
             the network does not know these classes.
         cache: finished parts of the study of these features.
+        classifier: weights, `(outputs, width)`, and biases, `(outputs,)`, of the network's last linear layer with as
+            many outputs as there are logits, whatever its inputs are; `None` where there is none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class NetworkFeatures:
     test_logits: Float[ndarray, "test outputs"]
     columns: Int[ndarray, " classes"] | None
     cache: Cache
+    classifier: tuple[Float[ndarray, "outputs width"], Float[ndarray, " outputs"]] | None = None
 
     def accuracy(self) -> float:
         """Share of test images whose class has the largest of all logits; NaN where the classes are not known."""

@@ -2,6 +2,7 @@
 
 from analysis.results.base import Comparison, Result, check_folder
 from analysis.results.depth_probe import DepthProbeResult
+from analysis.results.geometry import GeometryResult
 from analysis.results.interpolation import PATHS, InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.metamers import MetamersResult
@@ -15,6 +16,7 @@ __all__ = [
     "PATHS",
     "Comparison",
     "DepthProbeResult",
+    "GeometryResult",
     "InterpolationResult",
     "InversionResult",
     "MetamersResult",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from analysis.results.base import Comparison, Result
 from analysis.results.depth_probe import DepthProbeResult
+from analysis.results.geometry import GeometryResult
 from analysis.results.interpolation import InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.metamers import MetamersResult
@@ -115,6 +116,16 @@ STUDIES: dict[str, StudySpec] = {
             title="How few directions the classes need",
             section="section 5.2, Fig. 7",
             paper="Section 5.2 and Fig. 7 show the probes only the first d principal components of the last features.",
+        ),
+        StudySpec(
+            result=GeometryResult,
+            module="geometry",
+            function="measure_geometry",
+            title="The geometry of features with depth",
+            section="section 5; Ansuini et al., 2019; Papyan et al., 2020",
+            paper="Section 5 finds features contracted and few directions enough. Others measure this by the intrinsic "
+            "dimension (arXiv:1905.12784), the spectrum of the covariance (arXiv:2202.05808) and neural collapse "
+            "(arXiv:2008.08186), in networks that may discard what they like.",
         ),
         StudySpec(
             result=MetamersResult,

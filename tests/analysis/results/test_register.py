@@ -33,7 +33,8 @@ def documented(kind: type) -> dict[str, str]:
 
 
 def test_studies_are_in_the_order_of_the_paper():
-    assert list(STUDIES) == ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca", "metamers"]
+    names = ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca", "geometry", "metamers"]
+    assert list(STUDIES) == names
 
 
 def test_any_saved_result_is_loaded(tmp_path, probe, inversion):
