@@ -57,6 +57,7 @@ from analysis.own_features import open_features
 from analysis.paths.endpoints import read_pairs
 from analysis.probes.probing import SVMRow
 from analysis.probes.saved_probes import FittedLayer, SavedProbes, load_probes
+from analysis.results.geometry import MEASURES
 from analysis.results.register import STUDIES
 from analysis.saved.reproduction import read_reproduction
 from analysis.saved.runs import read_run
@@ -143,6 +144,7 @@ def make_features(folder: Path) -> None:
 def example(kind: Any) -> Any:
     """A result of a study, of small arrays."""
     lengths = {"paths": 2, "rows": 2, "c": 1, "images": 6, "noises": 6, "lines": 2, "nodes": 4, "k": 3, "l": 2}
+    lengths |= {"measures": len(MEASURES), "h": 4, "w": 5, "m": 20}  # images of 20 numbers, as many as inputs below
     rng = np.random.default_rng(0)
     fields = {}
     for name, hint in get_type_hints(kind).items():
@@ -165,6 +167,17 @@ def example(kind: Any) -> Any:
             fields[name] = fields[name] + 20
     if "further" in fields:
         fields["further"] = np.array(["logistic", "20nn"])
+    if "measures" in fields:
+        fields["measures"] = np.array(list(MEASURES))
+        fields["eigenvalue_row"] = np.arange(lengths["rows"])
+    for name in {"right_vectors", "left_vectors"} & fields.keys():  # of length 1
+        vectors = fields[name]
+        fields[name] = vectors / np.linalg.norm(vectors.reshape(*vectors.shape[:3], -1), axis=3).reshape(
+            *vectors.shape[:3], *(1 for _ in vectors.shape[3:])
+        )
+    if "metamer" in fields:  # of one kind, with the images of all rows
+        fields |= {name: fields[name][: lengths["rows"]] for name in ("source", "target", "metamer")}
+        fields |= {"kinds": fields["kinds"][:1], "pair": np.arange(lengths["rows"])}
     return kind(**fields)
 
 

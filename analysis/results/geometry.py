@@ -112,6 +112,8 @@ class GeometryResult(Comparison):
         super().check()
         if self.measures.tolist() != list(MEASURES):
             raise ValueError(f"its measures are {', '.join(self.measures.tolist())}; expected {', '.join(MEASURES)}")
+        if not np.array_equal(np.unique(self.eigenvalue_row), np.arange(len(self.layer))):
+            raise ValueError(f"its eigenvalues are expected to be of each of its {len(self.layer)} rows")
 
     @classmethod
     def join(cls, results: Sequence[Any], names: Sequence[str]):

@@ -119,6 +119,12 @@ class MetamersResult(Result):
             raise ValueError(
                 f"its metamers are of shape {self.metamer.shape}; expected images of {len(self.kind)} rows"
             )
+        pair, kind = np.divmod(np.arange(len(self.names) * len(self.kinds)), max(1, len(self.kinds)))
+        if not (len(pair) and np.array_equal(self.pair, pair) and np.array_equal(self.kind, kind)):
+            raise ValueError(
+                f"its {len(self.kind)} rows are not those of {len(self.kinds)} kinds for each of {len(self.names)} "
+                "pairs"
+            )
 
     def pixels(self, inputs: Float[ndarray, "images c h w"]) -> Float[ndarray, "images c h w"]:
         """Pixel values of network inputs, which may leave [0, 1]."""

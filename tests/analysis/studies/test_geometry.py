@@ -197,3 +197,6 @@ def test_a_saved_result_is_loaded_and_others_are_refused(simplex, tmp_path):
     changed.save(tmp_path, {})
     with pytest.raises(ValueError, match=r"its measures are nc4, nc3_svm, .*; expected two_nn, participation_ratio"):
         GeometryResult.load(tmp_path)
+    changed = dataclasses.replace(result, eigenvalue_row=0 * result.eigenvalue_row)
+    with pytest.raises(ValueError, match=r"its eigenvalues are expected to be of each of its \d+ rows"):
+        changed.check()

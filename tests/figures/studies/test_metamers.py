@@ -108,5 +108,7 @@ def test_images_of_more_rows_than_there_are_are_refused(result, tmp_path):
     )
     with pytest.raises(ValueError, match=r"its metamers are of shape \(5, 3, 4, 4\); expected images of 4 rows"):
         damaged.check()
+    with pytest.raises(ValueError, match="its 4 rows are not those of 2 kinds for each of 2 pairs"):
+        dataclasses.replace(result, kind=np.array([0, 0, 1, 1])).check()
     result.save(tmp_path, {})
     assert MetamersResult.load(tmp_path).summary() == result.summary()
