@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.invariances.nearest import solve
+from analysis.invariances.nearest import norms, solve
 
 MOST_STEPS, HALVINGS, BOUND_STEPS = 40, 6, 20
 """Most steps, most halvings of one, and most steps of Newton's method that finds one within bounds."""
@@ -65,9 +65,9 @@ def approach(
     points, wanted = start.clone(), wanted.double()
     if bounds is not None:
         points = points.clamp(*bounds)
-    size = _norms(wanted).clamp(min=torch.finfo(torch.float64).tiny)
+    size = norms(wanted).clamp(min=torch.finfo(torch.float64).tiny)
     with torch.no_grad():
-        difference = _norms(wanted - function(points).double()) / size
+        difference = norms(wanted - function(points).double()) / size
     left = (difference > within).nonzero()[:, 0]
     for _ in range(MOST_STEPS):
         if len(left) == 0:
@@ -110,7 +110,7 @@ def _smallest_step(
         free = _combine(rows, multipliers)
         step = torch.minimum(torch.maximum(free, low), high)
         missing = right - (rows @ step[:, :, None])[:, :, 0]
-        if (_norms(missing) <= 1e-9 * _norms(right)).all():
+        if (norms(missing) <= 1e-9 * norms(right)).all():
             break
         inside = rows * ((free > low) & (free < high))[:, None]
         multipliers = multipliers + solve(inside @ inside.mT, missing)
@@ -134,7 +134,7 @@ def _take(
         if bounds is not None:
             candidates = candidates.clamp(*bounds)  # of rounding alone
         with torch.no_grad():
-            found = _norms(wanted - function(candidates).double())
+            found = norms(wanted - function(candidates).double())
         good = (found <= (1 - length / 3) * earlier) & (left == earlier)
         taken[good], left[good] = candidates[good], found[good]
         if (left < earlier).all():
@@ -145,7 +145,3 @@ def _take(
 
 def _combine(rows: Rows, weights: Float[Tensor, "points classes"]) -> Vectors:
     return (rows.mT @ weights[:, :, None])[:, :, 0]
-
-
-def _norms(x: Tensor) -> Float[Tensor, " points"]:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from analysis.invariances.approach import approach
 from analysis.invariances.lattice import on_lattice_with_logits
-from analysis.invariances.nearest import MeanHead, nearest_features
+from analysis.invariances.nearest import MeanHead, nearest_features, norms
 from analysis.invariances.rearrange import in_order_of, in_reverse_order
 from irevnet.models.invertible import Invertible, InvertibleChain
 from irevnet.models.irevnet import Head, IRevNet, is_ordinary_head
@@ -183,8 +183,7 @@ class MetamerFinder:
 
 def relative_difference(values: Values, wanted: Values) -> Float[Tensor, " images"]:
     """Norm of the difference of each row, over the norm of the wanted one."""
-    size = torch.linalg.vector_norm(wanted, dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
-    return torch.linalg.vector_norm(values - wanted, dim=1) / size
+    return norms(values - wanted) / norms(wanted).clamp(min=torch.finfo(wanted.dtype).tiny)
 
 
 @torch.no_grad()

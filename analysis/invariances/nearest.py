@@ -110,7 +110,7 @@ def nearest_features(
     """The features nearest to `phi`, in the Euclidean norm, that have these logits.
 
     Args:
-        head: what computes logits from features.
+        head: head, which computes logits from features.
         phi: features.
         logits: logits to have.
 
@@ -128,9 +128,9 @@ def nearest_features(
         multipliers, found = _maximise_dual(head, z, active, wanted)
         bound = torch.maximum(bound, _bound(head, z, multipliers, wanted))
         moved = _moves(head, z, active, multipliers)
-        better = found & (_norms(moved) < distance)
+        better = found & (norms(moved) < distance)
         move = torch.where(better[:, None, None], moved, move)
-        distance = torch.where(better, _norms(moved), distance)
+        distance = torch.where(better, norms(moved), distance)
         # Values that gain from rising above zero join; all of them where there is no solution without.
         gains = (z > 0) | (2 * z + _shift(head, multipliers, z) > 0) | ~found[:, None, None]
         if number > 0 and not (gains & ~active).any():
@@ -248,5 +248,6 @@ def _reciprocal(scale: Float[Tensor, " channels"]) -> Float[Tensor, " channels"]
     return torch.where(scale == 0, 0, 1 / torch.where(scale == 0, 1, scale))
 
 
-def _norms(x: Tensor) -> Float[Tensor, " images"]:
+def norms(x: Tensor) -> Float[Tensor, " images"]:
+    """The Euclidean norm of each image, or vector."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1)

@@ -8,6 +8,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from analysis.invariances.find import MetamerFinder, Metamers, relative_difference
+from analysis.invariances.nearest import norms
 from irevnet.data.transforms import InputTransform
 from irevnet.utils.modules import as_input
 
@@ -40,14 +41,15 @@ def record_metamers(
     """
     with torch.no_grad():
         of_both = _of_both(finder, transform, source, target, wanted)
+        of_target = finder.features(target)
     of_kinds = []
     for kind in kinds:
-        found = _find(finder, kind, source, target, wanted)
+        found = _find(finder, kind, source, target, of_target, wanted)
         if not found.images.isfinite().all():
             raise ValueError(
                 f"{kind} images are not finite: the network's weights are broken, or its features too large for float32"
             )
-        row = of_both | _of_metamer(finder, transform, found, source, target, wanted)
+        row = of_both | _of_metamer(finder, transform, found, (source, target), of_target, wanted)
         of_kinds.append(row | _of_bounded(finder, transform, kind, found, target, wanted, bounded=bounded))
     return {name: _interleaved([row[name] for row in of_kinds]) for name in of_kinds[0]}
 
@@ -72,16 +74,17 @@ def judge(
     return np.array(names)[torch.cat(answers).numpy()]
 
 
-def _find(finder: MetamerFinder, kind: str, source: Tensor, target: Tensor, wanted: Tensor) -> Metamers:
-    if kind == "nearest-image":
-        return finder.nearest_image(target, wanted)
+def _find(
+    finder: MetamerFinder, kind: str, source: Tensor, target: Tensor, of_target: Tensor, wanted: Tensor
+) -> Metamers:
+    match kind:
+        case "nearest-image":
+            return finder.nearest_image(target, wanted)
+        case "nearest-features":
+            return finder.nearest_features(of_target, wanted)
     with torch.no_grad():
-        match kind:
-            case "nearest-features":
-                return finder.nearest_features(finder.features(target), wanted)
-            case "rearranged":
-                return finder.rearranged(finder.features(source), finder.features(target))
-    return finder.reversed(finder.features(source))
+        of_source = finder.features(source)
+    return finder.rearranged(of_source, of_target) if kind == "rearranged" else finder.reversed(of_source)
 
 
 def _of_both(
@@ -103,28 +106,32 @@ def _named(source: Tensor, target: Tensor) -> tuple[tuple[str, Tensor], tuple[st
 
 @torch.no_grad()
 def _of_metamer(
-    finder: MetamerFinder, transform: InputTransform, found: Metamers, source: Tensor, target: Tensor, wanted: Tensor
+    finder: MetamerFinder,
+    transform: InputTransform,
+    found: Metamers,
+    pair: tuple[Tensor, Tensor],
+    of_target: Tensor,
+    wanted: Tensor,
 ) -> dict[str, ndarray]:
-    images = found.images
+    images, of_target = found.images, of_target.double()
     kept, pixels = finder.kept(images), transform.to_pixels(images).double()
     clipped = transform.normalise(pixels.clamp(0, 1)).to(images)
-    phi, of_target = (finder.features(each).double() for each in (images, target))
-    size = _norms(of_target).clamp(min=torch.finfo(torch.float64).tiny)
+    size = norms(of_target).clamp(min=torch.finfo(torch.float64).tiny)
     values = {
         "metamer": images,
-        "metamer_logits": finder.model(images).double(),
+        "metamer_logits": kept if finder.keep == "logits" else finder.model(images).double(),
         "difference": relative_difference(kept, wanted),
         "identical": (kept == wanted).all(dim=1),
         "clipped_difference": relative_difference(finder.kept(clipped), wanted),
         "lowest": pixels.amin(dim=(1, 2, 3)),
         "highest": pixels.amax(dim=(1, 2, 3)),
         "outside": ((pixels < -ROUNDING) | (pixels > 1 + ROUNDING)).double().mean(dim=(1, 2, 3)),
-        "target_feature_distance": _norms(phi - of_target) / size,
+        "target_feature_distance": norms(finder.features(images).double() - of_target) / size,
         "feature_bound": found.bound.double() / size,
     }
     return {name: value.cpu().numpy() for name, value in values.items()} | {
-        "source_distance": _distances(transform, images, source),
-        "target_distance": _distances(transform, images, target),
+        "source_distance": _distances(transform, images, pair[0]),
+        "target_distance": _distances(transform, images, pair[1]),
     }
 
 
@@ -158,10 +165,6 @@ def _distances(transform: InputTransform, first: Tensor, second: Tensor) -> ndar
     """Root mean square difference of pixel values of each image and its counterpart."""
     pixels = transform.to_pixels(first).double() - transform.to_pixels(second).double()
     return pixels.square().mean(dim=(1, 2, 3)).sqrt().cpu().numpy()
-
-
-def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
 def _interleaved(arrays: Sequence[ndarray]) -> ndarray:

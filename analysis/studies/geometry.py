@@ -26,6 +26,7 @@ from analysis.geometry.variance import (
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import LayerProbes, ProbeOptions, training_sets
 from analysis.probes.scores import wilson
+from analysis.results.base import finite_or_none
 from analysis.results.geometry import MEASURES, GeometryResult
 from analysis.subjects import FeatureSubject, network_features
 from irevnet.utils.progress import Track, no_progress
@@ -224,7 +225,7 @@ class _Layer:
         disagreeing, of_disagreeing = self._disagreeing(whole.means)
         law = fit_power_law(variance, ranks) if ranks else None
         return {
-            "value": {**dict(zip(BY_JACKKNIFE, map(_or_none, values[0]))), "nc4": disagreeing},
+            "value": {**dict(zip(BY_JACKKNIFE, map(finite_or_none, values[0]))), "nc4": disagreeing},
             "interval": {**dict(zip(BY_JACKKNIFE, map(_ends, ends))), "nc4": of_disagreeing},
             "law": None if law is None else {**vars(law), "ranks": list(law.ranks)},
             "variance": variance,
@@ -320,9 +321,5 @@ def _plain(found: TwoNN) -> dict[str, Any]:
     return {**vars(found), "interval": list(found.interval)}
 
 
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def _ends(interval: Float[ndarray, " 2"]) -> list[float | None]:
-    return [_or_none(end) for end in interval]
+    return [finite_or_none(end) for end in interval]

@@ -77,7 +77,7 @@ def test_exact_network_is_close_to_the_original(bijective, injective):
 
 
 @torch.no_grad()
-def test_exact_logits_depend_on_the_multiset_of_values_of_each_channel_alone(bijective):
+def test_exact_logits_depend_on_no_order_of_values_or_images(bijective):
     """Not on the order of positions, nor on the batch: sums are exact. They are multiples of 2^-bits."""
     for bits in (8, 14, 24):
         exact = bijective.exact(bits=bits)
