@@ -65,6 +65,19 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.pixels(index)), self.labels[index]
 
+    def inputs(self, rows: Sequence[int], change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The network's inputs for some images, `(n, c, h, w)`, of which `change` may first make others of that shape,
+        with values in [0, 1]."""
+        transform = self.transform
+        if isinstance(self.images, Tensor) and tuple(self.images.shape[1:]) == (
+            transform.channels,
+            *transform.image_size,
+        ):
+            pixels = _as_values(self.images[torch.as_tensor(rows, dtype=torch.int64)])
+        else:
+            pixels = torch.stack([transform.frame(transform.to_channels(self.pixels(row))) for row in rows])
+        return transform.normalise(pixels if change is None else change(pixels))
+
     def relabelled(self, classes: tuple[str, ...]) -> "LabelledImages":
         """The same images, labelled in the order of these classes, which have to include their own."""
         labels = [classes.index(name) for name in self.classes]
@@ -101,8 +114,11 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
     def pixels(self, index: int) -> Tensor:
         """The image before the transform, with values in [0, 1]."""
-        image = self.images[index]
-        return image / 255 if image.dtype == torch.uint8 else image
+        return _as_values(self.images[index])
+
+
+def _as_values(pixels: Tensor) -> Tensor:
+    return pixels / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 UNLABELLED = ("(no label)",)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from irevnet.data.choices import Augmentation
 from irevnet.data.images import LabelledImages
+from irevnet.data.transforms import Shifts
 
 
 def batches(
@@ -46,29 +47,50 @@ def training_batches(
     order = order[start * batch_size : len(order) // batch_size * batch_size]
     batch_size //= parts
     order = order.reshape(-1, parts, batch_size)[:, number - 1].flatten()
-    if augmentation != "none":
-        assert isinstance(data, LabelledImages)
-        data = _Augmented(data, augmentation, (seed, epoch))
-    return _load(data, batch_size, order.tolist(), workers)
+    if augmentation == "none":
+        return _load(data, batch_size, order.tolist(), workers)
+    assert isinstance(data, LabelledImages)
+    return _load(_Augmented(data, augmentation, seed, epoch), batch_size, order.tolist(), workers)
 
 
-class _Augmented(Dataset[tuple[Tensor, int]]):
-    def __init__(self, data: LabelledImages, kind: Augmentation, seed: tuple[int, int]):
+class _Augmented:
+    """The images of an epoch, augmented."""
+
+    def __init__(self, data: LabelledImages, kind: Augmentation, seed: int, epoch: int):
         self.data = data
-        self.kind: Augmentation = kind
-        self.seed = seed
+        self.labels = data.labels
+        self.seed = seed, epoch
+        self.shifts = None
+        if kind != "imagenet":
+            size, alternate = data.transform.image_size, kind == "alternate"
+            self.shifts = Shifts.drawn(len(data), size, seed=seed, epoch=epoch, alternate=alternate)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.data.transform.augmented(self.data.pixels(index), self.kind, (*self.seed, index))
-        return image, self.data.labels[index]
+    def inputs(self, rows: Sequence[int]) -> Tensor:
+        if self.shifts is not None:
+            return self.data.inputs(rows, self.shifts[rows])
+        transform = self.data.transform
+        images = [transform.distorted(self.data.pixels(row), (*self.seed, row)) for row in rows]
+        return transform.normalise(torch.stack(images))
 
 
-def _load(data: Dataset, batch_size: int, rows: Sequence[int], workers: int) -> DataLoader[Any]:
+class _Batches(Dataset[Any]):
+    """Batches of a data set, by the rows of their items; images are computed together, other items one by one."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    def __getitem__(self, rows: Sequence[int]) -> Any:
+        if type(self.data) in (LabelledImages, _Augmented):  # a class derived from it may have other items
+            return self.data.inputs(rows), torch.tensor([self.data.labels[row] for row in rows])
+        return default_collate([self.data[row] for row in rows])
+
+
+def _load(data: Any, batch_size: int, rows: Sequence[int], workers: int) -> DataLoader[Any]:
     """Batches of these rows of a data set, in their order, independent of the global generator."""
     return DataLoader(
-        data,
-        batch_size,
-        sampler=rows,
+        _Batches(data),
+        batch_size=None,
+        sampler=[rows[first : first + batch_size] for first in range(0, len(rows), batch_size)],
         num_workers=workers,
         generator=torch.Generator(),  # for unused seeds of workers; by default the global generator draws them
         worker_init_fn=_leave_interrupts_to_the_parent,

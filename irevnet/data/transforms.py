@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as image_ops
 
-from irevnet.data.choices import Augmentation, Interpolation
+from irevnet.data.choices import Interpolation
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, in units of [0, 1]."""
@@ -115,18 +115,13 @@ class InputTransform:
         """The network's input back to pixel values, the inverse of `normalise`."""
         return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
 
-    def augmented(
-        self, image: Float[Tensor, "image_channels h w"], kind: Augmentation, seed: Sequence[int]
-    ) -> Float[Tensor, "channels height width"]:
-        """The network's input for an augmented image, drawn by that seed alone, so that the result does not depend on
-        the order or the process in which images are loaded. Torch's global generator is restored.
+    def distorted(self, image: Float[Tensor, "image_channels h w"], seed: Sequence[int]) -> Tensor:
+        """A random crop of an image in random colours, `(channels, height, width)`, before `normalise`: section 3.2's
+        augmentation for ImageNet, drawn by that seed alone. Torch's global generator is restored.
         """
-        image = self.to_channels(image)
-        if kind != "imagenet":  # that one crops itself
-            image = self.frame(image)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0]))
-            return self.normalise(_change(kind, self.image_size)(image))
+            return _distortion(self.image_size)(self.to_channels(image))
 
 
 def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
@@ -140,18 +135,62 @@ IMAGENET_TRANSFORM = InputTransform(
 
 
 @functools.cache
-def _change(kind: Augmentation, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """The augmentation of an image with values in [0, 1], drawn from torch's global generator."""
-    flip = v2.RandomHorizontalFlip()
-    match kind:
-        case "none":
-            return v2.Identity()
-        case "cifar":
-            height, width = size
-            return v2.Compose([v2.RandomCrop(size, padding=[width // 8, height // 8]), flip])
-        case "imagenet":
-            jitter = v2.ColorJitter(brightness=0.87, contrast=0.5, saturation=0.5, hue=0.2)
-            return v2.Compose([v2.RandomResizedCrop(size), flip, jitter])
+def _distortion(size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """The release's augmentation for ImageNet, drawn from torch's global generator."""
+    jitter = v2.ColorJitter(brightness=0.87, contrast=0.5, saturation=0.5, hue=0.2)
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), jitter])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifts:
+    """How each image of a batch is moved by whole pixels, and which are flipped.
+
+    Attributes:
+        down: rows that each image is moved up by, negative down, `(n,)`.
+        right: columns that each image is moved to the left by, `(n,)`.
+        flipped: whether each is then flipped left to right, `(n,)`.
+        reflect: whether images continue beyond their borders by reflection, or in black.
+    """
+
+    down: Int[ndarray, " n"]
+    right: Int[ndarray, " n"]
+    flipped: Bool[ndarray, " n"]
+    reflect: bool
+
+    @classmethod
+    def drawn(cls, count: int, size: tuple[int, int], *, seed: int, epoch: int, alternate: bool = False) -> "Shifts":
+        """Those of all images of an epoch, by up to an eighth of their size, all equally likely; for `alternate` see
+        `irevnet.data.choices.Augmentation`."""
+        rng = np.random.default_rng([seed, epoch, 1])
+        down, right = (rng.integers(-(side // 8), side // 8, count, endpoint=True) for side in size)
+        if alternate:
+            flipped = (np.random.default_rng([seed, 0]).random(count) < 0.5) ^ (epoch % 2 == 0)
+        else:
+            flipped = rng.random(count) < 0.5
+        return cls(down=down, right=right, flipped=flipped, reflect=alternate)
+
+    def __getitem__(self, rows: Sequence[int]) -> "Shifts":
+        """Those of some images."""
+        index = np.asarray(rows, np.int64)
+        return Shifts(down=self.down[index], right=self.right[index], flipped=self.flipped[index], reflect=self.reflect)
+
+    def __call__(self, images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n channels height width"]:
+        """The images, moved and flipped."""
+        height, width = images.shape[2:]
+        row = torch.from_numpy(np.arange(height) + self.down[:, None])
+        column = torch.from_numpy(np.where(self.flipped[:, None], np.arange(width)[::-1], np.arange(width)))
+        column = column + torch.from_numpy(self.right[:, None])
+        inside = ((row >= 0) & (row < height))[:, None, :, None] & ((column >= 0) & (column < width))[:, None, None, :]
+        row, column = _reflected(row, height), _reflected(column, width)
+        number, channel = torch.arange(len(images))[:, None, None, None], torch.arange(images.shape[1])[:, None, None]
+        moved = images[number, channel, row[:, None, :, None], column[:, None, None, :]]
+        return moved if self.reflect else moved * inside
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Indices beyond the borders of an axis, reflected at its first and last element."""
+    last = size - 1
+    return last - (last - index.abs()).abs()
 
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -47,6 +47,9 @@ class IRevNetConfig:
             and its width follows from the input. In both cases a stage has stride^2 times the channels of the last.
         dropout: dropout probability after the second convolution of each bottleneck.
         squeeze_order: layout of the channels after a squeeze, see `irevnet.models.config.SqueezeOrder`.
+        preactivate: whether batch normalisation and ReLU precede the first convolution of a bottleneck too, but for the
+            network's first block (section 3.2, and the release). Without them F_j reads both signs of its stream, which
+            matters where streams are thin.
     """
 
     input_shape: tuple[int, int, int]
@@ -59,6 +62,7 @@ class IRevNetConfig:
     channels: int | None = None
     dropout: float = 0.0
     squeeze_order: SqueezeOrder = "block"
+    preactivate: bool = True
 
     def __post_init__(self):
         c, h, w = self.input_shape

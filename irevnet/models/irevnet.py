@@ -92,7 +92,7 @@ class IRevNet(MemoryMode):
                 kernel_sizes=config.kernel_sizes,
                 ratio=config.stage_ratios[stage],
                 dropout=config.dropout,
-                preactivate=len(blocks) > 0,
+                preactivate=config.preactivate and len(blocks) > 0,
             )
             blocks.append(Coupling(bottleneck, stride=stride, squeeze_order=config.squeeze_order))
             channels *= stride**2

@@ -96,6 +96,7 @@ _PRESETS: dict[str, tuple[Config, str]] = {
             kernel_sizes=(3, 3, 3),
             # Streams of 6, 24 and 96 channels are thin; 32, 64 and 128 inside the bottlenecks restore the capacity.
             bottleneck_ratio=(6 / 32, 24 / 64, 96 / 128),
+            preactivate=False,
         ),
         "this toolkit, for CIFAR",
     ),
@@ -107,11 +108,11 @@ _PRESETS: dict[str, tuple[Config, str]] = {
             input_shape=(3, 32, 32),
             num_classes=10,
             blocks=(2, 2, 2, 2),
-            widths=(28, 56, 112, 224),
+            widths=(22, 44, 88, 176),
             block="basic",
             stem="cifar",
         ),
-        "this toolkit, the size of irevnet-cifar-bijective",
+        "this toolkit, as much arithmetic as irevnet-cifar-bijective",
     ),
 }
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from irevnet.data.loaders import batches, training_batches
 from irevnet.models.irevnet import IRevNet
 from irevnet.models.memory.mode import reconstruction_problem
 from irevnet.training.config import TrainConfig
+from irevnet.training.muon import Muon
 from irevnet.utils import distributed
 from irevnet.utils.modules import as_input, device_of, in_eval_mode
 from irevnet.utils.progress import Interrupted, Track, never, no_progress
@@ -103,7 +104,7 @@ def evaluate(
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision cannot hold sums
             labels = labels.to(logits.device)
             if not logits.isfinite().all():
-                row = loader.sampler[count + int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
+                row = loader.sampler[number][int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])]  # type: ignore[index]
                 raise FloatingPointError(
                     f"the logits of image {row} are not finite; the network's weights or its input are broken"
                 )
@@ -194,9 +195,7 @@ class Training:
         model.to(memory_format=self._layout)
         forward = _shared(model, self.device, sync_bn=config.sync_bn)
         self._forward: Callable[[Tensor], Tensor] = torch.compile(forward) if config.compile else forward
-        self._optimiser = torch.optim.SGD(
-            model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        self._optimisers = _optimisers(model, config)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self._begin_epoch()
 
@@ -254,12 +253,13 @@ class Training:
     def _do_step(self, images: Tensor, labels: Tensor) -> None:
         config = self.config
         rate = config.rate(self.step, self.num_steps)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group.get("factor", 1)
         if not self.model.training:  # otherwise submodules may be frozen in eval mode
             self.model.train()
         logits = self._logits(images.to(self.device, memory_format=self._layout))
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         correct = (logits.argmax(dim=1) == labels).sum()
         summed, correct = distributed.total(loss.item(), correct.item())
         value = summed / distributed.size()
@@ -267,11 +267,12 @@ class Training:
             raise FloatingPointError(
                 f"the loss is {value} at step {self.step + 1}, learning rate {rate:.3g}; try a lower learning rate"
             )
-        self._optimiser.zero_grad()
+        self.model.zero_grad()
         self._scaler.scale(loss).backward()
         if config.check_reconstruction and self.step % config.check_reconstruction == 0:
             _check_reconstruction(self.model, self.step + 1)
-        self._scaler.step(self._optimiser)
+        for optimiser in self._optimisers:
+            self._scaler.step(optimiser)
         self._scaler.update()
         self.step += 1
         self.losses.append(value)
@@ -316,7 +317,7 @@ class Training:
             "epoch_so_far": {"correct": self._correct, "seconds": self._seconds},
             "history": [dataclasses.asdict(metrics) for metrics in self.history],
             "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "optimiser": self._optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             "scaler": self._scaler.state_dict(),
             "generators": torch.stack(distributed.gather(torch.get_rng_state())),
             "device_generators": torch.stack(distributed.gather(torch.cuda.get_rng_state(self.device)))
@@ -336,7 +337,8 @@ class Training:
             self._correct, self._seconds = (state["epoch_so_far"][key] for key in ("correct", "seconds"))
             self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
             self.losses = state["losses"].tolist()
-            self._optimiser.load_state_dict(state["optimiser"])
+            for optimiser, saved in zip(self._optimisers, _saved_optimisers(state), strict=True):
+                optimiser.load_state_dict(saved)
             self._scaler.load_state_dict(state["scaler"])
             if distributed.rank() < len(state["generators"]):
                 torch.set_rng_state(state["generators"][distributed.rank()].clone())  # torch crashes on a view
@@ -379,6 +381,31 @@ def _check_shares(batch_size: int, processes: int) -> None:
             f"a batch of {batch_size} images cannot be shared by {processes} processes; choose a multiple of "
             f"{processes} that has at least 2 images for each"
         )
+
+
+def _optimisers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimisers of a network's parameters. The rate of a group of parameters is the step's, times its `factor`."""
+    if config.optimiser == "sgd":
+        rest = {"params": [*model.parameters()], "weight_decay": config.weight_decay}
+        return [torch.optim.SGD([rest], config.learning_rate, momentum=config.momentum)]
+    kernels = [each for each in model.parameters() if each.ndim == 4]
+    matrices = [each for each in model.parameters() if each.ndim == 2]
+    others = [each for each in model.parameters() if each.ndim not in (2, 4)]
+    groups = [
+        {"params": params, "weight_decay": decay, "factor": RATE_OF_THE_REST}
+        for params, decay in ((matrices, config.weight_decay), (others, 0.0))
+        if params
+    ]
+    rest = torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+    return [Muon(kernels, config.learning_rate, momentum=config.momentum), rest] if kernels else [rest]
+
+
+def _saved_optimisers(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return state["optimisers"] if "optimisers" in state else [state["optimiser"]]  # one, in runs of version 0.1
+
+
+RATE_OF_THE_REST = 4
+"""The learning rate of what Muon does not take, over Muon's."""
 
 
 def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:

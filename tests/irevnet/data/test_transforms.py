@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from irevnet.data.transforms import IMAGENET_TRANSFORM, InputTransform, read_image
+from irevnet.data.images import LabelledImages
+from irevnet.data.transforms import IMAGENET_TRANSFORM, InputTransform, Shifts, read_image
 
 DIGITS = InputTransform(channels=1, image_size=(8, 8))
 CIFAR = InputTransform(channels=3, image_size=(32, 32))
@@ -49,19 +50,36 @@ def test_images_get_the_size_and_channels_of_the_networks_input():
     assert torch.equal(InputTransform(channels=3, image_size=(8, 8))(alpha), coloured)
 
 
-def test_cifar_augmentation_draws_all_shifts_and_flips_equally(unchecked_types):
-    image = torch.rand(3, 32, 32)
-    padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
+def shifted(image: torch.Tensor, count: int, **options) -> list[tuple[bool, int, int]]:
+    """Flip, row and column of each augmented copy of an image, found among all windows of the padded image."""
+    shifts = Shifts.drawn(count, (32, 32), seed=0, **options)
+    padded = v2.functional.pad(image, [4] * 4, padding_mode="reflect" if shifts.reflect else "constant")
     windows = {}
     for flip, y, x in itertools.product((False, True), range(9), range(9)):
         window = padded[:, y : y + 32, x : x + 32].flip([2] if flip else [])
         windows[window.contiguous().numpy().tobytes()] = (flip, y, x)
-    draws = [windows[CIFAR.augmented(image, "cifar", (0, 1, n)).contiguous().numpy().tobytes()] for n in range(2000)]
-    flips, ys, xs = (np.array(values) for values in zip(*draws))
+    copies = shifts(image.expand(count, *image.shape))
+    return [windows[each.contiguous().numpy().tobytes()] for each in copies]
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_shifts_and_flips_are_drawn_equally(alternate, unchecked_types):
+    flips, ys, xs = (
+        np.array(values) for values in zip(*shifted(torch.rand(3, 32, 32), 2000, epoch=1, alternate=alternate))
+    )
     assert abs(flips.mean() - 0.5) < 0.04  # 3.6 standard deviations
     for shifts in (ys, xs):
         counts = np.bincount(shifts, minlength=9)
         assert ((counts - 2000 / 9) ** 2 / (2000 / 9)).sum() < 26.1  # chi squared, 8 degrees of freedom, p = 0.001
+
+
+def test_every_image_is_flipped_in_every_other_epoch(unchecked_types):
+    image = torch.rand(3, 32, 32)
+    epochs = [np.array(shifted(image, 50, epoch=epoch, alternate=True)) for epoch in (1, 2, 3)]
+    flips = [epoch[:, 0] for epoch in epochs]
+    assert (flips[0] == flips[2]).all()
+    assert (flips[0] != flips[1]).all()
+    assert (epochs[0][:, 1:] != epochs[2][:, 1:]).any()
 
 
 def test_the_imagenet_augmentation_is_the_releases():
@@ -71,20 +89,23 @@ def test_the_imagenet_augmentation_is_the_releases():
     drawn = []
     for number in range(5):
         state = torch.get_rng_state()
-        drawn.append(CIFAR.augmented(image, "imagenet", (7, number)))
+        drawn.append(CIFAR.distorted(image, (7, number)))
         assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(int(np.random.SeedSequence([7, number]).generate_state(1, np.uint64)[0]))
         torch.testing.assert_close(drawn[-1], reference(image))
-    assert torch.equal(CIFAR.augmented(image, "imagenet", (7, 0)), drawn[0])
+    assert torch.equal(CIFAR.distorted(image, (7, 0)), drawn[0])
     assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_training_images_become_what_the_network_takes():
-    image = torch.rand(3, 40, 50)
+    images = torch.rand(2, 3, 40, 50)
     transform = InputTransform(channels=3, image_size=(32, 32), resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
-    assert torch.equal(transform.augmented(image, "none", (0, 1, 2)), transform(image))
-    assert CIFAR.augmented(image[:1], "imagenet", (0,)).shape == (3, 32, 32)
-    assert DIGITS.augmented(torch.rand(4, 40, 40), "cifar", (0,)).shape == (1, 8, 8)
+    for change in (transform, CIFAR, DIGITS):
+        data = LabelledImages(images, [0, 0], ("a",), change)
+        assert torch.equal(data.inputs([1, 0]), torch.stack([change(images[1]), change(images[0])]))
+    whole = LabelledImages(torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8), [0] * 3, ("a",), CIFAR)
+    assert torch.equal(whole.inputs(range(3)), torch.stack([image for image, _ in whole]))
+    assert CIFAR.distorted(images[0, :1], (0,)).shape == (3, 32, 32)
 
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)

@@ -42,9 +42,15 @@ def test_cifar_recipe_is_that_of_the_release():
     assert config.normalise
 
 
+def test_the_linear_rate_rises_over_a_fifth_and_falls_to_zero():
+    rates = [recipe("fast", learning_rate=1.0).rate(step, 99) for step in range(99)]
+    assert rates == pytest.approx(np.interp(np.arange(1, 100), [0, 20, 100], [0, 1, 0]))
+
+
 @pytest.mark.parametrize("num_steps", [1, 3, 9, 441])
-def test_milestones_are_where_the_rate_changes_or_peaks(num_steps):
-    cycle = recipe("fast")
+@pytest.mark.parametrize("schedule", ["one-cycle", "linear"])
+def test_milestones_are_where_the_rate_changes_or_peaks(schedule, num_steps):
+    cycle = recipe("fast", schedule=schedule)
     rates = [cycle.rate(step, num_steps) for step in range(num_steps)]
     assert cycle.milestones(num_steps) == sorted({0, rates.index(max(rates)), num_steps - 1})
     for few in (1, 2, 3):

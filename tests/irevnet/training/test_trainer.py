@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from irevnet import IRevNet
 from irevnet.data.datasets import load_dataset
 from irevnet.training.config import TrainConfig
+from irevnet.training.muon import Muon
 from irevnet.training.trainer import EpochMetrics, Training, evaluate
 from irevnet.utils.progress import Interrupted
 
@@ -118,31 +119,64 @@ def test_steps_are_those_of_momentum_with_weight_decay(blobs):
         torch.testing.assert_close(list(model.parameters()), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_muon_takes_the_convolutions_and_sgd_the_rest():
+    """Torch's own SGD with Nesterov's momentum at four times the rate: linear projections decay, norms do not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    twin = copy.deepcopy(model)
+    data = TensorDataset(torch.randn(20, 1, 4, 4), torch.arange(20) % 2)
+    settings = config(epochs=10, batch_size=20, optimiser="muon", schedule="linear", momentum=0.6, weight_decay=0.5)
+    settings = dataclasses.replace(settings, label_smoothing=0.2)
+    steps = Training(model, data, data, settings).steps()
+    kernels = Muon([twin[0].weight], 1.0, momentum=0.6)
+    decaying = torch.optim.SGD([twin[3].weight], 1.0, momentum=0.6, nesterov=True, weight_decay=0.5)
+    others = [twin[0].bias, *twin[1].parameters(), twin[3].bias]
+    rest = torch.optim.SGD(others, 1.0, momentum=0.6, nesterov=True)
+    for done in range(4):
+        next(steps)
+        twin.zero_grad()
+        logits = twin(data.tensors[0])
+        chosen = logits.log_softmax(dim=1)
+        own = chosen[range(20), data.tensors[1]].mean()
+        (-0.8 * own - 0.2 * chosen.mean()).backward()
+        rate = settings.rate(done, 10)
+        for optimiser, factor in ((kernels, 1), (decaying, 4), (rest, 4)):
+            for group in optimiser.param_groups:
+                group["lr"] = factor * rate
+            optimiser.step()
+        torch.testing.assert_close(dict(model.named_parameters()), dict(twin.named_parameters()), rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture
 def digits_net() -> nn.Module:
     """A network with dropout and batch-norm statistics."""
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 10))
 
 
-def digits_training(model: nn.Module) -> Training:
+def digits_training(model: nn.Module, **settings) -> Training:
     """Three epochs of 3 steps on 431 images of three digits, of which each epoch drops 71."""
     source = load_dataset("digits")
     classes = ("1", "3", "8")
     train, test = (source.images(split, source.transform(), classes=classes) for split in ("train", "test"))
-    return Training(model, train, test, config(batch_size=120, augmentation="cifar"), seed=4)
+    return Training(model, train, test, config(**{"batch_size": 120, "augmentation": "cifar", **settings}), seed=4)
 
 
 @pytest.mark.parametrize(
-    "stops", [[(1, False), (3, False)], [(2, False), (5, False), (6, False)], [(3, True), (9, True)]]
+    ("stops", "settings"),
+    [
+        ([(1, False), (3, False)], {}),
+        ([(2, False), (5, False), (6, False)], {"optimiser": "muon", "augmentation": "alternate"}),
+        ([(3, True), (9, True)], {}),
+    ],
 )
-def test_stopped_training_resumes_exactly(digits_net, stops, unchecked_types):
+def test_stopped_training_resumes_exactly(digits_net, stops, settings, unchecked_types):
     """Stopped after a step or, where that is true, in the evaluation after it."""
     first = copy.deepcopy(digits_net)
     state_of_generator = torch.get_rng_state()
-    whole = digits_training(digits_net)
+    whole = digits_training(digits_net, **settings)
     epochs(whole)
     torch.set_rng_state(state_of_generator)
-    training = digits_training(first)
+    training = digits_training(first, **settings)
     for stop, in_evaluation in stops:
         steps = training.steps(stop=lambda at=stop if in_evaluation else None, this=training: this.step == at)
         with suppress(Interrupted):
@@ -158,7 +192,7 @@ def test_stopped_training_resumes_exactly(digits_net, stops, unchecked_types):
         for parameter in model.parameters():
             nn.init.normal_(parameter)
         model.load_state_dict(weights)
-        training = digits_training(model)
+        training = digits_training(model, **settings)
         training.restore(state)
         assert training.step == stop
     epochs(training)
