@@ -270,17 +270,25 @@ def main() -> None:
 @main.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the networks that can be trained by name.
+    """List the networks that can be trained by name, and the trained ones that come with this package.
 
     Injective: distinct images have distinct features. Bijective: every feature is that of an image, so that the
     inverse takes any feature, not only those of images. Multiply-adds are of one image of the network's own size.
+
+    A trained network is named where a checkpoint is, as in 'irevnet-analyze invert --ckpt pretrained:cifar10-irevnet'.
     """
     from figures.text_table import TextTable
     from irevnet import list_models
+    from irevnet.checkpoints.trained import list_trained
 
-    infos = list_models()
+    infos, trained = list_models(), list_trained()
     if as_json:
-        print_json({"models": [dataclasses.asdict(info) for info in infos]})
+        print_json(
+            {
+                "models": [dataclasses.asdict(info) for info in infos],
+                "pretrained": list(map(dataclasses.asdict, trained)),
+            }
+        )
         return
     headings = ("name", "injective", "bijective", "blocks", "parameters", "multiply-adds", "input", "source")
     _print_table(
@@ -298,6 +306,23 @@ def models(as_json: bool) -> None:
                     info.source,
                 )
                 for info in infos
+            ],
+        )
+    )
+    _print_table(
+        TextTable(
+            ("trained network", "bijective", "blocks", "parameters", "data", "test accuracy", "licence"),
+            [
+                (
+                    info.name,
+                    "yes" if info.bijective else "no",
+                    f"{info.blocks}",
+                    f"{info.parameters:,}",
+                    info.data,
+                    f"{info.test_top1:.2%}",
+                    info.licence,
+                )
+                for info in trained
             ],
         )
     )

@@ -43,6 +43,10 @@ def test_the_wheel_holds_the_four_names_and_nothing_else(tmp_path):
     assert typed <= set(names)
     assert {f"figures/report/page.{suffix}" for suffix in ("html.jinja", "css", "js")} <= set(names)
     assert "irevnet/data/imagenet_synsets.txt" in names
+    pretrained = {
+        f"irevnet/pretrained/{data}-{net}.pt" for data in ("cifar10", "cifar100") for net in ("irevnet", "resnet")
+    }
+    assert pretrained <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
 
 

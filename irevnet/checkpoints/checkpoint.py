@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from irevnet.checkpoints.architecture import check_architecture, check_shapes, unwrapped
+from irevnet.checkpoints.pretrained import checkpoint_file, checkpoint_name, is_pretrained
 from irevnet.checkpoints.released import read_released
 from irevnet.checkpoints.tensor_files import (
     check_finite,
@@ -160,18 +161,27 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, training: Mappi
 
 
 def load_checkpoint(path: str | Path) -> Network:
-    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` returns the rest too."""
+    """The network of a checkpoint, in eval mode on the CPU; `read_checkpoint` returns the rest too.
+
+    >>> load_checkpoint("pretrained:cifar10-irevnet").num_blocks
+    16
+    """
     return cast(Network, read_checkpoint(path).model)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint of this toolkit, or one in the layout of the authors' release.
 
+    Args:
+        path: a file, or `pretrained:NAME` of a network that comes with this toolkit, such as
+            `pretrained:cifar10-irevnet`; `irevnet models` lists them.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is no checkpoint, or holds pickled code or weights that are not finite.
+        ValueError: there is no network of that name, or the file is damaged, is no checkpoint, or holds pickled code or
+            weights that are not finite.
     """
-    path = Path(path)
+    path = checkpoint_file(path)
     content = read_tensors(path)
     weights = content.get("state_dict", {})
     if not is_state_dict(weights):
@@ -205,7 +215,7 @@ def describe(path: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "checkpoint": str(path) if path else None,
+        "checkpoint": checkpoint_name(path) if path else None,
         "checkpoint_sha256": digest,
         "weights_sha256": weights_sha256(checkpoint.model),
         "parameters": num_parameters(checkpoint.model),
@@ -289,7 +299,8 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
         weights = content["state_dict"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
-    return Checkpoint(model=_build(path, config, weights), **rest)
+    model = _build(path, config, weights)
+    return Checkpoint(model=model.float() if is_pretrained(path) else model, **rest)
 
 
 def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:

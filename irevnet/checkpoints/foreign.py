@@ -20,6 +20,7 @@ import torchvision.models
 from torch import nn
 
 from irevnet.checkpoints.foreign_weights import fit_weights
+from irevnet.checkpoints.pretrained import is_pretrained
 from irevnet.checkpoints.tensor_files import read_weights
 from irevnet.data.choices import Interpolation
 from irevnet.data.transforms import IMAGENET_STATISTICS
@@ -79,7 +80,7 @@ class _Source:
 
 def is_foreign(name: str) -> bool:
     """Whether this is the name of a network, and not of a file of weights or a folder of a run."""
-    return ":" in name and not Path(name).exists()
+    return ":" in name and not is_pretrained(name) and not Path(name).exists()
 
 
 def build_foreign(network: str | nn.Module, file: Path | None = None) -> Foreign:

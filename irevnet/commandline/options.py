@@ -13,7 +13,8 @@ from irevnet.training.config import TrainConfig
 ckpt_option = click.option(
     "--ckpt",
     metavar="PATH",
-    help="A checkpoint file, or a run's folder for its last.pt.  [default: the newest run under runs/]",
+    help="A checkpoint file, a run's folder for its last.pt, or a trained network by name, such as "
+    "pretrained:cifar10-irevnet (see 'irevnet models').  [default: the newest run under runs/]",
 )
 data_option = click.option(
     "--data",
@@ -263,8 +264,9 @@ compared_options = _group(
         "--ckpt",
         metavar="PATH|NETWORK",
         multiple=True,
-        help="A checkpoint file, a run's folder, or a network as in --model; may be given several times, to compare.  "
-        "[default: the newest run under runs/]",
+        help="A checkpoint file, a run's folder, a trained network such as pretrained:cifar10-irevnet (see 'irevnet "
+        "models'), or a network as in --model; may be given several times, to compare.  [default: the newest run under "
+        "runs/]",
     ),
     click.option(
         "--model",

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 from irevnet.checkpoints.checkpoint import Checkpoint, plain, read_checkpoint, read_training_state, save_checkpoint
+from irevnet.checkpoints.pretrained import checkpoint_file, is_pretrained
 from irevnet.data.choices import OnError
 from irevnet.data.datasets import choose_classes, load_dataset
 from irevnet.data.images import DataSource
@@ -271,17 +272,20 @@ def _image_size(settings: RunSettings, source: DataSource) -> int | tuple[int, i
 
 
 def find_checkpoint(path: Path | None, root: Path = Path("runs")) -> Path:
-    """The checkpoint file for `path`, a file or a run's folder; `None` is the newest run under `root`.
+    """The checkpoint file for `path`: a file, a run's folder, or `pretrained:NAME`; `None` is the newest run under
+    `root`.
 
-    Raises `FileNotFoundError` if there is none.
+    Raises `FileNotFoundError` if there is none, and `ValueError` for an unknown name.
     """
     if path is None:
         checkpoints = sorted(root.glob("*/last.pt"), key=lambda file: file.stat().st_mtime)
         if not checkpoints:
             raise FileNotFoundError(
-                f"there is no run under {root}/; train a network with 'irevnet train', or give a checkpoint file"
+                f"there is no run under {root}/; train a network with 'irevnet train', or give a checkpoint file, or a "
+                "trained network by name, such as pretrained:cifar10-irevnet"
             )
         return checkpoints[-1]
+    path = checkpoint_file(path)
     if path.is_dir():
         if not (path / "last.pt").is_file():
             raise FileNotFoundError(f"{path} holds no last.pt; give a run's folder or a checkpoint file")
@@ -298,7 +302,10 @@ def study_folder(checkpoint: Path, study: str) -> Path:
 
 
 def results_folder(checkpoint: Path) -> Path:
-    """Folder for everything computed from a checkpoint: its run or, unless it is the run's last, one beside it."""
+    """Folder for everything computed from a checkpoint: its run or, unless it is the run's last, one beside it; of a
+    network that comes with this package, in the working folder."""
+    if is_pretrained(checkpoint):
+        return Path(f"{checkpoint.stem}-analysis")
     return checkpoint.parent if _is_run(checkpoint) else checkpoint.parent / f"{checkpoint.stem}-analysis"
 
 

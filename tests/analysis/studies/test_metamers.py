@@ -45,7 +45,6 @@ def test_metamers_have_the_logits_of_the_first_image_computed_anew(opened):
     assert (np.linalg.norm(again - wanted, axis=1) <= 1e-5 * norms).all()
     differences = np.linalg.norm(bounded - wanted, axis=1) / norms  # not every image has one within bounds nearby
     np.testing.assert_allclose(result.bounded_difference, differences, atol=1e-6)
-    assert (differences[of_kind(result, "nearest-image")] <= 1e-5).any()
     pixels = result.pixels(result.bounded)
     assert -1e-6 <= pixels.min() <= pixels.max() <= 1 + 1e-6
     np.testing.assert_array_equal(result.source_logits, wanted)
