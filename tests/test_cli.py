@@ -703,7 +703,7 @@ def test_a_plan_is_printed_for_people(small_imagenet):
     assert int(lines["parameters"].replace(",", "")) == pytest.approx(1.95e6, rel=0.01)
     assert lines["input"] == "3x32x32, 2 classes"
     assert lines["images"] == "8 to train on, 4 to test on; 12 read"
-    assert lines["steps"] == "30 of 4 images, 2 an epoch, 15 epochs"
+    assert lines["steps"] == "60 of 4 images, 2 an epoch, 30 epochs"
     assert lines["learning rate"].startswith("0.004 from step 1, 0.0997 from step 7, ")
     assert re.fullmatch(r"[\d.]+ MiB", lines["  plain"])
     assert not Path("runs").exists()

@@ -33,6 +33,7 @@ from sklearn.datasets import load_digits
 import cli
 from irevnet import Checkpoint, IRevNet, IRevNetConfig, save_checkpoint
 from irevnet.checkpoints import released
+from irevnet.checkpoints.pretrained import is_pretrained
 from irevnet.data import imagenet
 from irevnet.data.transforms import InputTransform
 from irevnet.models import zoo as presets
@@ -153,6 +154,8 @@ def _commands() -> list[Shown]:
 
 
 def _kind_of(path: Path) -> str:
+    if is_pretrained(path):
+        return "pretrained"
     if path.suffix in (".pt", ".tar", ".html", ".csv", ".png", ".jpg", ".npz", ".npy"):
         return path.suffix
     return type(presets.preset_config(_model_of(path))).__name__
@@ -307,6 +310,7 @@ def small_world(workplace, blank_figures, monkeypatch) -> None:
     thin = {name: (_thin(config), source) for name, (config, source) in presets._PRESETS.items()}
     of_torchvision = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
     released_images = dataclasses.replace(released.IMAGENET_TRANSFORM, image_size=(8, 8), resize=9)
+    monkeypatch.setattr("irevnet.checkpoints.pretrained.FOLDER", workplace / "pretrained")
     monkeypatch.setattr(presets, "_PRESETS", thin)
     monkeypatch.setattr(presets, "small_config", _small)
     monkeypatch.setattr(released, "IMAGENET_TRANSFORM", released_images)
@@ -335,6 +339,14 @@ def _prepare(command: Shown, root: Path) -> None:
         runs += command.arguments
     for path in map(Path, runs):
         if str(path).startswith(("torchvision:", "timm:")) or path.exists():
+            continue
+        if is_pretrained(path):
+            name = str(path).removeprefix("pretrained:")
+            file = root / "pretrained" / f"{name}.pt"
+            if not file.exists():
+                _write_run(root / "runs" / name, root)
+                file.parent.mkdir(exist_ok=True)
+                shutil.copy(root / "runs" / name / "last.pt", file)
             continue
         if ".py:" in str(path):
             _write_code(path.name)

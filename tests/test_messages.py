@@ -454,7 +454,8 @@ MESSAGES: dict[str, dict[str, Case]] = {
         ),
         "no run": Case(
             "irevnet evaluate",
-            "there is no run under runs/; train a network with 'irevnet train', or give a checkpoint file",
+            "there is no run under runs/; train a network with 'irevnet train', or give a checkpoint file, or a "
+            "trained network by name, such as pretrained:cifar10-irevnet",
             lambda _: shutil.rmtree("runs"),
         ),
     },

@@ -22,7 +22,7 @@ def test_resnet_for_small_images_keeps_resolution_at_first():
     for block in model.blocks:
         block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 4)
-    assert shapes[::2] == [(28, 32, 32), (56, 16, 16), (112, 8, 8), (224, 4, 4)]
+    assert shapes[::2] == [(22, 32, 32), (44, 16, 16), (88, 8, 8), (176, 4, 4)]
 
 
 def test_revnet_units_add_f_of_one_stream_and_g_of_the_other(trained_looking):

@@ -26,7 +26,7 @@ def test_networks_are_those_of_the_paper_and_the_release(models):
     assert models["irevnet-b"].blocks == 100
     invertible, residual = models["irevnet-cifar-bijective"], models["resnet-cifar"]
     assert 4 * invertible.parameters < 8e6  # bytes
-    assert residual.parameters == pytest.approx(invertible.parameters, rel=0.1)
+    assert residual.multiply_adds == pytest.approx(invertible.multiply_adds, rel=0.03)
 
 
 def test_depths_and_channels_are_those_of_section_3_2():
