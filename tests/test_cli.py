@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ from irevnet.data.transforms import InputTransform
 from irevnet.models import zoo as presets
 from irevnet.training.config import RECIPES, TrainConfig
 from irevnet.training.settings import RunSettings
+from irevnet.utils import provenance
 
 COMMANDS = [(group, name) for group in (cli.main, cli.analyze) for name in group.commands]
 
@@ -582,9 +584,9 @@ def test_a_disk_that_refuses_is_named(run, monkeypatch):
 
 def test_a_missing_torch_is_named(monkeypatch):
     def absent(package):
-        raise terminal.PackageNotFoundError(package)
+        raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(terminal, "version", absent)
+    monkeypatch.setattr(provenance, "version", absent)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert "torch (not installed) and torchvision (not installed)" in main("models").stderr
 
@@ -624,8 +626,8 @@ def test_the_recipes_are_what_help_says():
         f"weight decay {digits.weight_decay}" in text
     )
     assert (
-        f"fast {fast.epochs} epochs of {fast.batch_size}, one-cycle rate up to {fast.learning_rate}, "
-        f"weight decay {fast.weight_decay}" in text
+        f"fast {fast.epochs} epochs of {fast.batch_size}, Muon, {fast.schedule} rate up to {fast.learning_rate}, "
+        f"labels smoothed by {fast.label_smoothing}, " in text
     )
     at = [round(part * cifar.epochs) for part in cifar.decay_at]
     assert (
@@ -704,7 +706,7 @@ def test_a_plan_is_printed_for_people(small_imagenet):
     assert lines["input"] == "3x32x32, 2 classes"
     assert lines["images"] == "8 to train on, 4 to test on; 12 read"
     assert lines["steps"] == "60 of 4 images, 2 an epoch, 30 epochs"
-    assert lines["learning rate"].startswith("0.004 from step 1, 0.0997 from step 7, ")
+    assert lines["learning rate"].startswith("0.0041 from step 1, 0.0492 from step 13, ")
     assert re.fullmatch(r"[\d.]+ MiB", lines["  plain"])
     assert not Path("runs").exists()
 

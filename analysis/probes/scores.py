@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import ProbeOptions
+from analysis.results.shares import wilson_interval
 
 
 def tabulate(
@@ -109,6 +110,5 @@ def wilson(correct: ndarray, total: int) -> Float[ndarray, "n 2"]:
     """Lower and upper ends of the 95% Wilson intervals of correct / total; NaN where that is."""
     ends = np.full((len(correct), 2), np.nan)
     for row in np.flatnonzero(~np.isnan(correct)):
-        interval = binomtest(round(correct[row]), total).proportion_ci(0.95, method="wilson")
-        ends[row] = interval.low, interval.high
+        ends[row] = wilson_interval(round(correct[row]), total)
     return ends

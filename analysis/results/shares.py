@@ -30,10 +30,19 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95% interval."""
-        if not self.total:
-            return np.nan, np.nan
-        ends = binomtest(self.count, self.total).proportion_ci(0.95, method="wilson")
-        return float(ends.low), float(ends.high)
+        return wilson_interval(self.count, self.total)
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """Wilson's 95% interval of the share `count` / `total`; NaN of nothing.
+
+    >>> [round(end, 3) for end in wilson_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if not total:
+        return np.nan, np.nan
+    ends = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def share_of(given: Shaped[ndarray, " n"], asked: Shaped[ndarray, " n"]) -> Share:

@@ -25,9 +25,9 @@ from analysis.geometry.variance import (
 )
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import LayerProbes, ProbeOptions, training_sets
-from analysis.probes.scores import wilson
 from analysis.results.base import finite_or_none
 from analysis.results.geometry import MEASURES, GeometryResult
+from analysis.results.shares import wilson_interval
 from analysis.subjects import FeatureSubject, network_features
 from irevnet.utils.progress import Track, no_progress
 
@@ -260,8 +260,8 @@ class _Layer:
         if self.net.columns is None:
             return None, [None, None]
         answers = self.net.test_logits[:, self.net.columns].argmax(axis=1)
-        count = np.count_nonzero(nearest_means(self.test, means) != answers)
-        return count / len(answers), _ends(wilson(np.array([float(count)]), len(answers))[0])
+        count = int(np.count_nonzero(nearest_means(self.test, means) != answers))
+        return count / len(answers), list(wilson_interval(count, len(answers)))
 
 
 SEEN = 1e-3

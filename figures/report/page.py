@@ -3,7 +3,6 @@
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from figures.report.blocks import Table
 from figures.report.sections import build_sections, run_names
 from figures.text_table import TextTable
 from figures.vega import VEGA_LITE
+from irevnet.utils.provenance import installed_version
 
 VERDICTS = {"agrees": "agrees", "differs": "differs", "open": "undecided"}
 """The words for the verdicts on a page."""
@@ -42,7 +42,7 @@ def build_report(runs: Sequence[SavedRun], path: Path) -> str:
     return environment.get_template("page.html.jinja").render(
         title=f"What {_and(names)} learned",
         subtitle=_subtitle(runs),
-        version=version("irevnet-toolkit"),
+        version=installed_version("irevnet-toolkit"),
         style=Markup(_resource("page.css")),
         script=Markup(_script()),
         sections=sections,

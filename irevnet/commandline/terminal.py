@@ -11,13 +11,13 @@ import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irevnet.commandline.interruption import allow_saving, end_when_stuck
+from irevnet.utils.provenance import installed_version
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,17 +186,11 @@ def _require_torch() -> None:
     try:
         import torchvision  # noqa: F401  (imports torch)
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        found = " and ".join(f"{name} {installed_version(name)}" for name in ("torch", "torchvision"))
         raise click.ClickException(
-            f"torch {_installed('torch')} and torchvision {_installed('torchvision')} do not work together "
-            f"({_one_line(error)[:120]}); install a matching pair: pip install --upgrade torch torchvision"
+            f"{found} do not work together ({_one_line(error)[:120]}); install a matching pair: pip install --upgrade "
+            "torch torchvision"
         ) from error
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def standard_error() -> "Console":

@@ -27,8 +27,9 @@ class Plan:
 
     Attributes:
         parameters: number of trainable parameters.
-        multiply_adds: number of multiply-adds of a forward pass over one image; training takes three times as many, or
-            four times with recomputed activations.
+        multiply_adds: number of multiply-adds of a forward pass over one image.
+        pflop: floating-point operations of the run, in 10^15: two for each multiply-add, of a forward and a backward
+            pass, which is twice as much, and of another forward pass with recomputed activations.
         input_shape: channels, height and width of the network's input.
         num_classes: number of classes trained on.
         num_train: number of training images.
@@ -46,6 +47,7 @@ class Plan:
 
     parameters: int
     multiply_adds: int
+    pflop: float
     input_shape: tuple[int, int, int]
     num_classes: int
     num_train: int
@@ -63,7 +65,7 @@ class Plan:
         rates = ", ".join(f"{rate:.3g} from step {step:,}" for step, rate in self.learning_rates)
         return {
             "parameters": f"{self.parameters:,}",
-            "multiply-adds": f"{self.multiply_adds:,} an image, forward",
+            "multiply-adds": f"{self.multiply_adds:,} an image, forward; {self.pflop:.3g} PFLOP for the run",
             "input": f"{'x'.join(map(str, self.input_shape))}, {self.num_classes} classes",
             "images": f"{self.num_train:,} to train on, {self.num_test:,} to test on; {self.num_checked:,} read",
             "steps": f"{self.num_steps:,} of {self.batch_size} images, {self.steps_per_epoch:,} an epoch, "
@@ -86,10 +88,13 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
     network: Config = training.model.config  # type: ignore[assignment]
     parameter_bytes = sum(parameter.nbytes for parameter in training.model.parameters())
     invertible = isinstance(network, IRevNetConfig)
+    multiply_adds = count_multiply_adds(training.model, network.input_shape)
+    passes = 3 if training.config.memory == "plain" else 4
     kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
     return Plan(
         parameters=num_parameters(training.model),
-        multiply_adds=count_multiply_adds(training.model, network.input_shape),
+        multiply_adds=multiply_adds,
+        pflop=2e-15 * passes * multiply_adds * training.num_steps * training.config.batch_size,
         input_shape=network.input_shape,
         num_classes=network.num_classes,
         num_train=len(training.train_data),  # type: ignore[arg-type]

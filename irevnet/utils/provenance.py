@@ -4,7 +4,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,20 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
     program, arguments = command[:1], command[1:]
     return {
         "command": [*(Path(path).name for path in program), *arguments],
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _source_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def installed_version(package: str) -> str:
+    """The version of a package, or that it is not installed: this toolkit also runs from its source alone."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _source_commit() -> str | None:

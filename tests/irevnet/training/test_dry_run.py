@@ -31,6 +31,8 @@ def test_the_plan_counts_what_training_will_do():
     assert steps == (1, 88, 440)
     assert rates == pytest.approx((0.004, 0.1, 0.0), abs=1e-3)
     assert content.state_memory == 3 * 4 * content.parameters
+    assert content.pflop == pytest.approx(6 * content.multiply_adds * 440 * 64 / 1e15)
+    assert planned("irevnet-small", memory="reversible").pflop == pytest.approx(content.pflop * 4 / 3)
     assert content.memory["plain"] > 1.5 * max(content.memory["reversible"], content.memory["checkpoint"])
     content = planned("resnet-cifar", schedule="step", decay_at=(0.5, 0.75))
     assert content.learning_rates == ((1, 0.1), (221, pytest.approx(0.01)), (331, pytest.approx(0.001)))

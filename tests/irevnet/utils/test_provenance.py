@@ -1,5 +1,6 @@
 import json
 import subprocess
+from importlib.metadata import PackageNotFoundError
 
 from irevnet.utils import provenance as source
 from irevnet.utils.provenance import provenance
@@ -11,6 +12,14 @@ def test_provenance_says_how_to_repeat_it():
     assert provenance([])["command"] == []
     assert set(record["versions"]) >= {"torch", "numpy", "irevnet-toolkit"}
     json.dumps(record)
+
+
+def test_source_that_is_not_installed_runs(monkeypatch):
+    def absent(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(source, "version", absent)
+    assert set(provenance([])["versions"].values()) == {"(not installed)"}
 
 
 def test_the_commit_is_that_of_this_source_or_none(monkeypatch, tmp_path):
