@@ -179,11 +179,16 @@ def _check_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
     shape, _, kind = read(file)
     if kind.hasobject:
         raise ValueError("an array holds Python objects, which allow_pickle=False refuses")
-    if not all(type(length) is int and 0 <= length <= size for length in shape):
+    longest = max(size, LONGEST_OF_NONE) if 0 in shape else size
+    if not all(type(length) is int and 0 <= length <= longest for length in shape):
         raise ValueError(f"an array declares the shape {brief(shape)}, for which the file is too small")
     if kind.itemsize == 0 < math.prod(shape) or file.tell() + math.prod(shape) * kind.itemsize != size:
         raise ValueError(f"an array declares {brief(shape)} of {brief(kind)}, but has another size")
     return shape, kind
+
+
+LONGEST_OF_NONE = 2**20
+"""Most rows or columns of an array without elements, whose file says nothing of how many there are."""
 
 
 def _open_archive(file: Any, size: int, *, compressed: bool) -> zipfile.ZipFile:

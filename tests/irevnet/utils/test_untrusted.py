@@ -122,6 +122,7 @@ def archive(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Pat
     [
         (header((10**10,)), r"declares the shape \(10000000000,\), for which the file is too small"),
         (header((-1,)), "for which the file is too small"),
+        (header((0, 2**20 + 1)), "for which the file is too small"),
         (header((3,)) + bytes(8), r"declares \(3,\) of dtype\('float64'\), but has another size"),
         (header((3,)) + bytes(32), "but has another size"),
         (header((100,), "<U0"), "but has another size"),
@@ -142,9 +143,11 @@ def test_an_array_has_the_size_that_it_declares(tmp_path, content, message):
 
 def test_arrays_come_back_as_they_were(tmp_path):
     values = np.arange(6, dtype=np.int32).reshape(2, 3)
-    path = archive(tmp_path / "x.npz", a=npy(values), b=npy(np.array("text")))
+    none = npy(np.zeros((0, 1000)))  # longer than the file
+    path = archive(tmp_path / "x.npz", a=npy(values), b=npy(np.array("text")), none=none)
     with open_arrays(path) as arrays:
-        assert arrays.names == ["a", "b"]
+        assert arrays.names == ["a", "b", "none"]
+        assert arrays["none"].shape == (0, 1000)
         assert arrays.declared("a") == ((2, 3), np.int32)
         np.testing.assert_array_equal(arrays["a"], values)
         assert arrays["b"].item() == "text"
