@@ -90,6 +90,7 @@ def test_a_change_takes_with_it_what_it_excludes():
         ({"learning_rate": 0.0}, "learning_rate=0.0, .* a positive rate"),
         ({"momentum": 1.0}, r"momentum=1.0, .* a momentum in \[0, 1\)"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0; .* a decay of 0 or more"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0; expected a share from 0 up to, but not including, 1"),
         ({"check_reconstruction": 5}, "check_reconstruction=5, memory='plain'; expected a number of steps and memory="),
         ({"check_reconstruction": -1}, "check_reconstruction=-1, "),
         ({"schedule": "step", "decay_at": (0.5, 1.0)}, r"decay_at=\(0.5, 1.0\), decay=0.1; expected parts of the run"),
