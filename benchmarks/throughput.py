@@ -5,16 +5,15 @@
                                                                      # (b) on a GPU: results/throughput-cuda.*
 
 Each way takes steps of `irevnet.training.trainer.Training` on one batch that is on the device already: what a run
-does, but for the loading of its images. The first two steps of each warm up (and compile); the time is the least of the
-others. Of one more step the profiler says what share is spent in convolutions. On a GPU the peak memory of a step is
-measured as well; on a CPU times are kept as ratios to the first way alone.
+does, but for
+the loading of its images. The first two steps of each warm up (and compile); the time is the least of the others. On a
+GPU the peak memory of a step is measured as well; on a CPU times are kept as ratios to the first way alone.
 """
 
 import argparse
 import math
 import sys
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -60,26 +59,9 @@ def measure(way: dict, options: argparse.Namespace) -> dict:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     assert all(map(math.isfinite, training.losses))
-    share = _share_of_convolutions(lambda: training._do_step(images, labels), options.device)
     peak = torch.cuda.max_memory_allocated() / 2**30 if options.device == "cuda" else None
     print(way or "float32, plain", f"{min(seconds[2:]):.3f} s", file=sys.stderr)
-    return {
-        "way": way,
-        "seconds": seconds[2:],
-        "peak_gib": peak,
-        "multiply_adds": work,
-        "loss": training.losses[-1],
-        "convolutions": share,
-    }
-
-
-def _share_of_convolutions(step: Callable[[], None], device: str) -> float:
-    """The share of a step's time that is spent in convolutions, forward and backward."""
-    kind = torch.profiler.ProfilerActivity.CUDA if device == "cuda" else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[kind]) as profile:
-        step()
-    times = {event.key: event.self_device_time_total or event.self_cpu_time_total for event in profile.key_averages()}
-    return sum(time for key, time in times.items() if "conv" in key) / sum(times.values())
+    return {"way": way, "seconds": seconds[2:], "peak_gib": peak, "multiply_adds": work, "loss": training.losses[-1]}
 
 
 def main() -> None:
@@ -105,7 +87,6 @@ def main() -> None:
             "images_per_second": options.batch_size / seconds,
             "tflops": 3 * 2 * row["multiply_adds"] * options.batch_size / seconds / 1e12,
             "peak_gib": row["peak_gib"],
-            "in_convolutions": row["convolutions"],
         }
         for row, seconds in zip(rows, times)
     )
