@@ -557,10 +557,12 @@ def _study(
     drawn: Mapping[str, Any] | None = None,
     labels: Path | None = None,
     judges: tuple[str, ...] = (),
+    other_data: tuple[str, ...] = (),
     **options: Any,
 ) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own, with networks that judge what it makes; returns what it opened."""
+    options that are the study's own, with networks that judge what it makes, or with other data; returns what it opened
+    first."""
     from analysis.own_features import is_of_features
     from analysis.results.register import STUDIES
     from analysis.run_all import default_options
@@ -571,16 +573,25 @@ def _study(
     asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
     features = options.get("features_root")
     if features is not None and is_of_features(features):
+        if other_data:
+            raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
         opened = _open_features(features, labels, **options)
         _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
         return [opened]
     if labels is not None:
         raise ValueError("`labels` are those of a file of features; give that by `features_root`")
-    experiments = _open_all((ckpt,) if isinstance(ckpt, str) else ckpt or (), **options)
+    networks = (ckpt,) if isinstance(ckpt, str) else ckpt or ()
+    experiments = _open_all(networks, **options)
+    further = []
     if judges:
         of_judges = {**options, "exact": False, **dict.fromkeys(_OF_OTHERS & options.keys())}
-        experiments += _open_all(judges, **of_judges)
-    _run(study, experiments, asked, as_json=as_json, **(drawn or {}))
+        further = _open_all(judges, **of_judges)
+    for name in other_data:
+        opened = _open_all(networks, **{**options, "data": name, "classes": None})
+        if opened[0].data_name == experiments[0].data_name:
+            raise ValueError(f"`ood` is {name!r}, the data that are studied; name other data")
+        further += opened
+    _run(study, [*experiments, *further], asked, as_json=as_json, **(drawn or {}))
     return experiments
 
 
@@ -973,18 +984,26 @@ def pca(**options: Any) -> None:
     show_default=True,
     help="Number of training images, drawn at random, among which neighbours are found for the intrinsic dimension.",
 )
+@click.option(
+    "--ood",
+    metavar="NAME|PATH",
+    multiple=True,
+    help="Other data, as --data names them: linear probes of all layers on both show where accuracy on the network's "
+    "own saturates, and what becomes of that on the other from there on, the tunnel. May be given several times.",
+)
 @out_option
 @seed_option
 @probe_options
-def geometry(**options: Any) -> None:
+def geometry(ood: tuple[str, ...], **options: Any) -> None:
     """Measure the geometry of each block's features: how many dimensions, and how far classes have collapsed.
 
     Of features that are averaged over space, or pooled as --pool says, and not standardised: the intrinsic dimension by
     two nearest neighbours (TwoNN), the participation ratio, the effective rank and the d that hold 90, 95 and 99% of
     the variance; the exponent of a power law through the eigenvalues of the covariance; neural collapse, NC1 to NC4;
-    and how alike any two layers of all networks are, by debiased linear CKA. With 95% intervals over the images.
+    how alike any two layers of all networks are, by debiased linear CKA; and with --ood the tunnel. With 95% intervals
+    over the images.
     """
-    for each in _study("geometry", **options):
+    for each in _study("geometry", other_data=ood, **options):
         _say_unknown(each)
 
 

@@ -115,8 +115,12 @@ def network_features(
     layers: Sequence[Sequence[NamedLayer]],
     study: str,
     options: ProbeOptions = ProbeOptions(),
+    *,
+    parts: str | None = None,
 ) -> list[NetworkFeatures]:
     """The features of several networks, each at its own layers, for a study of that name with these probes.
+
+    Finished parts are kept with those of the study, or with the `parts` of another one that has the same.
 
     Raises `ValueError` for classes that no probe can separate: a single one, or one with too few training images.
     """
@@ -124,7 +128,8 @@ def network_features(
         each.results_folder(study)  # raises before the work begins
         _check_counts(each, options)
     labels = labels_of(experiments)
-    return [each.features(chosen, study, label=label) for each, chosen, label in zip(experiments, layers, labels)]
+    kept = parts or study
+    return [each.features(chosen, kept, label=label) for each, chosen, label in zip(experiments, layers, labels)]
 
 
 def _check_counts(experiment: FeatureSubject, options: ProbeOptions) -> None:

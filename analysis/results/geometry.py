@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from analysis.results.base import Comparison, finite_or_none
 from analysis.results.findings import Finding, FindingContext
-from analysis.results.geometry_findings import find_in_layers
+from analysis.results.geometry_findings import find_in_layers, find_in_tunnel
 
 MEASURES = {
     "two_nn": "intrinsic dimension (TwoNN)",
@@ -72,11 +72,20 @@ class GeometryResult(Comparison):
         num_images: number of training images drawn for `two_nn`, `()`.
         num_train: number of training images, `()`.
         num_test: number of test images, `()`.
+        probe_data: names of the data whose classes linear probes tell apart, the network's own and then others,
+            `(data,)`; none where no tunnel was looked for.
+        probe_accuracy: test accuracy of the linear SVM on these data, `(rows, data)`.
+        probe_interval: interval of `probe_accuracy`, Wilson's, `(rows, data, 2)`.
+        tunnel_start: depth of each network at which its tunnel starts (`analysis.geometry.tunnel`), with both ends of
+            the interval, `(networks, 3)`; NaN where none was looked for.
+        other_peak: depth at which the accuracy on other data is highest, with both ends, `(networks, others, 3)`.
+        other_change: accuracy on other data at the last depth less that at the start of the tunnel, with both ends,
+            `(networks, others, 3)`.
     """
 
     STUDY: ClassVar[str] = "geometry"
     SPLITS: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
-    SHARED: ClassVar[tuple[str, ...]] = ("measures", "num_images", "num_train", "num_test")
+    SHARED: ClassVar[tuple[str, ...]] = ("measures", "num_images", "num_train", "num_test", "probe_data")
     ROWS: ClassVar[tuple[str, ...]] = ("eigenvalue_row", "first", "second")
     """Names of the fields that hold rows."""
     INDICES: ClassVar[Mapping[str, str]] = {"network": "networks", **dict.fromkeys(ROWS, "layer")}
@@ -107,6 +116,17 @@ class GeometryResult(Comparison):
     num_images: Int[ndarray, ""]
     num_train: Int[ndarray, ""]
     num_test: Int[ndarray, ""]
+    probe_data: Shaped[ndarray, " data"]
+    probe_accuracy: Float[ndarray, "rows data"]
+    probe_interval: Float[ndarray, "rows data 2"]
+    tunnel_start: Float[ndarray, "networks 3"]
+    other_peak: Float[ndarray, "networks others 3"]
+    other_change: Float[ndarray, "networks others 3"]
+
+    @classmethod
+    def added(cls, arrays: Mapping[str, ndarray]) -> dict[str, ndarray]:
+        """No tunnels in results that were saved before they were looked for."""
+        return no_tunnels(len(arrays["layer"]), len(arrays["networks"]))
 
     def check(self) -> None:
         super().check()
@@ -117,7 +137,10 @@ class GeometryResult(Comparison):
 
     @classmethod
     def join(cls, results: Sequence[Any], names: Sequence[str]):
-        """See `Comparison.join`; layers of networks of different results are not compared."""
+        """See `Comparison.join`; layers of networks of different results are not compared, and tunnels are left out
+        where they were not looked for with the same data."""
+        if any(each.probe_data.tolist() != results[0].probe_data.tolist() for each in results):
+            results = [replace(each, **no_tunnels(len(each.layer), len(each.networks))) for each in results]
         starts = np.cumsum([0, *(len(each.layer) for each in results[:-1])])
         moved = [
             replace(each, **{name: getattr(each, name) + start for name in cls.ROWS})
@@ -148,6 +171,9 @@ class GeometryResult(Comparison):
             columns |= {code: value, f"{code}_low": interval[:, 0], f"{code}_high": interval[:, 1]}
         columns |= {"two_nn_error": self.two_nn_error, "copies": self.copies, "alpha_r2": self.fit_r2}
         columns |= {"alpha_first_rank": self.fit_ranks[:, 0], "alpha_last_rank": self.fit_ranks[:, 1]}
+        for at, data in enumerate(self.probe_data):
+            columns[f"svm_{data}"] = self.probe_accuracy[:, at]
+            columns |= {f"svm_{data}_{end}": self.probe_interval[:, at, k] for k, end in enumerate(("low", "high"))}
         return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
@@ -161,14 +187,33 @@ class GeometryResult(Comparison):
             "num_train": int(self.num_train),
             "num_test": int(self.num_test),
             "networks": [
-                {"name": str(name), "rows": [rows[row] for row in np.flatnonzero(self.network == number)]}
+                {
+                    "name": str(name),
+                    "rows": [rows[row] for row in np.flatnonzero(self.network == number)],
+                    **self._tunnel(number),
+                }
                 for number, name in enumerate(self.networks)
             ],
             "cka": [[finite_or_none(value) for value in row] for row in self.similarity()],
         }
 
+    def _tunnel(self, network: int) -> dict[str, Any]:
+        """The tunnel of a network, each number with both ends of its interval; nothing where none was looked for."""
+        if not len(self.probe_data):
+            return {}
+        others = zip(
+            self.probe_data[1:].tolist(), self.other_peak[network].tolist(), self.other_change[network].tolist()
+        )
+        return {
+            "tunnel": {
+                "start": self.tunnel_start[network].tolist(),
+                "other_data": [{"name": name, "peak": peak, "change": change} for name, peak, change in others],
+            }
+        }
+
     def findings(self, context: FindingContext) -> list[Finding]:
-        """What Ansuini et al. (2019), Papyan et al. (2020) and Ghosh et al. (2022) found, beside what is found here."""
+        """What Ansuini et al. (2019), Papyan et al. (2020), Ghosh et al. (2022) and Masarczyk et al. (2023) found,
+        beside what is found here."""
         findings = []
         for number, name in enumerate(self.networks.tolist()):
             rows = np.flatnonzero(self.network == number)
@@ -178,4 +223,25 @@ class GeometryResult(Comparison):
             findings += find_in_layers(
                 name, self.depth[rows], self.dims[rows], values, intervals, self.fit_r2[rows], context.num_classes
             )
+            if len(self.probe_data):
+                findings += find_in_tunnel(
+                    name,
+                    int(self.depth[rows[-1]]),
+                    self.tunnel_start[number],
+                    self.probe_data[1:].tolist(),
+                    self.other_peak[number],
+                    self.other_change[number],
+                )
         return findings
+
+
+def no_tunnels(rows: int, networks: int) -> dict[str, ndarray]:
+    """The fields that say how linear probes do on other data, where none were given."""
+    return {
+        "probe_data": np.array([], dtype=np.str_),
+        "probe_accuracy": np.empty((rows, 0)),
+        "probe_interval": np.empty((rows, 0, 2)),
+        "tunnel_start": np.full((networks, 3), np.nan),
+        "other_peak": np.empty((networks, 0, 3)),
+        "other_change": np.empty((networks, 0, 3)),
+    }

@@ -1,6 +1,6 @@
 """What others found of the geometry of features, beside what it is at the layers of one network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +16,9 @@ COLLAPSE = "arXiv:2008.08186"
 
 POWER_LAW = "arXiv:2202.05808"
 """Ghosh, Mondal, Agrawal, Richards: Investigating power laws in deep representation learning, 2022."""
+
+TUNNEL = "arXiv:2305.19753"
+"""Masarczyk et al.: The tunnel effect: building data representations in deep neural networks, NeurIPS 2023."""
 
 COLLAPSED = 0.1
 """Largest value of NC1, NC2 and NC3 at which features count as collapsed, where 0 is collapse itself."""
@@ -43,7 +46,7 @@ def find_in_layers(
 
     Args:
         network: name of the network.
-        depth: block of each layer.
+        depth: number of each layer among the network's blocks, or the layers chosen.
         dims: number of features of each layer.
         values: measures of each layer by their codes.
         intervals: their intervals.
@@ -58,6 +61,48 @@ def find_in_layers(
         *_find_power_law(values["alpha"], intervals["alpha"], r2),
     ]
     return [Finding(network=network, **part) for part in parts]
+
+
+def find_in_tunnel(
+    network: str,
+    last: int,
+    start: Float[ndarray, "3"],
+    others: Sequence[str],
+    peak: Float[ndarray, "others 3"],
+    change: Float[ndarray, "others 3"],
+) -> list[Finding]:
+    """What becomes of the accuracy of linear probes at the last layers of one network.
+
+    Args:
+        network: name of the network.
+        last: depth of the last layer.
+        start: depth at which the tunnel starts, with both ends of the interval.
+        others: names of other data.
+        peak: depth at which the accuracy on each of these is highest, with both ends.
+        change: accuracy on each at the last depth less that at the start of the tunnel, with both ends.
+    """
+    found: list[dict] = [
+        {
+            "source": TUNNEL,
+            "paper": "the last layers, the tunnel, add little to the accuracy of linear probes",
+            "here": f"98% of the last accuracy is reached at depth {_with(start[0], start[1:])} of {last}",
+            "verdict": verdict(bool(start[2] < last)),
+            "rule": "the interval's upper end is below the last depth",
+        }
+    ]
+    for name, top, each in zip(others, peak, change, strict=True):
+        points = [f"{100 * number:+.1f}" for number in each]
+        found.append(
+            {
+                "source": TUNNEL,
+                "paper": "the tunnel loses what would tell the classes of other data apart",
+                "here": f"accuracy on {name} changes by {points[0]} points ({points[1]} to {points[2]}) in it, and is "
+                f"highest at depth {_with(top[0], top[1:])}",
+                "verdict": verdict(bool(each[2] < 0), applies=bool(start[2] < last)),
+                "rule": "the change is negative with its interval; only where there is a tunnel",
+            }
+        )
+    return [Finding(network=network, **part) for part in found]
 
 
 def _with(value: float, interval: ndarray) -> str:
@@ -122,7 +167,7 @@ def _find_collapse(values: Mapping[str, ndarray], intervals: Mapping[str, ndarra
         most = DISAGREEING if name == "NC4" else COLLAPSED
         numbers = ", ".join(_with(values[code][-1], intervals[code][-1]) for code in codes)
         first = f"; {_with(values['nc1'][0], intervals['nc1'][0])} at the first" if name == "NC1" else ""
-        why = "the averages of the last layer are not what the network's own linear layer sees"
+        why = "the averages of the last layer are not what the network's own linear layer sees; name that by --layers"
         why = {"NC3": why, "NC4": "the network's answers are not known"}.get(name, "every class has one image")
         found.append(
             {

@@ -1,8 +1,9 @@
-"""The geometry of features at each depth: dimension, variance, neural collapse, and similarity of layers."""
+"""The geometry of features at each depth: dimension, variance, neural collapse, similarity and the tunnel."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -15,6 +16,7 @@ from analysis.geometry.dimension import TwoNN, default_halvings, two_nn_by_halvi
 from analysis.geometry.jackknife import deal, jackknife
 from analysis.geometry.moments import Moments, grouped_moments, parts
 from analysis.geometry.similarity import Similarity, cka, unbiased_hsic
+from analysis.geometry.tunnel import find_tunnel
 from analysis.geometry.variance import (
     default_ranks,
     dims_holding,
@@ -25,10 +27,13 @@ from analysis.geometry.variance import (
 )
 from analysis.probes.network_features import NetworkFeatures
 from analysis.probes.probing import LayerProbes, ProbeOptions, training_sets
+from analysis.results import DepthProbeResult
 from analysis.results.base import finite_or_none
-from analysis.results.geometry import MEASURES, GeometryResult
+from analysis.results.geometry import MEASURES, GeometryResult, no_tunnels
 from analysis.results.shares import wilson_interval
+from analysis.studies.depth_probe import check_can_be_fitted, probe_networks
 from analysis.subjects import FeatureSubject, network_features
+from irevnet.utils.lookup import names_apart
 from irevnet.utils.progress import Track, no_progress
 
 JACKKNIFE_DIMS = 1024
@@ -73,22 +78,41 @@ def measure_geometry(
 
     Args:
         experiments: the networks to compare, all of the same images; or features of one's own
-            (`analysis.own_features.open_features`).
+            (`analysis.own_features.open_features`). The same networks with other data may follow, for the tunnel: its
+            linear probes are those of `depth_probe`, with which finished parts are shared.
         options: depths to measure, and how many images have neighbours.
 
     Raises:
-        ValueError: no such depth, or features that are not finite or the same of all images.
+        ValueError: no such depth, features that are not finite or the same of all images, or other networks with other
+            data.
     """
     first = experiments[0]
-    layers = [each.layers(options.depths, options.layers) for each in experiments]
-    networks = network_features(experiments, layers, GeometryResult.STUDY)
-    return measure_networks(networks, options, seed=first.seed, device=first.device, track=first.progress.track)
+    by_data: dict[str, list[FeatureSubject]] = {}
+    for each in experiments:
+        by_data.setdefault(each.data_name, []).append(each)
+    own = by_data[first.data_name]
+    for data, others in by_data.items():
+        if [each.network_identity() for each in others] != [each.network_identity() for each in own]:
+            raise ValueError(
+                f"the networks with {data} are not those with {first.data_name}; give the same, in the same order"
+            )
+
+    def features(subjects: Sequence[FeatureSubject], parts: str) -> list[NetworkFeatures]:
+        layers = [each.layers(options.depths, options.layers) for each in subjects]
+        return network_features(subjects, layers, GeometryResult.STUDY, parts=parts)
+
+    probed = {data: features(each, DepthProbeResult.STUDY) for data, each in by_data.items() if len(by_data) > 1}
+    networks = features(own, GeometryResult.STUDY)
+    return measure_networks(
+        networks, options, probed=probed, seed=first.seed, device=first.device, track=first.progress.track
+    )
 
 
 def measure_networks(
     networks: Sequence[NetworkFeatures],
     options: GeometryOptions = GeometryOptions(),
     *,
+    probed: Mapping[str, Sequence[NetworkFeatures]] | None = None,
     seed: int = 0,
     device: str = "cpu",
     track: Track = no_progress,
@@ -98,6 +122,8 @@ def measure_networks(
     Args:
         networks: features of each network, all of the same images.
         options: how many images have neighbours.
+        probed: by the name of the data, features of each network for linear probes, of its own data first, then of
+            other data, at the same layers; without any, no tunnel is looked for.
         seed: seed of the choice of images, of groups, of the bootstrap and of the SVM.
         device: device to find neighbours and fit the SVM on.
         track: shows progress.
@@ -108,6 +134,7 @@ def measure_networks(
     pairs = _compare(layers, seed, track)
     curves = [each["curve"] for each in rows]
     laws = [each["law"] for each in rows]
+    tunnels = _find_tunnels(probed or {}, seed, device, track)
     return GeometryResult(
         networks=np.array([net.name for net in networks]),
         network=np.array([number for number, _ in positions]),
@@ -135,6 +162,7 @@ def measure_networks(
         num_images=np.array(min(options.num_images, len(networks[0].train_labels))),
         num_train=np.array(len(networks[0].train_labels)),
         num_test=np.array(len(networks[0].test_labels)),
+        **(tunnels or no_tunnels(len(positions), len(networks))),
     )
 
 
@@ -308,6 +336,35 @@ def _compare_with(
         seed=seed,
     )
     return part["hsic"]
+
+
+def _find_tunnels(
+    probed: Mapping[str, Sequence[NetworkFeatures]], seed: int, device: str, track: Track
+) -> dict[str, ndarray]:
+    """The fields of a result that say how linear probes do on each of the data, and where tunnels are."""
+    if not probed:
+        return {}
+    for networks in probed.values():
+        check_can_be_fitted(networks[0], ProbeOptions())
+    found = [probe_networks(networks, seed=seed, device=device, track=track) for networks in probed.values()]
+    totals = np.array([len(networks[0].test_labels) for networks in probed.values()])
+    right = np.rint(np.array([each.svm_accuracy for each in found]) * totals[:, None]).astype(np.int64)
+    network, depth = found[0].network, found[0].depth.astype(np.float64)
+    tunnels = []
+    for number in np.unique(network):
+        rows = np.flatnonzero(network == number)
+        rows = rows[np.argsort(depth[rows], kind="stable")]
+        tunnel = find_tunnel(right[0, rows], int(totals[0]), right[1:, rows], totals[1:], seed=seed)
+        tunnels.append((depth[rows][tunnel.start], depth[rows][tunnel.peak], tunnel.change))
+    start, peak, change = map(np.array, zip(*tunnels))
+    return {
+        "probe_data": np.array(names_apart([Path(name).name for name in probed], list(probed))),
+        "probe_accuracy": np.stack([each.svm_accuracy for each in found], axis=1),
+        "probe_interval": np.stack([each.svm_interval for each in found], axis=1),
+        "tunnel_start": start,
+        "other_peak": peak,
+        "other_change": change,
+    }
 
 
 def _digest(features: Float[ndarray, "n dims"]) -> str:

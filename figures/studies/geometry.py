@@ -17,7 +17,7 @@ from figures.report.blocks import Block, Download, Drawing
 from figures.saving import save_figure
 from figures.study_figure import StudyFigure
 from figures.style import LINES, PAGE, Look, literal, look, new_figure, style
-from figures.text_table import TextTable
+from figures.text_table import TextTable, percent
 
 MOST_SPECTRA = 5
 """Number of layers of a single network whose spectra are drawn."""
@@ -43,6 +43,7 @@ def chart(result: GeometryResult) -> Chart:
         _over_depth(result, x, ["nc2_norms", "nc2_cosines", "nc2_angles"], "NC2", low_y=0.0),
         _over_depth(result, x, ["nc3_svm", "nc3"], "NC3", low_y=0.0),
         _over_depth(result, x, ["nc4"], "NC4 (%)", scale=100.0, low_y=0.0),
+        _tunnel(result, x),
     ]
     panels = [panel for panel in panels if panel.curves]
     return Chart(panels=panels, keys=_keys(result), height=2.1 * -(-len(panels) // 2))
@@ -122,6 +123,27 @@ def _over_depth(
     if many and len(codes) > 1:
         label += ":\n" + ",\n".join(f"{SHORT[code]} ({line})" for code, line in zip(codes, LINE_NAMES))
     return Panel(y_label=label, curves=curves, **x[1], **options)
+
+
+def _tunnel(result: GeometryResult, x: tuple[ndarray, dict[str, Any]]) -> Panel:
+    """The accuracy of linear probes on each of the data, and a thin line where the tunnel of each network starts."""
+    many = len(result.networks) > 1
+    curves, rules = [], []
+    for number, rows in _by_network(result):
+        for at, data in enumerate(result.probe_data):
+            low, high = 100 * result.probe_interval[rows, at].T
+            looks = look(number, line=LINES[at % len(LINES)]) if many else look(at)
+            name = ", ".join([literal(result.networks[number])] * many + [literal(data)])
+            y = 100 * result.probe_accuracy[rows, at]
+            curves.append(Curve(name=name, x=x[0][rows], y=y, low=low, high=high, look=looks))
+        if np.isfinite(result.tunnel_start[number, 0]):
+            at = float(x[0][rows][result.depth[rows] == result.tunnel_start[number, 0]][0])
+            rules.append(Rule(x=at, look=look(number, line=":", marker="") if many else GUIDE))
+    label = "linear SVM (%)"
+    if many and len(result.probe_data):
+        named = zip(map(literal, result.probe_data), LINE_NAMES)
+        label += ":\n" + ",\n".join(f"{data} ({line})" for data, line in named)
+    return Panel(y_label=label, curves=curves, rules=rules, **x[1])
 
 
 LINE_NAMES = ("solid", "dashed", "dash-dot")
@@ -238,9 +260,11 @@ def table(result: GeometryResult) -> TextTable:
         for code in shown:
             value, interval = (each[row] for each in result.of(code))
             cells.append(_cell(float(value), interval))
-        rows.append(cells)
+        probes = zip(result.probe_accuracy[row].tolist(), result.probe_interval[row])
+        rows.append([*cells, *(percent(accuracy, interval) for accuracy, interval in probes)])
     first = ["network"] * many + ["layer"] * named + ["depth", "dims"]
-    return TextTable([*first, *(HEADINGS[code] for code in shown)], rows, _notes(result))
+    probed = [f"SVM, {data}" for data in result.probe_data]
+    return TextTable([*first, *(HEADINGS[code] for code in shown), *probed], rows, _notes(result))
 
 
 HEADINGS = {
@@ -285,6 +309,14 @@ def _notes(result: GeometryResult) -> list[str]:
     ):
         if np.isnan(result.of(code)[0]).any():
             notes.append(why)
+    for number, name in enumerate(result.networks.tolist() if len(result.probe_data) else []):
+        start, low, high = result.tunnel_start[number]
+        notes.append(f"{name}: the tunnel starts at depth {start:g} ({low:g} to {high:g})")
+        for at, data in enumerate(result.probe_data[1:]):
+            change, *ends = (f"{100 * each:+.1f}" for each in result.other_change[number, at])
+            notes.append(
+                f"{name}: in it the linear SVM's accuracy on {data} changes by {change} points ({' to '.join(ends)})"
+            )
     if result.copies.any():
         most = int(result.copies.max())
         notes.append(f"up to {most:,} images have the features of others, and no neighbours in TwoNN")
@@ -308,7 +340,7 @@ FIGURE = StudyFigure(
     table=table,
     chart=chart,
     caption="Dimension, spectrum of the covariance and neural collapse of the features of each block, with 95% "
-    "intervals.",
+    "intervals. With other data, also the accuracy of linear probes, and where the tunnel starts.",
     page_blocks=page_blocks,
     save_more=save_more,
 )

@@ -35,6 +35,13 @@ def check_images(images: Tensor, channels: int, stride: int) -> None:
         raise ValueError(f"images are {images.dtype}; expected floating point, such as bytes divided by 255")
 
 
+class RectifiedMean(nn.Module):
+    """The spatial mean of max(x, 0): what a `Head`'s linear projection sees, as a module of its own to be studied."""
+
+    def forward(self, x: Features) -> Float[Tensor, "batch feature_channels"]:
+        return x.relu().mean(dim=(2, 3))
+
+
 class Head(nn.Module):
     """Logits from Phi x: batch normalisation, ReLU, spatial mean, linear projection.
 
@@ -44,6 +51,7 @@ class Head(nn.Module):
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, momentum=0.9)  # the release's momentum, in PyTorch's sense
+        self.average = RectifiedMean()
         self.classifier = nn.Linear(channels, num_classes)
         self.lattice: Lattice | None = None
         """Lattice of exact arithmetic; `None` in floating point."""
@@ -51,7 +59,7 @@ class Head(nn.Module):
     def forward(self, phi: Features) -> Float[Tensor, "batch classes"]:
         if self.lattice is not None:
             return exact_logits(phi, self.norm, self.classifier, self.lattice)
-        return self.classifier(self.norm(phi).relu().mean(dim=(2, 3)))
+        return self.classifier(self.average(self.norm(phi)))
 
 
 def is_ordinary_head(head: nn.Module) -> TypeGuard[Head]:
@@ -59,7 +67,7 @@ def is_ordinary_head(head: nn.Module) -> TypeGuard[Head]:
     parts = [*head.modules()] if type(head) is Head else []
     hooked = any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
     kinds = tuple(type(part) for part in parts[1:])
-    ordinary = kinds in ((nn.BatchNorm2d, nn.Linear), (nn.SyncBatchNorm, nn.Linear))
+    ordinary = kinds in tuple((norm, RectifiedMean, nn.Linear) for norm in (nn.BatchNorm2d, nn.SyncBatchNorm))
     return ordinary and not hooked and head.norm.affine and head.norm.running_var is not None  # pyright: ignore
 
 

@@ -11,6 +11,7 @@ from analysis.probes.svm import fit_one_vs_rest
 from analysis.results.findings import FindingContext
 from analysis.results.geometry import MEASURES, GeometryResult
 from analysis.studies import geometry as study
+from analysis.studies.depth_probe import probe_networks
 from analysis.studies.geometry import GeometryOptions, measure_networks
 
 
@@ -126,6 +127,58 @@ def test_networks_are_compared_layer_by_layer(simplex):
     expected = matrix.copy()
     expected[:2, 2:] = expected[2:, :2] = np.nan
     np.testing.assert_array_equal(joined.similarity(), expected)
+
+
+def test_tunnel_is_that_of_the_probes_on_both_data(simplex):
+    net = simplex()
+    swapped = {"block-1": "block-2", "block-2": "block-1"}  # other data, which the last layer mixes up
+    other = dataclasses.replace(
+        net,
+        train={name: net.train[swapped[name]] for name in net.train},
+        test={n: net.test[swapped[n]] for n in net.test},
+    )
+    nets, others = [net, simplex(name="others")], [other, other]
+    options = GeometryOptions(num_images=100)
+    result = measure_networks(nets, options, probed={"flowers": nets, "photos/birds": others}, seed=3)
+    own, mixed = probe_networks(nets, seed=3), probe_networks(others, seed=3)
+    assert result.probe_data.tolist() == ["flowers", "birds"]
+    np.testing.assert_array_equal(result.probe_accuracy, np.stack((own.svm_accuracy, mixed.svm_accuracy), axis=1))
+    np.testing.assert_array_equal(result.probe_interval[:, 1], mixed.svm_interval)
+    assert result.tunnel_start.tolist() == [[2, 2, 2]] * 2
+    assert result.other_peak[:, 0].tolist() == [[1, 1, 1]] * 2
+    assert result.summary()["networks"][0]["tunnel"]["other_data"][0]["peak"] == [1, 1, 1]
+    assert result.table()["svm_birds"].tolist() == mixed.svm_accuracy.tolist()
+    found = [each for each in result.findings(FindingContext(network="", num_classes=4)) if "19753" in each.source]
+    assert [each.verdict for each in found] == 2 * ["differs", "open"]
+    alone = measure_networks(nets, options, seed=3)
+    joined = GeometryResult.join([result, alone], ["a", "b", "c", "d"])
+    assert joined.probe_data.tolist() == []
+    assert np.isnan(joined.tunnel_start).all()
+    assert alone.table().equals(result.table().drop(columns=[name for name in result.table() if "svm_" in name[:4]]))
+
+
+def test_a_tunnel_that_loses_other_data_agrees(simplex):
+    result = dataclasses.replace(
+        measure_networks([simplex()], GeometryOptions(num_images=100)),
+        probe_data=np.array(["flowers", "birds", "fish"]), probe_accuracy=np.ones((2, 3)),
+        probe_interval=np.ones((2, 3, 2)), tunnel_start=np.ones((1, 3)), other_peak=np.ones((1, 2, 3)),
+        other_change=np.array([[[-0.1, -0.2, -0.05], [-0.1, -0.2, 0.05]]]),
+    )  # fmt: skip
+    found = [each for each in result.findings(FindingContext(network="", num_classes=4)) if "19753" in each.source]
+    assert [each.verdict for each in found] == ["agrees", "agrees", "differs"]
+    assert (
+        found[1].here
+        == "accuracy on birds changes by -10.0 points (-20.0 to -5.0) in it, and is highest at depth 1 (1 to 1)"
+    )
+
+
+def test_tunnel_needs_images_to_choose_c_by(simplex):
+    net = simplex()
+    few = [int(np.flatnonzero(net.train_labels == k)[0]) for k in range(4)]
+    alone = {name: each[few] for name, each in net.train.items()}
+    net = dataclasses.replace(net, train=alone, train_labels=net.train_labels[few])
+    with pytest.raises(ValueError, match="a class has one training image, which leaves none to choose the C"):
+        measure_networks([net], probed={"flowers": [net], "birds": [net]})
 
 
 def test_findings_say_collapse_where_it_is(simplex):

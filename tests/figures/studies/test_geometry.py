@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis.results.geometry import MEASURES, GeometryResult
+from analysis.results.geometry import MEASURES, GeometryResult, no_tunnels
 from figures import plot, save_figures, table
 from figures.studies.geometry import page_blocks, similarity
 
@@ -40,6 +40,7 @@ def measured() -> GeometryResult:
         num_images=np.array(400),
         num_train=np.array(500),
         num_test=np.array(100),
+        **no_tunnels(rows=3, networks=1),
     )
 
 
@@ -47,6 +48,29 @@ def measured() -> GeometryResult:
 def compared(measured) -> GeometryResult:
     other = dataclasses.replace(measured, relative_depth=np.array([1, 2, 3]) / 6)
     return GeometryResult.join([measured, other], ["irevnet", "resnet"])
+
+
+def test_probes_on_other_data_are_drawn_with_the_tunnel(measured):
+    probed = dataclasses.replace(
+        measured,
+        probe_data=np.array(["flowers", "birds"]),
+        probe_accuracy=np.array([[0.1, 0.2], [0.8, 0.5], [0.81, 0.3]]),
+        probe_interval=np.tile([[[0.0, 1.0]]], (3, 2, 1)),
+        tunnel_start=np.array([[2.0, 2.0, 3.0]]),
+        other_peak=np.array([[[2.0, 2.0, 2.0]]]),
+        other_change=np.array([[[-0.2, -0.25, -0.15]]]),
+    )
+    axes = next(each for each in plot(probed).axes if each.get_ylabel() == "linear SVM (%)")
+    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in axes.lines}
+    np.testing.assert_allclose(lines["birds"], [20, 50, 30])
+    assert any(np.array_equal(line.get_xdata(), [2, 2]) for line in axes.lines)
+    shown = table(probed)
+    assert list(shown.headings[-2:]) == ["SVM, flowers", "SVM, birds"]
+    assert "irevnet: the tunnel starts at depth 2 (2 to 3)" in shown.notes
+    assert "irevnet: in it the linear SVM's accuracy on birds changes by -20.0 points (-25.0 to -15.0)" in shown.notes
+    both = dataclasses.replace(probed, relative_depth=np.array([1, 2, 3]) / 6)
+    axes = plot(GeometryResult.join([probed, both], ["a", "b"])).axes
+    assert "linear SVM (%):\nflowers (solid),\nbirds (dashed)" in [each.get_ylabel() for each in axes]
 
 
 def test_measures_are_drawn_over_depth(measured, compared):
