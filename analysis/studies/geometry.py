@@ -26,7 +26,7 @@ from analysis.geometry.variance import (
     participation_ratio,
 )
 from analysis.probes.network_features import NetworkFeatures
-from analysis.probes.probing import LayerProbes, ProbeOptions, training_sets
+from analysis.probes.probing import LayerProbes, ProbeOptions, TrainingSet
 from analysis.results import DepthProbeResult
 from analysis.results.base import finite_or_none
 from analysis.results.geometry import MEASURES, GeometryResult, no_tunnels
@@ -41,6 +41,9 @@ JACKKNIFE_DIMS = 1024
 
 COST = 0.01
 """C of the SVM of NC3, the same at every depth, so that depths differ in their features alone."""
+
+SVM_IMAGES = 50_000
+"""Most training images that the SVM of NC3 is fitted to, which it takes at once."""
 
 BY_JACKKNIFE = tuple(code for code in MEASURES if code not in ("two_nn", "nc4"))
 """Measures that are functions of the moments."""
@@ -276,8 +279,9 @@ class _Layer:
     def _svm_weights(self) -> Float[ndarray, "classes dims"]:
         """Those of the probes' SVM with C = `COST`, for features as they are."""
         options = ProbeOptions(cost_grid=(COST,))
-        (whole,) = training_sets(self.net.train_labels, options, seed=self._seed)
-        probes = LayerProbes(self.net, self.name, whole, options, seed=self._seed, device=self._device)
+        rows = draw_of_each_class(self.net.train_labels, SVM_IMAGES, seed=self._seed)
+        chosen = TrainingSet(rows=rows, settings={})
+        probes = LayerProbes(self.net, self.name, chosen, options, seed=self._seed, device=self._device)
         probes.chosen_svm()
         fitted = probes.fitted()
         coef, _ = fitted.weights["svm"]
@@ -372,6 +376,20 @@ def _digest(features: Float[ndarray, "n dims"]) -> str:
     for rows in parts(*features.shape):
         digest.update(np.ascontiguousarray(features[rows]).tobytes())
     return digest.hexdigest()
+
+
+def draw_of_each_class(labels: Int[ndarray, " n"], most: int, *, seed: int) -> Int[ndarray, " rows"] | None:
+    """Rows of so many images drawn at random, of each class at least one; `None` for all where there are no more.
+
+    >>> draw_of_each_class(np.array([0, 0, 0, 0, 1]), 2, seed=0)[1]
+    np.int64(4)
+    """
+    if len(labels) <= most:
+        return None
+    order = np.random.default_rng(seed).permutation(len(labels))
+    first = np.unique(labels[order], return_index=True)[1]
+    others = np.delete(order, first)
+    return np.sort(np.concatenate([order[first], others[: max(0, most - len(first))]]))
 
 
 def _plain(found: TwoNN) -> dict[str, Any]:

@@ -89,6 +89,20 @@ def test_each_number_is_that_of_the_functions_of_arrays(simplex):
     assert result.of("nc3_svm")[0][1] == pytest.approx(distance, abs=1e-3)
 
 
+def test_svm_of_many_images_is_that_of_some_of_each_class(simplex, monkeypatch):
+    monkeypatch.setattr(study, "SVM_IMAGES", 100)
+    net = simplex()
+    rows = study.draw_of_each_class(net.train_labels, 100, seed=5)
+    assert len(np.unique(rows)) == 100
+    rare = np.where(np.arange(10_000) == 7, 1, 0)
+    assert 7 in study.draw_of_each_class(rare, 100, seed=5)
+    fewer = dataclasses.replace(
+        net, train={name: each[rows] for name, each in net.train.items()}, train_labels=net.train_labels[rows]
+    )
+    weights = [study._Layer(each, "block-2", GeometryOptions(), 5, "cpu")._svm_weights() for each in (net, fewer)]
+    np.testing.assert_allclose(*weights, rtol=1e-4)
+
+
 def test_finished_parts_are_not_computed_again(simplex, tmp_path):
     net = simplex(cache=Cache(tmp_path))
     result = measure_networks([net], GeometryOptions(num_images=200))
