@@ -339,6 +339,12 @@ def models(as_json: bool) -> None:
 )
 @config_options
 @click.option("--seed", type=SEED, help="Seed of everything random.  [default: 0]")
+@click.option(
+    "--keep-every",
+    type=click.IntRange(min=1),
+    help="Keep the weights in RUN/kept/ after every so many steps, before the first and after the last, for studies "
+    "with --over-training.  [default: none]",
+)
 @click.option("--out", type=File(), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
 @click.option("--resume", type=File(), help="Go on with the run of this folder.")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Do no more than so many steps now.")
@@ -371,7 +377,7 @@ def train(
     \b
     RUN/config.json   what was asked for           RUN/last.pt   the newest checkpoint (used by default)
     RUN/metrics.csv   a line an epoch              RUN/best.pt   of the highest test accuracy
-    RUN/losses.csv    a line a step
+    RUN/losses.csv    a line a step                RUN/kept/     weights, with --keep-every
     """
     import torch
 
@@ -441,7 +447,7 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 
     training, _, source = prepare(settings, **places)
     _say_of_data(source)
-    content = plan(training, track=track)
+    content = plan(training, keep_every=settings.keep_every, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
         return
