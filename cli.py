@@ -32,6 +32,7 @@ from irevnet.commandline.options import (
     layers_option,
     network_options,
     out_option,
+    over_training_option,
     pass_options,
     probe_options,
     seed_option,
@@ -563,12 +564,17 @@ def _study(
     drawn: Mapping[str, Any] | None = None,
     labels: Path | None = None,
     judges: tuple[str, ...] = (),
+    over_training: bool = False,
     **options: Any,
 ) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own, with networks that judge what it makes; returns what it opened."""
+    options that are the study's own, with networks that judge what it makes, or that study over their training; returns
+    what it opened."""
     from analysis.own_features import is_of_features
+    from analysis.results.over_training import OVER_TRAINING
     from analysis.results.register import STUDIES
+
+    study += OVER_TRAINING if over_training else ""
     from analysis.run_all import default_options
 
     default = default_options(STUDIES[study])
@@ -577,6 +583,11 @@ def _study(
     asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
     features = options.get("features_root")
     if features is not None and is_of_features(features):
+        if over_training:
+            raise ValueError(
+                f"{features} is of features, whose network's training is not known; leave `features_root` out, and "
+                "give the folder of a run of 'irevnet train --keep-every N' by --ckpt"
+            )
         opened = _open_features(features, labels, **options)
         _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
         return [opened]
@@ -891,10 +902,11 @@ def layers(as_json: bool, **options: Any) -> None:
     help="Draw against depth over the number of blocks, or against blocks.  [default: --relative if networks differ]",
 )
 @click.option("--save-probes", is_flag=True, help="Save the fitted linear probes beside the result, for apply-probes.")
+@over_training_option
 @out_option
 @seed_option
 @probe_options
-def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> None:
+def depth_probe(relative: bool | None, save_probes: bool, over_training: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space, or pooled as --pool says, and standardised on the training set. The SVM's C is
@@ -903,10 +915,13 @@ def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> Non
     of a class over that of two of different classes, the contraction itself. --logistic and --k add other probes;
     --shots fits all of them to few training images.
     """
-    experiments = _study("depth-probe", drawn={"relative": relative}, save_probes=save_probes, **options)
+    if over_training and relative is not None:
+        raise ValueError("`relative` is how depth is drawn, and `over_training` draws steps; leave one of them out")
+    drawn = {} if over_training else {"relative": relative}
+    experiments = _study("depth-probe", drawn=drawn, save_probes=save_probes, over_training=over_training, **options)
     for each in experiments:
         _say_unknown(each)
-    if save_probes:
+    if save_probes and not over_training:  # otherwise they are beside the result of each step
         from analysis.studies.depth_probe import probes_files
 
         for file in probes_files(experiments[0].results_folder("depth-probe"), len(experiments)):
@@ -979,6 +994,7 @@ def pca(**options: Any) -> None:
     show_default=True,
     help="Number of training images, drawn at random, among which neighbours are found for the intrinsic dimension.",
 )
+@over_training_option
 @out_option
 @seed_option
 @probe_options
@@ -1053,6 +1069,7 @@ def geometry(**options: Any) -> None:
     "direction; moves along the others change the features by as much.",
 )
 @click.option("--resume", is_flag=True, hidden=True, expose_value=False)  # it goes on by itself, as all studies do
+@over_training_option
 @compared_options
 @data_options
 @out_option
