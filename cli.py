@@ -32,6 +32,7 @@ from irevnet.commandline.options import (
     layers_option,
     network_options,
     out_option,
+    over_training_option,
     pass_options,
     probe_options,
     seed_option,
@@ -339,6 +340,12 @@ def models(as_json: bool) -> None:
 )
 @config_options
 @click.option("--seed", type=SEED, help="Seed of everything random.  [default: 0]")
+@click.option(
+    "--keep-every",
+    type=click.IntRange(min=1),
+    help="Keep the weights in RUN/kept/ after every so many steps, before the first and after the last, for studies "
+    "with --over-training.  [default: none]",
+)
 @click.option("--out", type=File(), help="The run's folder.  [default: runs/DATA-MODEL-TIME]")
 @click.option("--resume", type=File(), help="Go on with the run of this folder.")
 @click.option("--max-steps", type=click.IntRange(min=1), help="Do no more than so many steps now.")
@@ -371,7 +378,7 @@ def train(
     \b
     RUN/config.json   what was asked for           RUN/last.pt   the newest checkpoint (used by default)
     RUN/metrics.csv   a line an epoch              RUN/best.pt   of the highest test accuracy
-    RUN/losses.csv    a line a step
+    RUN/losses.csv    a line a step                RUN/kept/     weights, with --keep-every
     """
     import torch
 
@@ -441,7 +448,7 @@ def _show_plan(settings: "RunSettings", places: dict[str, Any], *, as_json: bool
 
     training, _, source = prepare(settings, **places)
     _say_of_data(source)
-    content = plan(training, track=track)
+    content = plan(training, keep_every=settings.keep_every, track=track)
     if as_json:
         print_json(dataclasses.asdict(content))
         return
@@ -558,13 +565,17 @@ def _study(
     labels: Path | None = None,
     judges: tuple[str, ...] = (),
     other_data: tuple[str, ...] = (),
+    over_training: bool = False,
     **options: Any,
 ) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own, with networks that judge what it makes, or with other data; returns what it opened
-    first."""
+    options that are the study's own, or that study over their training; with networks that judge what it makes, or with
+    other data. Returns what it opened first."""
     from analysis.own_features import is_of_features
+    from analysis.results.over_training import OVER_TRAINING
     from analysis.results.register import STUDIES
+
+    study += OVER_TRAINING if over_training else ""
     from analysis.run_all import default_options
 
     default = default_options(STUDIES[study])
@@ -575,11 +586,18 @@ def _study(
     if features is not None and is_of_features(features):
         if other_data:
             raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
+        if over_training:
+            raise ValueError(
+                f"{features} is of features, whose network's training is not known; leave `features_root` out, and "
+                "give the folder of a run of 'irevnet train --keep-every N' by --ckpt"
+            )
         opened = _open_features(features, labels, **options)
         _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
         return [opened]
     if labels is not None:
         raise ValueError("`labels` are those of a file of features; give that by `features_root`")
+    if over_training and other_data:
+        raise ValueError("`ood` and `over_training` were both given; give one of them")
     networks = (ckpt,) if isinstance(ckpt, str) else ckpt or ()
     experiments = _open_all(networks, **options)
     further = []
@@ -896,10 +914,11 @@ def layers(as_json: bool, **options: Any) -> None:
     help="Draw against depth over the number of blocks, or against blocks.  [default: --relative if networks differ]",
 )
 @click.option("--save-probes", is_flag=True, help="Save the fitted linear probes beside the result, for apply-probes.")
+@over_training_option
 @out_option
 @seed_option
 @probe_options
-def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> None:
+def depth_probe(relative: bool | None, save_probes: bool, over_training: bool, **options: Any) -> None:
     """Probe each block's features with a linear SVM and 1-NN (section 5.1, Fig. 6).
 
     Features are averaged over space, or pooled as --pool says, and standardised on the training set. The SVM's C is
@@ -908,10 +927,13 @@ def depth_probe(relative: bool | None, save_probes: bool, **options: Any) -> Non
     of a class over that of two of different classes, the contraction itself. --logistic and --k add other probes;
     --shots fits all of them to few training images.
     """
-    experiments = _study("depth-probe", drawn={"relative": relative}, save_probes=save_probes, **options)
+    if over_training and relative is not None:
+        raise ValueError("`relative` is how depth is drawn, and `over_training` draws steps; leave one of them out")
+    drawn = {} if over_training else {"relative": relative}
+    experiments = _study("depth-probe", drawn=drawn, save_probes=save_probes, over_training=over_training, **options)
     for each in experiments:
         _say_unknown(each)
-    if save_probes:
+    if save_probes and not over_training:  # otherwise they are beside the result of each step
         from analysis.studies.depth_probe import probes_files
 
         for file in probes_files(experiments[0].results_folder("depth-probe"), len(experiments)):
@@ -991,6 +1013,7 @@ def pca(**options: Any) -> None:
     help="Other data, as --data names them: linear probes of all layers on both show where accuracy on the network's "
     "own saturates, and what becomes of that on the other from there on, the tunnel. May be given several times.",
 )
+@over_training_option
 @out_option
 @seed_option
 @probe_options
@@ -1066,6 +1089,7 @@ def geometry(ood: tuple[str, ...], **options: Any) -> None:
     "direction; moves along the others change the features by as much.",
 )
 @click.option("--resume", is_flag=True, hidden=True, expose_value=False)  # it goes on by itself, as all studies do
+@over_training_option
 @compared_options
 @data_options
 @out_option

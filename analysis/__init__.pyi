@@ -22,6 +22,9 @@ from .studies.inversion import InversionOptions as InversionOptions
 from .studies.inversion import invert as invert
 from .studies.metamers import MetamerOptions as MetamerOptions
 from .studies.metamers import metamers as metamers
+from .studies.over_training import depth_probe_over_training as depth_probe_over_training
+from .studies.over_training import geometry_over_training as geometry_over_training
+from .studies.over_training import spectrum_over_training as spectrum_over_training
 from .studies.pca_sweep import PCASweepOptions as PCASweepOptions
 from .studies.pca_sweep import pca_sweep as pca_sweep
 from .studies.spectrum import SpectrumOptions as SpectrumOptions

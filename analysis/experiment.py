@@ -1,9 +1,10 @@
 """An experiment: a trained network opened for study, the images it is shown, its features, and a folder for results."""
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from irevnet.data.images import DataSource, LabelledImages
 from irevnet.data.splits import Split, save_split
 from irevnet.data.transforms import InputTransform
 from irevnet.data.unreadable import save_skipped
-from irevnet.training.runs import results_folder, study_folder
+from irevnet.training.runs import results_folder, run_folder, study_folder
 from irevnet.training.settings import read_settings
 from irevnet.utils.files import write_text
 from irevnet.utils.modules import device_of
@@ -72,8 +73,8 @@ class Experiment(FeatureSubject):
     @property
     def model_name(self) -> str:
         """Name of the architecture where the run has it, else that of the network."""
-        run = self.path is not None and (self.path.parent / "config.json").is_file()
-        return read_settings(self.path.parent).model if self.path and run else self.name
+        run = run_folder(self.path) if self.path else None
+        return read_settings(run).model if run else self.name
 
     @property
     def data_name(self) -> str:
@@ -264,6 +265,23 @@ class Experiment(FeatureSubject):
             "device": self.device,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
+
+    def made(self, provenance: Mapping[str, Any], splits: Sequence[Split]) -> bool:
+        """Whether a result with that provenance is up to date: of the same weights, transform, images of these splits,
+        classes and seed."""
+        described = json.loads(json.dumps(plain(self.checkpoint)))  # as provenance has it
+        expected = {
+            "weights_sha256": weights_sha256(self.checkpoint.model),
+            "transform": described["transform"],
+            "classes": described["classes"],
+            "data": self.source.name,
+            "left_out": len(self.source.skipped or ()) or None,
+            "classes_studied": list(self.classes),
+            "images_sha256": self.images_sha256(splits),
+            "pool": self._pooled.get("pool"),
+            "seed": self.seed,
+        }
+        return all(provenance.get(key) == value for key, value in expected.items())
 
     def save_beside(self, folder: Path) -> None:
         """Writes the classes studied, one a line, which images were skipped, and how a split was drawn."""

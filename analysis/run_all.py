@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import inspect
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ from typing import Any, Literal
 from analysis.experiment import Experiment, StudyOptions
 from analysis.results import Result
 from analysis.results.register import STUDIES, StudySpec
-from analysis.saved.runs import SavedStudy, read_study
+from analysis.saved.runs import read_intact
 from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from analysis.subjects import Subject, save_result
-from irevnet.checkpoints.checkpoint import plain, weights_sha256
 from irevnet.data.datasets import choose_classes
 from irevnet.models.invertible import InvertibleChain
 from irevnet.models.irevnet import IRevNet
@@ -54,7 +52,7 @@ def default_options(spec: StudySpec) -> StudyOptions:
 
 
 def plan_studies(experiment: Experiment, *, words: Mapping[str, Sequence[str]], class_seed: int = 0) -> list[Task]:
-    """Every study of the register for one network, sized to the network and its data.
+    """Every study of the register but the optional ones for one network, sized to the network and its data.
 
     A result is up to date if it is of the same weights, transform, images, classes and seed.
 
@@ -63,7 +61,8 @@ def plan_studies(experiment: Experiment, *, words: Mapping[str, Sequence[str]], 
         words: by study, the words of its command line that name this network and its data.
         class_seed: seed of the draw of classes for the studies that take a limited number of them.
     """
-    return [_plan(spec, experiment, words[spec.name], class_seed) for spec in STUDIES.values()]
+    required = [spec for spec in STUDIES.values() if not spec.optional]
+    return [_plan(spec, experiment, words[spec.name], class_seed) for spec in required]
 
 
 def run_study(spec: StudySpec, subjects: Sequence[Subject], options: StudyOptions) -> tuple[Result, list[Path]]:
@@ -94,8 +93,8 @@ def _plan(spec: StudySpec, experiment: Experiment, words: Sequence[str], class_s
         return replace(
             task, state="not applicable", reason=f"there are no {'training' if 'train' in missing else 'test'} images"
         )
-    saved = _saved(experiment.folder, spec.name)
-    return replace(task, state="up to date") if saved and _is_current(saved, spec, experiment) else task
+    saved = read_intact(experiment.folder, spec.name)
+    return replace(task, state="up to date") if saved and experiment.made(saved.provenance, spec.splits) else task
 
 
 def _no_bijection(experiment: Experiment) -> str:
@@ -119,7 +118,7 @@ def _plan_training_record(
     task = Task(spec=spec, subjects=[], options=options, command=command)
     if experiment.path is None or not (folder / LOSSES).is_file():
         return replace(task, state="not applicable", reason="there is no record of its training")
-    saved = _saved(folder, spec.name)
+    saved = read_intact(folder, spec.name)
     if saved and describe_run(folder) in saved.provenance.get("runs", []):
         return replace(task, state="up to date")
     return replace(task, subjects=open_runs([folder], command=command))
@@ -133,27 +132,3 @@ def _option_words(options: StudyOptions, default: StudyOptions) -> list[str]:
         if value != getattr(default, field.name):
             words += [f"--{field.name.replace('_', '-')}", str(value)]
     return words
-
-
-def _is_current(saved: SavedStudy, spec: StudySpec, experiment: Experiment) -> bool:
-    described = json.loads(json.dumps(plain(experiment.checkpoint)))  # as provenance has it
-    expected = {
-        "weights_sha256": weights_sha256(experiment.checkpoint.model),
-        "transform": described["transform"],
-        "classes": described["classes"],
-        "data": experiment.source.name,
-        "left_out": len(experiment.source.skipped or ()) or None,
-        "classes_studied": list(experiment.classes),
-        "images_sha256": experiment.images_sha256(spec.result.SPLITS),
-        "pool": None,  # the paper's averages
-        "seed": experiment.seed,
-    }
-    return all(saved.provenance.get(key) == value for key, value in expected.items())
-
-
-def _saved(folder: Path, study: str) -> SavedStudy | None:
-    """The saved result of a study; `None` if there is none, or a damaged one, which is then made anew."""
-    try:
-        return read_study(folder, study)
-    except ValueError:
-        return None

@@ -58,6 +58,7 @@ from analysis.paths.endpoints import read_pairs
 from analysis.probes.probing import SVMRow
 from analysis.probes.saved_probes import FittedLayer, SavedProbes, load_probes
 from analysis.results.geometry import MEASURES
+from analysis.results.over_training import OverTrainingResult
 from analysis.results.register import STUDIES
 from analysis.saved.reproduction import read_reproduction
 from analysis.saved.runs import read_run
@@ -170,6 +171,8 @@ def example(kind: Any) -> Any:
     if "measures" in fields:
         fields["measures"] = np.array(list(MEASURES))
         fields["eigenvalue_row"] = np.arange(lengths["rows"])
+    if issubclass(kind, OverTrainingResult):
+        fields["measure"] = np.full(lengths["rows"], next(iter(kind.MEASURES)))
     for name in {"right_vectors", "left_vectors"} & fields.keys():  # of length 1
         vectors = fields[name]
         fields[name] = vectors / np.linalg.norm(vectors.reshape(*vectors.shape[:3], -1), axis=3).reshape(

@@ -32,6 +32,7 @@ from analysis.results import (
 )
 from analysis.results.directions import Directions
 from irevnet import IRevNet, IRevNetConfig, list_models
+from irevnet.models import zoo
 from irevnet.models.zoo import ModelInfo
 from irevnet.training.config import recipe
 from irevnet.training.runs import new_run
@@ -193,6 +194,25 @@ def _train(folder: Path) -> None:
     settings = RunSettings(model="irevnet-small", data="digits", training=recipe("digits", epochs=5))
     with without_checks_of_types():  # 9,000 times an image is loaded
         assert len(list(new_run(folder, settings).epochs())) == 5
+
+
+@pytest.fixture(scope="session")
+def small_run(made_once) -> Path:
+    """The folder of a run of an epoch on three of the digits, of a network of two blocks, with the checkpoints that it
+    kept after 0, 3 and all 6 steps."""
+
+    def train(folder: Path) -> None:
+        torch.manual_seed(0)
+        config = IRevNetConfig(input_shape=(1, 8, 8), num_classes=3, blocks=(1, 1), strides=(1, 2))
+        training = recipe("digits", epochs=1)
+        settings = RunSettings(
+            model="irevnet-small", data="digits", classes=("1", "3", "8"), training=training, keep_every=3
+        )
+        with pytest.MonkeyPatch.context() as patch, without_checks_of_types():
+            patch.setattr(zoo, "small_config", lambda *_: config)
+            list(new_run(folder, settings).epochs())
+
+    return made_once("three-digits", train)
 
 
 @contextmanager

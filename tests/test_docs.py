@@ -102,6 +102,7 @@ class Shown:
     def arguments(self) -> list[str]:
         """Files and folders that are no options."""
         flags = {"--even", "--exact", "--json", "--resume", "--dry-run", "--download", "--logistic", "--save-probes"}
+        flags |= {"--over-training"}
         pairs = zip(self.words[1:], self.words[2:])
         return [word for before, word in pairs if word[0] != "-" and (before[0] != "-" or before in flags)]
 
@@ -247,7 +248,8 @@ def _write_run(folder: Path, root: Path, *, finished: bool = True) -> None:
     torch.manual_seed(0)
     model = _model_of(folder)
     data = str(root / "imagenet") if model in LARGE else "cifar100" if "cifar100" in folder.name else "cifar10"
-    settings = RunSettings(model=model, data=data, training=TrainConfig(epochs=1, batch_size=4), image_size=8)
+    training = TrainConfig(epochs=1, batch_size=4)
+    settings = RunSettings(model=model, data=data, training=training, image_size=8, keep_every=3)
     run = new_run(folder, settings, data_root=root / "data")
     list(run.epochs(max_steps=None if finished else 1))
     losses = "".join(f"{step},{1 / step}\n" for step in range(1, 121))  # of a longer one

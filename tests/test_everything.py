@@ -13,32 +13,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cli
-from irevnet import IRevNetConfig, read_checkpoint, save_checkpoint
-from irevnet.models import zoo
-from irevnet.training.config import recipe
-from irevnet.training.runs import new_run
-from irevnet.training.settings import RunSettings
+from irevnet import read_checkpoint, save_checkpoint
 
 STUDIES = ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca", "geometry", "metamers"]
 
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder", "blank_figures")
-
-
-@pytest.fixture(scope="session")
-def small_run(made_once) -> Path:
-    """The folder of a run of an epoch on three of the digits, of a network of two blocks."""
-
-    def train(folder: Path) -> None:
-        torch.manual_seed(0)
-        config = IRevNetConfig(input_shape=(1, 8, 8), num_classes=3, blocks=(1, 1), strides=(1, 2))
-        training = recipe("digits", epochs=1)
-        settings = RunSettings(model="irevnet-small", data="digits", classes=("1", "3", "8"), training=training)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(zoo, "small_config", lambda *_: config)
-            list(new_run(folder, settings).epochs())
-
-    return made_once("three-digits", train)
 
 
 @pytest.fixture
@@ -129,6 +109,29 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
         next(checkpoint.model.parameters()).add_(1e-6)
     save_checkpoint(run / "last.pt", checkpoint)
     assert states("--dry-run") == {"training-curves": "due", **due}
+
+
+def test_studies_over_training_are_on_the_page_where_they_were_made(run):
+    assert "over training" not in analyze("all", "--dry-run").stdout
+    assert analyze("report").exit_code == 0
+    assert "over training" not in Path("runs/first/report.html").read_text()
+    done = analyze("spectrum", "--over-training", "--num-images", "2", "--json")
+    assert done.exit_code == 0, done.output
+    (network,) = json.loads(done.stdout)["networks"]
+    assert [found["step"] for found in network["steps"]] == [0, 3, 6]
+    for name in ("png", "pdf", "csv", "npz", "json"):
+        assert Path(f"runs/first/analysis/spectrum-over-training/spectrum-over-training.{name}").is_file()
+    assert analyze("report").exit_code == 0
+    text = Path("runs/first/report.html").read_text()
+    assert "What is contracted around an image, over training</h2>" in text
+    assert "The geometry of features over training" not in text
+    rebuilt = analyze("reproduce", "runs/first/report.html").stdout
+    assert "irevnet-analyze spectrum --over-training --num-images 2 --json --ckpt runs/first\n" in rebuilt
+    for study in ("depth-probe", "geometry"):
+        done = analyze(study, "--over-training", "--depths", "2", "--out", f"{study}-found")
+        assert done.exit_code == 0, done.output
+        assert [line.split()[0] for line in done.stdout.splitlines()[2:5]] == ["0", "3", "6"]
+        assert Path(f"{study}-found/{study}-over-training.steps/step-000003/{study}/{study}.npz").is_file()
 
 
 def test_a_study_that_fails_is_named_and_the_others_are_run(run, light, monkeypatch):

@@ -203,6 +203,18 @@ MESSAGES: dict[str, dict[str, Case]] = {
             leaves=(STORE,),
         ),
     },
+    "analysis/studies/over_training.py": {
+        "none kept": Case(
+            "irevnet-analyze geometry --over-training",
+            "runs/first has no checkpoints that were kept of its training; train a run with 'irevnet train "
+            "--keep-every N', and give its folder",
+        ),
+        "no run": Case(
+            "irevnet-analyze spectrum --over-training --ckpt resnet.pt",
+            "resnet.pt has no checkpoints that were kept of its training; train a run with 'irevnet train "
+            "--keep-every N', and give its folder",
+        ),
+    },
     "analysis/saved/reproduction.py": {
         "other file": Case(
             "irevnet-analyze reproduce thesis.tex", "thesis.tex is no report of 'irevnet-analyze report', or is damaged"
@@ -292,6 +304,16 @@ MESSAGES: dict[str, dict[str, Case]] = {
         "images of features": Case(
             "irevnet-analyze depth-probe --features none.npz -b 7 --seed 1",
             "none.npz is of features, which need no network and no images; leave --batch-size out",
+        ),
+        "training of features": Case(
+            "irevnet-analyze geometry --over-training --features x.npz",
+            "x.npz is of features, whose network's training is not known; leave --features out, and give the folder of "
+            "a run of 'irevnet train --keep-every N' by --ckpt",
+            text("x.npz", ""),
+        ),
+        "relative steps": Case(
+            "irevnet-analyze depth-probe --over-training --by-block",
+            "--relative is how depth is drawn, and --over-training draws steps; leave one of them out",
         ),
         "labels of no features": Case(
             "irevnet-analyze pca --labels none.npy",

@@ -70,6 +70,7 @@ def test_own_data_and_features_without_a_network_are_refused(run):
             ["--features", "mine.npz", "--ood", "digits"],
             "--ood needs a network that is shown other data, and mine.npz is a file of features",
         ),
+        (["--ood", "stripes", "--over-training"], "--ood and --over-training were both given; give one of them"),
     ):
         result = analyze("geometry", *words)
         assert result.exit_code == 2

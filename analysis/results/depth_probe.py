@@ -1,5 +1,6 @@
 """How well classes are separated at each block (section 5.1, Fig. 6)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from numpy import ndarray
 from scipy.stats import spearmanr
 
 from analysis.results.findings import Finding, FindingContext, verdict
+from analysis.results.headlines import Headline
 from analysis.results.probes import ProbeResult
 
 RISES = 0.9
@@ -27,6 +29,12 @@ class DepthProbeResult(ProbeResult):
     """
 
     STUDY: ClassVar[str] = "depth-probe"
+    HEADLINES: ClassVar[Mapping[str, str]] = {
+        "svm_accuracy": "accuracy of the linear SVM",
+        "nn_accuracy": "accuracy of 1-NN",
+        "distance_ratio": "distance within classes over that between them",
+    }
+    """What each measure that is followed over training is called, by its code, which is the name of its field."""
 
     depth: Int[ndarray, " rows"]
     relative_depth: Float[ndarray, " rows"]
@@ -39,6 +47,25 @@ class DepthProbeResult(ProbeResult):
             "dims": self.dims,
             "distance_ratio": self.distance_ratio,
         }
+
+    def headlines(self) -> list[Headline]:
+        """Accuracies of the linear SVM and of 1-NN at each layer, with their intervals, and the ratio of distances."""
+        none = np.full((len(self.layer), 2), np.nan)
+        intervals = {"svm_accuracy": self.svm_interval, "nn_accuracy": self.nn_interval, "distance_ratio": none}
+        return [
+            Headline(
+                network=int(self.network[row]),
+                layer=str(self.layer[row]),
+                depth=int(self.depth[row]),
+                relative_depth=float(self.relative_depth[row]),
+                measure=code,
+                value=float(getattr(self, code)[row]),
+                low=float(interval[row, 0]),
+                high=float(interval[row, 1]),
+            )
+            for row in range(len(self.layer))
+            for code, interval in intervals.items()
+        ]
 
     def findings(self, context: FindingContext) -> list[Finding]:
         """How accuracy changes with depth (section 5.1, Fig. 6); nothing where the SVM's is unknown."""

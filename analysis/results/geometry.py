@@ -13,6 +13,7 @@ from numpy import ndarray
 from analysis.results.base import Comparison, finite_or_none
 from analysis.results.findings import Finding, FindingContext
 from analysis.results.geometry_findings import find_in_layers, find_in_tunnel
+from analysis.results.headlines import Headline
 
 MEASURES = {
     "two_nn": "intrinsic dimension (TwoNN)",
@@ -89,6 +90,11 @@ class GeometryResult(Comparison):
     ROWS: ClassVar[tuple[str, ...]] = ("eigenvalue_row", "first", "second")
     """Names of the fields that hold rows."""
     INDICES: ClassVar[Mapping[str, str]] = {"network": "networks", **dict.fromkeys(ROWS, "layer")}
+    HEADLINES: ClassVar[tuple[str, ...]] = (
+        *("two_nn", "participation_ratio", "effective_rank", "alpha"),
+        *("nc1", "nc2_norms", "nc2_angles", "nc3_svm", "nc4"),
+    )
+    """Codes of the measures that are followed over training."""
 
     networks: Shaped[ndarray, " networks"]
     network: Int[ndarray, " rows"]
@@ -162,6 +168,23 @@ class GeometryResult(Comparison):
         matrix = np.full((len(self.layer), len(self.layer)), np.nan)
         matrix[self.first, self.second] = matrix[self.second, self.first] = self.cka
         return matrix
+
+    def headlines(self) -> list[Headline]:
+        """The measures of `HEADLINES` at each layer, with their 95% intervals."""
+        return [
+            Headline(
+                network=int(self.network[row]),
+                layer=str(self.layer[row]),
+                depth=int(self.depth[row]),
+                relative_depth=float(self.relative_depth[row]),
+                measure=code,
+                value=float(self.of(code)[0][row]),
+                low=float(self.of(code)[1][row, 0]),
+                high=float(self.of(code)[1][row, 1]),
+            )
+            for row in range(len(self.layer))
+            for code in self.HEADLINES
+        ]
 
     def table(self) -> pd.DataFrame:
         columns: dict[str, Any] = {"network": self.networks[self.network]}

@@ -85,7 +85,7 @@ def find_in_tunnel(
         {
             "source": TUNNEL,
             "paper": "the last layers, the tunnel, add little to the accuracy of linear probes",
-            "here": f"98% of the last accuracy is reached at depth {_with(start[0], start[1:])} of {last}",
+            "here": f"98% of the last accuracy is reached at depth {with_interval(start[0], start[1:])} of {last}",
             "verdict": verdict(bool(start[2] < last)),
             "rule": "the interval's upper end is below the last depth",
         }
@@ -97,7 +97,7 @@ def find_in_tunnel(
                 "source": TUNNEL,
                 "paper": "the tunnel loses what would tell the classes of other data apart",
                 "here": f"accuracy on {name} changes by {points[0]} points ({points[1]} to {points[2]}) in it, and is "
-                f"highest at depth {_with(top[0], top[1:])}",
+                f"highest at depth {with_interval(top[0], top[1:])}",
                 "verdict": verdict(bool(each[2] < 0), applies=bool(start[2] < last)),
                 "rule": "the change is negative with its interval; only where there is a tunnel",
             }
@@ -105,25 +105,31 @@ def find_in_tunnel(
     return [Finding(network=network, **part) for part in found]
 
 
-def _with(value: float, interval: ndarray) -> str:
+def with_interval(value: float, interval: ndarray) -> str:
     """A number with its interval, where it has one."""
     ends = f" ({interval[0]:.3g} to {interval[1]:.3g})" if np.isfinite(interval).all() else " (no interval)"
     return f"{value:.3g}{ends}"
+
+
+def rises_and_falls(dimension: Float[ndarray, " rows"], interval: Float[ndarray, "rows 2"]) -> bool:
+    """Whether the largest of the values at layers is at neither end, its interval above those at both ends."""
+    top = int(dimension.argmax())
+    inside = 0 < top < len(dimension) - 1
+    return inside and bool(interval[top, 0] > max(interval[0, 1], interval[-1, 1]))
 
 
 def _find_hunchback(depth: ndarray, dimension: ndarray, interval: ndarray) -> list[dict]:
     if len(depth) < 3:
         return []
     top = int(dimension.argmax())
-    inside = 0 < top < len(depth) - 1
-    above = bool(interval[top, 0] > max(interval[0, 1], interval[-1, 1]))
     return [
         {
             "source": DIMENSION,
             "paper": "the intrinsic dimension first increases and then decreases over the layers",
-            "here": f"{_with(dimension[0], interval[0])} at block {depth[0]}, most at block {depth[top]} with "
-            f"{_with(dimension[top], interval[top])}, {_with(dimension[-1], interval[-1])} at block {depth[-1]}",
-            "verdict": verdict(inside and above),
+            "here": f"{with_interval(dimension[0], interval[0])} at block {depth[0]}, most at block {depth[top]} with "
+            f"{with_interval(dimension[top], interval[top])}, {with_interval(dimension[-1], interval[-1])} at block "
+            f"{depth[-1]}",
+            "verdict": verdict(rises_and_falls(dimension, interval)),
             "rule": "the largest is neither at the first nor the last layer, its interval above those of both",
         }
     ]
@@ -135,15 +141,15 @@ def _find_few_dimensions(dims: ndarray, dimension: ndarray, interval: ndarray) -
     return {
         "source": DIMENSION,
         "paper": "the intrinsic dimension is orders of magnitude smaller than the number of units of a layer",
-        "here": f"{_with(dimension[worst], interval[worst])} of {dims[worst]} averaged features, where the ratio is "
-        "least",
+        "here": f"{with_interval(dimension[worst], interval[worst])} of {dims[worst]} averaged features, where the "
+        "ratio is least",
         "verdict": verdict(bool(ratio[worst] >= SMALLER)),
         "rule": f"the interval's upper end is at most a {SMALLER}th of the features at every layer",
     }
 
 
 def _find_curved(values: Mapping[str, ndarray], intervals: Mapping[str, ndarray]) -> dict:
-    linear, own = (_with(values[code][-1], intervals[code][-1]) for code in ("dims_90", "two_nn"))
+    linear, own = (with_interval(values[code][-1], intervals[code][-1]) for code in ("dims_90", "two_nn"))
     return {
         "source": DIMENSION,
         "paper": "the images of a layer lie on curved manifolds: linear methods find a far higher dimension",
@@ -165,8 +171,8 @@ def _find_collapse(values: Mapping[str, ndarray], intervals: Mapping[str, ndarra
         known = all(np.isfinite(values[code][-1]) for code in codes)
         highest = max(_upper(values[code][-1], intervals[code][-1]) for code in codes)
         most = DISAGREEING if name == "NC4" else COLLAPSED
-        numbers = ", ".join(_with(values[code][-1], intervals[code][-1]) for code in codes)
-        first = f"; {_with(values['nc1'][0], intervals['nc1'][0])} at the first" if name == "NC1" else ""
+        numbers = ", ".join(with_interval(values[code][-1], intervals[code][-1]) for code in codes)
+        first = f"; {with_interval(values['nc1'][0], intervals['nc1'][0])} at the first" if name == "NC1" else ""
         why = "the averages of the last layer are not what the network's own linear layer sees; name that by --layers"
         why = {"NC3": why, "NC4": "the network's answers are not known"}.get(name, "every class has one image")
         found.append(
@@ -195,7 +201,7 @@ def _find_power_law(alpha: ndarray, interval: ndarray, r2: ndarray) -> list[dict
             "source": POWER_LAW,
             "paper": "the eigenvalues of the covariance of features often follow a power law",
             "here": f"R^2 is {least:.3f} or more over the ranks fitted, of {len(known)} layers; alpha is "
-            f"{_with(alpha[last], interval[last])} at the last of them",
+            f"{with_interval(alpha[last], interval[last])} at the last of them",
             "verdict": verdict(least >= STRAIGHT),
             "rule": f"R^2 is at least {STRAIGHT:g} at every layer with ranks enough",
         }

@@ -10,11 +10,12 @@ from analysis.results.geometry import GeometryResult
 from analysis.results.interpolation import InterpolationResult
 from analysis.results.inversion import InversionResult
 from analysis.results.metamers import MetamersResult
+from analysis.results.over_training import DepthProbeOverTraining, GeometryOverTraining, SpectrumOverTraining
 from analysis.results.pca_sweep import PCASweepResult
 from analysis.results.spectrum import SpectrumResult
 from analysis.results.training_curves import TrainingCurvesResult
 
-Needs = Literal["features", "network", "inverse", "bijection", "training record"]
+Needs = Literal["features", "network", "inverse", "bijection", "training record", "kept checkpoints"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class StudySpec:
         section: section and figure of the paper.
         paper: experiment of the paper, in a sentence or two.
         needs: what it needs: features, which may be without a network; a network; one with an inverse; one with as many
-            features as inputs, and logits; or the record of a network's training.
+            features as inputs, and logits; the record of a network's training; or checkpoints that were kept of it.
     """
 
     result: type[Result]
@@ -42,13 +43,18 @@ class StudySpec:
 
     @property
     def name(self) -> str:
-        """The name of its command, and of its folder and files."""
+        """The name of its folder and files, and of its command unless it is one over training."""
         return self.result.STUDY
 
     @property
     def compares(self) -> bool:
         """Whether a result may be of several networks or runs."""
         return issubclass(self.result, Comparison)
+
+    @property
+    def optional(self) -> bool:
+        """Whether it is only of runs that were made for it: it is run on request alone, and missed by no report."""
+        return self.needs == "kept checkpoints"
 
     @property
     def splits(self) -> tuple[Literal["train", "test"], ...]:
@@ -137,9 +143,38 @@ STUDIES: dict[str, StudySpec] = {
             "logits of one image, A, and otherwise the features of another, B (arXiv:1811.00401).",
             needs="bijection",
         ),
+        StudySpec(
+            result=GeometryOverTraining,
+            module="over_training",
+            function="geometry_over_training",
+            title="The geometry of features over training",
+            section="section 5; Papyan et al., 2020",
+            paper="The paper looks at trained networks. Others follow neural collapse during training "
+            "(arXiv:2008.08186), and compare the intrinsic dimension with that of untrained networks "
+            "(arXiv:1905.12784).",
+            needs="kept checkpoints",
+        ),
+        StudySpec(
+            result=DepthProbeOverTraining,
+            module="over_training",
+            function="depth_probe_over_training",
+            title="Separation over training",
+            section="section 5.1",
+            paper="Section 5.1 probes a trained network. Here the same probes follow its training.",
+            needs="kept checkpoints",
+        ),
+        StudySpec(
+            result=SpectrumOverTraining,
+            module="over_training",
+            function="spectrum_over_training",
+            title="What is contracted around an image, over training",
+            section="section 4.1",
+            paper="Section 4.1 decomposes the Jacobian of a trained network. Here the same is done during training.",
+            needs="kept checkpoints",
+        ),
     )
 }
-"""Every study by the name of its command, in the order in which the paper has them."""
+"""Every study by its name, in the order in which the paper has them; last those over training."""
 
 
 def load_result(folder: Path) -> Result:

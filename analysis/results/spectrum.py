@@ -13,9 +13,10 @@ from analysis.results.base import Comparison
 from analysis.results.depth_trends import FEWEST_DEPTHS, DepthTrend, depth_trend
 from analysis.results.directions import Directions
 from analysis.results.findings import Finding, FindingContext, verdict
+from analysis.results.headlines import Headline
 from analysis.results.padding import stacked
 from analysis.results.singular_values import CONFIDENCE, Spectrum
-from analysis.results.spectrum_summary import PAPER_DIVISORS, SHARES, layer_summary
+from analysis.results.spectrum_summary import HEADLINES, PAPER_DIVISORS, SHARES, headline_numbers, layer_summary
 
 NEAR = 0.05
 """Largest difference of two shares of the energy that agree."""
@@ -71,6 +72,7 @@ class SpectrumResult(Comparison):
 
     STUDY: ClassVar[str] = "spectrum"
     INDICES: ClassVar[Mapping[str, str]] = {"network": "networks", "image": "images"}
+    HEADLINES: ClassVar[Mapping[str, str]] = HEADLINES
 
     networks: Shaped[ndarray, " networks"]
     images: Shaped[ndarray, " images"]
@@ -268,6 +270,23 @@ class SpectrumResult(Comparison):
             ],
             **({"depth_trends": [each.summary() for each in trends]} if trends else {}),
         }
+
+    def headlines(self) -> list[Headline]:
+        """Medians over the images at each layer, with their 10% and 90% quantiles (`headline_numbers`)."""
+        return [
+            Headline(
+                network=int(self.network[rows[0]]),
+                layer=str(self.layer[rows[0]]),
+                depth=int(self.depth[rows[0]]),
+                relative_depth=np.nan,
+                measure=code,
+                value=value,
+                low=low,
+                high=high,
+            )
+            for rows in self.groups()
+            for code, (value, low, high) in headline_numbers([self.spectrum(row) for row in rows.tolist()]).items()
+        ]
 
     def findings(self, context: FindingContext) -> list[Finding]:
         """How fast the singular values decay, at each network's last layer (section 4.1, Fig. 4), and of enough depths

@@ -50,6 +50,34 @@ def layer_summary(
     }
 
 
+HEADLINES = {
+    "largest": "largest singular value",
+    "smallest": "smallest singular value",
+    "condition": "condition number",
+    "energy_150": f"E(n/{PAPER_DIVISORS[0]}), share of the energy",
+}
+"""What each number that is followed over training is called, by its code."""
+
+
+def headline_numbers(spectra: Sequence[Spectrum]) -> dict[str, tuple[float, float, float]]:
+    """The median over the images of each of `HEADLINES`, with the 10% and the 90% quantile, which one image has not;
+    NaN where an image's is not known or infinite."""
+    d = np.array([max(1, round(spectra[0].count / PAPER_DIVISORS[0]))])
+    values = {
+        "largest": [float(one.largest[0]) for one in spectra],
+        "smallest": [float(one.largest[0]) / one.condition for one in spectra],
+        "condition": [one.condition for one in spectra],
+        "energy_150": [float(one.energy(d)[0, 0]) for one in spectra],
+    }
+    found = {}
+    for code, each in values.items():
+        known = _quantiles(each)
+        names = ("median", "q10", "q90") if len(each) > 1 else ("median",)
+        median, *ends = (np.nan if known[name] is None else known[name] for name in names)
+        found[code] = (median, *(ends or (np.nan, np.nan)))
+    return found
+
+
 def _directions(known: Sequence[Directions]) -> dict[str, Any]:
     """Of each end the most extreme direction, over the images, and the worst residual of all."""
     return {

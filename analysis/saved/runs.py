@@ -136,6 +136,14 @@ def read_study(folder: Path, study: str) -> SavedStudy | None:
     return SavedStudy(folder=saved, result=STUDIES[study].result.load(saved), provenances=networks)
 
 
+def read_intact(folder: Path, study: str) -> SavedStudy | None:
+    """The same; `None` also for a damaged result, which is then made anew."""
+    try:
+        return read_study(folder, study)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(path.read_bytes())

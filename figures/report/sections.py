@@ -55,9 +55,11 @@ class Section:
 
 
 def build_sections(runs: Sequence[SavedRun]) -> list[Section]:
-    """A section for the networks, and one for every study of the register, whether it has been run or not."""
+    """A section for the networks, and one for every study of the register, whether it has been run or not; optional
+    studies only if they have been."""
     names = run_names(runs)
-    return [_networks(runs, names), *(_study(runs, names, spec) for spec in STUDIES.values())]
+    shown = [spec for spec in STUDIES.values() if not spec.optional or any(spec.name in run.studies for run in runs)]
+    return [_networks(runs, names), *(_study(runs, names, spec) for spec in shown)]
 
 
 def run_names(runs: Sequence[SavedRun]) -> list[str]:
@@ -241,7 +243,7 @@ def _joinable(
 def _missing(runs: Sequence[SavedRun], names: Sequence[str], spec: StudySpec) -> list[Missing]:
     notes = []
     for run, name in zip(runs, names):
-        if spec.name in run.studies:
+        if spec.name in run.studies or spec.optional:
             continue
         if spec.needs != "features" and not run.has_network:
             notes.append(Missing(why=f"Of {name} there are features, and no network."))

@@ -112,6 +112,13 @@ layers_option = click.option(
     "blocks.{0,5,11}; 'irevnet-analyze layers' lists them.",
 )
 
+over_training_option = click.option(
+    "--over-training",
+    is_flag=True,
+    help="Study every checkpoint that the run has kept (irevnet train --keep-every), and draw the headline numbers "
+    "against training steps. Steps whose results are up to date are not computed again.",
+)
+
 layer_option = click.option(
     "--layer", "--layers", "layer", help="Module to study in place of a block, by name, such as layer4."
 )

@@ -17,6 +17,7 @@ from irevnet.models.config import Config, IRevNetConfig, Memory
 from irevnet.models.irevnet import IRevNet
 from irevnet.models.zoo import build_network, count_multiply_adds, num_parameters
 from irevnet.training.config import TrainConfig
+from irevnet.training.kept import kept_steps
 from irevnet.training.trainer import Training
 from irevnet.utils.progress import Track, no_progress
 
@@ -43,6 +44,8 @@ class Plan:
         state_memory: bytes of parameters, gradients and momentum.
         memory: bytes of all tensors at the peak of a step, for each way in which back-propagation gets its activations.
             Workspace of convolutions is not included.
+        num_kept: number of checkpoints that are kept for studies over training.
+        kept_size: bytes of the weights in all of these.
     """
 
     parameters: int
@@ -59,6 +62,8 @@ class Plan:
     learning_rates: tuple[tuple[int, float], ...]
     state_memory: int
     memory: dict[Memory, int]
+    num_kept: int = 0
+    kept_size: int = 0
 
     def lines(self) -> dict[str, str]:
         """The plan as text for a terminal, by heading."""
@@ -73,15 +78,25 @@ class Plan:
             "learning rate": rates,
             "memory": f"{_in_units(self.state_memory)} of parameters, gradients and momentum; at the peak of a step",
             **{f"  {kind}": _in_units(size) for kind, size in self.memory.items()},
+            **({"kept": self._kept} if self.num_kept else {}),
         }
+
+    @property
+    def _kept(self) -> str:
+        return f"{self.num_kept:,} checkpoints, about {self.kept_size / 1e6:,.1f} MB together"
 
 
 def _in_units(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def plan(training: Training, *, track: Track = no_progress) -> Plan:
+def plan(training: Training, *, keep_every: int | None = None, track: Track = no_progress) -> Plan:
     """The plan of a training that has not started; checks that images can be read.
+
+    Args:
+        training: the training.
+        keep_every: number of steps after each of which its run keeps a checkpoint; `None` keeps none.
+        track: wrapper of the loop over images, to show its progress.
 
     Raises `ValueError`, naming the file, for an image that cannot be read.
     """
@@ -90,6 +105,7 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
     invertible = isinstance(network, IRevNetConfig)
     multiply_adds = count_multiply_adds(training.model, network.input_shape)
     passes = 3 if training.config.memory == "plain" else 4
+    kept = len(kept_steps(training.num_steps, keep_every)) if keep_every else 0
     kinds: list[Memory] = ["plain", "checkpoint", "reversible"] if invertible else ["plain"]
     return Plan(
         parameters=num_parameters(training.model),
@@ -109,6 +125,8 @@ def plan(training: Training, *, track: Track = no_progress) -> Plan:
         ),
         state_memory=parameter_bytes * (3 if training.config.momentum else 2),
         memory={kind: peak_memory(network, training.config, kind) for kind in kinds},
+        num_kept=kept,
+        kept_size=kept * sum(tensor.nbytes for tensor in training.model.state_dict().values()),
     )
 
 

@@ -5,6 +5,7 @@
     RUN/losses.csv    one line per step              RUN/analysis/ results of the studies
     RUN/classes.txt   class names, one per line      RUN/left-out.json  skipped images, and why
     RUN/split.json    training and test images, where the data have no split of their own
+    RUN/kept/         checkpoints without training state, with `keep_every`
 
 Studies use `last.pt`: `best.pt` is chosen by its test accuracy, which is therefore optimistic.
 """
@@ -31,6 +32,7 @@ from irevnet.data.images import DataSource
 from irevnet.data.splits import DrawnSplit, read_split, save_split
 from irevnet.data.unreadable import read_skipped, save_skipped
 from irevnet.models.zoo import build_model, num_parameters, preset_config
+from irevnet.training.kept import KEPT, kept_file, kept_steps
 from irevnet.training.settings import RunSettings
 from irevnet.training.trainer import EpochMetrics, Training
 from irevnet.utils import distributed
@@ -51,12 +53,14 @@ class Run:
         training: training in progress.
         checkpoint: network that is trained, with the other content of its checkpoints.
         source: data set that it is trained on.
+        keep_every: number of steps after each of which a checkpoint is kept; `None` keeps none.
     """
 
     folder: Path
     training: Training
     checkpoint: Checkpoint
     source: DataSource
+    keep_every: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -68,6 +72,9 @@ class Run:
         The folder is brought up to date after each epoch, every `SAVE_EVERY` seconds, and at the end. A run that is
         stopped during the evaluation after an epoch begins with that evaluation when it is resumed.
 
+        With `keep_every`, checkpoints without training state are kept as well (`irevnet.training.kept`); those of steps
+        that are done again, after a kill, are written again, with the same content.
+
         Args:
             max_steps: most steps to take in this call.
             stop: whether to stop, asked after each step and before each batch of an evaluation.
@@ -78,12 +85,17 @@ class Run:
         """
         training = self.training
         first, saved = training.step, time.monotonic()
+        keeping = {*kept_steps(training.num_steps, self.keep_every)} if self.keep_every else set()
+        if training.step == 0 and keeping:
+            self._keep()
         steps = training.steps(stop=stop)
         while not self.finished:
             try:
                 metrics, interrupted = None, True
                 with suppress(Interrupted):
                     metrics, interrupted = next(steps), False
+                if not interrupted and training.step in keeping:
+                    self._keep()
                 end = interrupted or distributed.any_of(stop()) or training.step - first == max_steps
                 if metrics or end or distributed.any_of(time.monotonic() - saved > SAVE_EVERY):
                     self._save()
@@ -99,11 +111,26 @@ class Run:
         """Writes `classes.txt`."""
         write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in self.checkpoint.classes))
 
-    def _save(self) -> None:
+    def _check_finite(self) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in self.checkpoint.model.state_dict().values()):
             raise FloatingPointError(
                 f"a weight is no longer finite after step {self.training.step}; try a lower learning rate"
             )
+
+    def _keep(self) -> None:
+        self._check_finite()
+        if distributed.rank() > 0:
+            return
+        step, history = self.training.step, self.training.history
+        ended_epoch = bool(history) and history[-1].step == step
+        metrics = dataclasses.asdict(history[-1]) if ended_epoch else {"step": step}
+        metrics.pop("seconds", None)  # which differ where a run was resumed, in a file that does not otherwise
+        path = kept_file(self.folder, step)
+        path.parent.mkdir(exist_ok=True)
+        save_checkpoint(path, dataclasses.replace(self.checkpoint, metrics=metrics))
+
+    def _save(self) -> None:
+        self._check_finite()
         state = self.training.state()
         if distributed.rank() > 0:
             return
@@ -150,7 +177,7 @@ def new_run(folder: Path, settings: RunSettings, *, command: Sequence[str] = (),
     """
     distributed.from_first(lambda: _check_unused(folder))
     training, checkpoint, source = prepare(settings, **options)
-    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source, keep_every=settings.keep_every)
     if distributed.rank() == 0:
         _begin_folder(run, settings, command)
     return run
@@ -203,7 +230,7 @@ def resume_run(folder: Path, settings: RunSettings, **options: Any) -> Run:
             raise ValueError(f"{last} has another network or other data than {folder / 'config.json'} says")
         checkpoint.model.load_state_dict(saved.model.state_dict())
         training.restore(read_training_state(last))
-    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source)
+    run = Run(folder=folder, training=training, checkpoint=checkpoint, source=source, keep_every=settings.keep_every)
     if distributed.rank() == 0 and not (folder / "classes.txt").is_file():
         run.write_classes()
     return run
@@ -310,9 +337,10 @@ def results_folder(checkpoint: Path) -> Path:
 
 
 def run_folder(checkpoint: Path) -> Path | None:
-    """Folder of the run that a checkpoint was saved by; `None` if it is in none."""
-    return checkpoint.parent if (checkpoint.parent / "config.json").is_file() else None
+    """Folder of the run that a checkpoint was saved by, or kept by; `None` if it is in none."""
+    folder = checkpoint.parent.parent if checkpoint.parent.name == KEPT else checkpoint.parent
+    return folder if (folder / "config.json").is_file() else None
 
 
 def _is_run(checkpoint: Path) -> bool:
-    return checkpoint.name == "last.pt" and run_folder(checkpoint) is not None
+    return checkpoint.name == "last.pt" and run_folder(checkpoint) == checkpoint.parent

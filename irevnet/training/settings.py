@@ -30,6 +30,8 @@ class RunSettings:
             the network's.
         seed: seed of the order and augmentation of the images. Initial weights and dropout are drawn from torch's
             global generator.
+        keep_every: number of steps after each of which a checkpoint is kept for studies over training; `None` keeps
+            none.
     """
 
     model: str
@@ -40,6 +42,11 @@ class RunSettings:
     class_seed: int = 0
     image_size: int | None = None
     seed: int = 0
+    keep_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_every is not None and self.keep_every < 1:
+            raise ValueError(f"`keep_every` is {self.keep_every}; expected a positive number of steps, such as 100")
 
 
 def choose_settings(given: Mapping[str, Any], *, recipe_name: str | None = None) -> RunSettings:
@@ -89,7 +96,7 @@ def read_settings(folder: Path) -> RunSettings:
         raise FileNotFoundError(f"{folder} holds no run (no config.json); give the folder of a run to resume")
     try:
         content = parse_json(path.read_bytes())
-        content = {"val_fraction": None, **content}  # which older runs do not have
+        content = {"val_fraction": None, "keep_every": None, **content}  # which older runs do not have
         own = {field.name: content[field.name] for field in dataclasses.fields(RunSettings)}
         settings = build(RunSettings, {**own, "training": build(TrainConfig, own["training"])})
         if not isinstance(settings.classes, tuple):

@@ -34,7 +34,9 @@ def documented(kind: type) -> dict[str, str]:
 
 def test_studies_are_in_the_order_of_the_paper():
     names = ["training-curves", "invert", "interpolate", "spectrum", "depth-probe", "pca", "geometry", "metamers"]
-    assert list(STUDIES) == names
+    followed = [f"{name}-over-training" for name in ("geometry", "depth-probe", "spectrum")]
+    assert list(STUDIES) == names + followed
+    assert [spec.name for spec in STUDIES.values() if spec.optional] == followed
 
 
 def test_any_saved_result_is_loaded(tmp_path, probe, inversion):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from irevnet.data.lazy_images import ImageFiles
 from irevnet.models.zoo import build_network, preset_config
 from irevnet.training.config import TrainConfig, recipe
 from irevnet.training.dry_run import Plan, check_images, peak_memory, plan
-from irevnet.training.runs import prepare
+from irevnet.training.runs import new_run, prepare
 from irevnet.training.settings import RunSettings
 
 
@@ -37,6 +38,17 @@ def test_the_plan_counts_what_training_will_do():
     content = planned("resnet-cifar", schedule="step", decay_at=(0.5, 0.75))
     assert content.learning_rates == ((1, 0.1), (221, pytest.approx(0.01)), (331, pytest.approx(0.001)))
     assert list(content.memory) == ["plain"]
+
+
+def test_kept_checkpoints_take_what_the_plan_says(tmp_path):
+    run = new_run(tmp_path, RunSettings(model="irevnet-small", data="digits", training=recipe("digits", steps=3)))
+    assert "kept" not in plan(run.training).lines()
+    content = plan(run.training, keep_every=2)
+    list(replace(run, keep_every=2).epochs())
+    sizes = [path.stat().st_size for path in (tmp_path / "kept").iterdir()]
+    assert len(sizes) == content.num_kept == 3
+    assert sum(sizes) == pytest.approx(content.kept_size, rel=0.1)
+    assert content.lines()["kept"] == f"3 checkpoints, about {content.kept_size / 1e6:.1f} MB together"
 
 
 def measured_peak(network, batch_size: int, memory: str) -> int:

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 from datetime import datetime
+from pathlib import Path
 from unittest.mock import Mock
 
 import pandas as pd
@@ -11,10 +12,19 @@ import torch
 from PIL import Image
 
 from irevnet import read_checkpoint, save_checkpoint
-from irevnet.checkpoints.checkpoint import weights_sha256
+from irevnet.checkpoints.checkpoint import read_training_state, weights_sha256
 from irevnet.data.transforms import InputTransform
 from irevnet.training.config import recipe
-from irevnet.training.runs import default_folder, find_checkpoint, new_run, prepare, resume_run, study_folder
+from irevnet.training.kept import kept_checkpoints
+from irevnet.training.runs import (
+    default_folder,
+    find_checkpoint,
+    new_run,
+    prepare,
+    resume_run,
+    run_folder,
+    study_folder,
+)
 from irevnet.training.settings import RunSettings, read_settings
 from irevnet.training.trainer import EpochMetrics, Evaluation
 
@@ -96,6 +106,54 @@ def test_run_stopped_within_an_epoch_resumes_exactly(tmp_path, unchecked_types):
     assert len(read_checkpoint(tmp_path / "parts" / "last.pt").classes) == 4
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_run_keeps_the_same_checkpoints_whether_it_was_resumed_or_not(tmp_path, unchecked_types):
+    asked = settings(training={"epochs": 2}, keep_every=2)
+    folders = []
+    for name in ("whole", "parts"):
+        torch.manual_seed(0)
+        run = new_run(tmp_path / name, asked)
+        folders.append(run.folder / "kept")
+        if name == "whole":
+            list(run.epochs())
+            continue
+        list(run.epochs(max_steps=3))
+        early = contents(run.folder / "kept")
+        assert [*early] == ["step-000000.pt", "step-000002.pt"]
+        (run.folder / "kept" / "step-000002.pt").unlink()
+        (run.folder / "last.pt").unlink()  # as after a kill before anything else was saved
+        torch.manual_seed(0)
+        run = resume_run(run.folder, read_settings(run.folder))
+        list(run.epochs(stop=lambda: run.training.step == 6))  # noqa: B023  # before the evaluation
+        assert not run.finished
+        assert [*contents(run.folder / "kept")] == [*early, "step-000004.pt"]
+        list(resume_run(run.folder, read_settings(run.folder)).epochs())
+    whole, parts = map(contents, folders)
+    assert [*whole] == [f"step-{step:06d}.pt" for step in (0, 2, 4, 6)]
+    assert parts == whole
+    found = kept_checkpoints(tmp_path / "whole")
+    assert [*found] == [0, 2, 4, 6]
+    metrics = [read_checkpoint(path).metrics for path in found.values()]
+    assert metrics[:3] == [{"step": step} for step in (0, 2, 4)]
+    last = read_checkpoint(tmp_path / "whole" / "last.pt")
+    assert metrics[3] == {name: value for name, value in last.metrics.items() if name != "seconds"}
+    assert weights_sha256(read_checkpoint(found[6]).model) == weights_sha256(last.model)
+    with pytest.raises(ValueError, match="holds weights but no training state"):
+        read_training_state(found[6])
+    assert run_folder(found[0]) == tmp_path / "whole"
+    assert study_folder(found[0], "pca") == tmp_path / "whole/kept/step-000000-analysis/pca"
+
+
+def test_only_the_first_process_keeps_checkpoints(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "run", settings(keep_every=1))
+    monkeypatch.setattr("irevnet.utils.distributed.rank", lambda: 1)
+    run._keep()
+    assert not (run.folder / "kept").exists()
+
+
 def test_run_saves_within_an_epoch_at_intervals(tmp_path, monkeypatch, unchecked_types):
     monkeypatch.setattr("irevnet.training.runs.SAVE_EVERY", 0.0)
     run = new_run(tmp_path / "run", settings())
@@ -148,8 +206,9 @@ def test_infinite_loss_error_names_the_last_good_checkpoint(tmp_path, unchecked_
     assert (run.folder / "last.pt").read_bytes() == before
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
-    run = new_run(tmp_path / "run", settings())
+@pytest.mark.parametrize("keep_every", [None, 1])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, keep_every):
+    run = new_run(tmp_path / "run", settings(keep_every=keep_every))
 
     def step(*batch):
         run.training.step += 1
@@ -161,6 +220,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError, match=message):
         list(run.epochs(max_steps=1))
     assert not (run.folder / "last.pt").exists()
+    assert [*kept_checkpoints(run.folder)] == ([0] if keep_every else [])
 
 
 def test_run_does_not_resume_from_another_checkpoint(finished_run, tmp_path):

@@ -25,6 +25,18 @@ def test_a_run_goes_on_as_it_was_begun(finished_run):
         check_unchanged(finished_run, {"model": "irevnet-small", "epochs": 30})
 
 
+def test_checkpoints_are_kept_as_the_run_was_begun(finished_run, tmp_path):
+    content = json.loads((finished_run / "config.json").read_text())
+    del content["keep_every"]  # as in runs from before there was such
+    for given, kept in (({}, None), ({"keep_every": 20}, 20)):
+        (tmp_path / "config.json").write_text(json.dumps({**content, **given}))
+        assert read_settings(tmp_path).keep_every == kept
+    with pytest.raises(ValueError, match="was started with keep_every=20, not 10; omit it, or start a new run"):
+        check_unchanged(tmp_path, {"keep_every": 10})
+    with pytest.raises(ValueError, match="`keep_every` is 0; expected a positive number of steps, such as 100"):
+        choose_settings({"keep_every": 0})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -33,6 +45,7 @@ def test_a_run_goes_on_as_it_was_begun(finished_run):
         ({"classes": 3}, "ValueError: its classes are not a list of names"),
         ({"classes": "0123456789"}, "ValueError: classes is '0123456789'; expected"),
         ({"seed": "0"}, "ValueError: seed is '0'; expected int"),
+        ({"keep_every": 0.5}, r"ValueError: keep_every is 0.5; expected int \| None"),
         ({"training": {"epochs": "20"}}, r"ValueError: epochs is '20'; expected int \| None"),
     ],
 )

@@ -1,0 +1,28 @@
+"""The numbers of a study's result by which networks are compared at different steps of their training."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """One number of a result, with its interval.
+
+    Attributes:
+        network: index of the network among those of the result.
+        layer: name of the layer.
+        depth: block index j of the layer.
+        relative_depth: j over the number of blocks of the network; NaN where the result does not have it.
+        measure: code of what is measured.
+        value: value of the measure; NaN where it is not defined or not known.
+        low: lower end of the interval; NaN where there is none.
+        high: upper end of the interval; NaN where there is none.
+    """
+
+    network: int
+    layer: str
+    depth: int
+    relative_depth: float
+    measure: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
