@@ -287,11 +287,13 @@ def _compare(layers: Sequence[_Layer], seed: int, track: Track) -> list[tuple[in
     """CKA of any two layers on the test images, by the numbers of both, the first at most the second."""
     groups = deal(layers[0].net.test_labels, seed=seed)
     digests = [_digest(each.test) for each in layers]
-    rows = list(track(range(len(layers)), "comparing"))
-    found = [_compare_with(layers[row], layers[row:], groups, digests[row:], seed) for row in rows]
+    found = [
+        _compare_with(layers[row], layers[row:], groups, digests[row:], seed)
+        for row in track(range(len(layers)), "comparing")
+    ]
     return [
         (row, row + after, cka(both, found[row][0], found[row + after][0]))
-        for row in rows
+        for row in range(len(layers))
         for after, both in enumerate(found[row])
     ]
 
