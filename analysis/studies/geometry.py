@@ -183,7 +183,9 @@ class _Layer:
         try:
             count = min(self._options.num_images, len(self.train))
             curve = get(f"{self.name}-dimension", lambda: self._curve(count), _Curve, seed=seed, num_images=count)
-            moments = get(f"{self.name}-moments", self._moments, _Moments, arrays=["variance"], seed=seed)
+            # Parts without the version may have an NC1 of rounding alone, of features far from 0.
+            settings = {"seed": seed, "version": 2}
+            moments = get(f"{self.name}-moments", self._moments, _Moments, arrays=["variance"], **settings)
         except ValueError as error:
             raise ValueError(
                 f"{self.name} of {self.net.name}: {error}; leave it out by `depths` or `layers`"
