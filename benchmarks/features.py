@@ -23,7 +23,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pandas as pd
 import torch
-from recording import environment, save_results
+from recording import environment, peak_anonymous, save_results
 from torch import nn
 
 from analysis.features.extract import extract
@@ -157,21 +156,9 @@ def measure(name: str, size: int, count: int, batch_size: int, options: argparse
 def peak_memory(key: str, name: str, size: int, count: int, batch_size: int) -> int:
     """The largest RssAnon, in bytes, while the features of so many images are extracted, without the images."""
     model, data = build(name), images(count, size)
-    peak, running = 0, True
-
-    def watch() -> None:
-        nonlocal peak
-        while running:
-            line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line)
-            peak = max(peak, 1024 * int(line.split()[1]))
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    WORK[key](model, data, batch_size)
-    running = False
-    thread.join()
-    return peak - data.images.nbytes
+    with peak_anonymous() as peak:
+        WORK[key](model, data, batch_size)
+    return peak.bytes - data.images.nbytes
 
 
 def _peaks(keys: Sequence[str], *case: Any) -> dict[str, int]:

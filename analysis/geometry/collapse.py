@@ -17,7 +17,7 @@ def centred_means(means: Float[ndarray, "classes dims"]) -> Float[ndarray, "clas
     if len(means) < 2:
         raise ValueError("there is one class; neural collapse is of two or more")
     centred = means - means.mean(axis=0)
-    if not np.abs(centred).max() > len(means) * np.finfo(np.float64).eps * np.abs(means).max():
+    if not np.abs(centred).max() > _rounding(means):
         raise ValueError("all classes have the same mean; neural collapse is not defined")
     return centred
 
@@ -26,7 +26,7 @@ def variability(within: Float[ndarray, "dims dims"], means: Float[ndarray, "clas
     """NC1: tr(S_W pinv(S_B)) / K, which is 0 where all images of a class have the same features.
 
     S_W is the covariance within classes, the mean over the images of (x - m_k) (x - m_k)^T, and S_B = M^T M / K. Of
-    M = U diag(s) V^T, pinv(S_B) = K V diag(s^-2) V^T over the s above rounding, so that
+    M = U diag(s) V^T, pinv(S_B) = K V diag(s^-2) V^T over the s above rounding, of the means too, so that
 
         NC1 = sum_i v_i^T S_W v_i / s_i^2 .
 
@@ -35,7 +35,9 @@ def variability(within: Float[ndarray, "dims dims"], means: Float[ndarray, "clas
     """
     centred = centred_means(means)
     _, s, axes = np.linalg.svd(centred, full_matrices=False)
-    kept = s > max(centred.shape) * np.finfo(np.float64).eps * s[0]
+    # M has the rank K - 1 at most. What is left beyond is the rounding of the means, however far from 0 they all are.
+    least = max(centred.shape) * np.finfo(np.float64).eps * max(s[0], np.abs(means).max())
+    kept = (s > least) & (np.arange(len(s)) < len(means) - 1)
     axes, s = axes[kept], s[kept]
     return float((((axes @ within) * axes).sum(axis=1) / s**2).sum())
 
@@ -54,7 +56,7 @@ def simplex(means: Float[ndarray, "classes dims"]) -> tuple[float, float, float]
     """
     centred = centred_means(means)
     norms = np.linalg.norm(centred, axis=1)
-    if not norms.min() > 0:
+    if not norms.min() > _rounding(means):
         raise ValueError(f"the mean of class {int(norms.argmin())} is that of all classes; it has no angle")
     units = centred / norms[:, None]
     cosines = (units @ units.T)[np.triu_indices(len(means), k=1)]
@@ -95,3 +97,8 @@ def nearest_means(features: Float[ndarray, "n dims"], means: Float[ndarray, "cla
     for rows in parts(*features.shape):
         found[rows] = (squares - 2 * (finite(features[rows]) - centre) @ centred.T).argmin(axis=1)
     return found
+
+
+def _rounding(means: Float[ndarray, "classes dims"]) -> float:
+    """What the means less their mean may differ by from rounding alone."""
+    return len(means) * np.finfo(np.float64).eps * float(np.abs(means).max())

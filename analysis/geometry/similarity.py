@@ -120,7 +120,7 @@ def _block(
     p = min(width, first.shape[1] - start)
     cross, scalars = np.zeros((num_groups, p, q)), np.zeros((num_groups, 3))
     s, bx, t, ay = (np.zeros((num_groups, size)) for size in (p, p, q, q))
-    shifts = finite(first[:ROWS]).mean(axis=0), finite(second[:ROWS]).mean(axis=0)
+    shifts = _near_mean(first), _near_mean(second)
     for row in range(0, len(first), ROWS):
         rows = slice(row, row + ROWS)
         x, y = (finite(each[rows]) - shift for each, shift in zip((first, second), shifts))
@@ -144,3 +144,10 @@ def _block(
         added[:, number] = np.vdot(cross_, cross_), s_ @ s_, s_ @ cross_ @ t_ - s_ @ bx_
         others[:, number] = n, t_ @ t_, t_ @ ay_, *scalars_
     return added, others
+
+
+def _near_mean(features: Float[ndarray, "n dims"]) -> Float[ndarray, " dims"]:
+    """The mean of the first images; of a feature that they share its value, so that none differs from it by rounding,
+    which CKA would see."""
+    points = finite(features[:ROWS])
+    return np.where((points == points[0]).all(axis=0), points[0], points.mean(axis=0))

@@ -53,6 +53,40 @@ def test_more_classes_than_dimensions_are_right():
     assert variability(within, means) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("shift", [0, 10, 1e3, 1e6])
+@pytest.mark.parametrize("classes", [2, 10, 30])
+def test_features_far_from_zero_have_the_same_variation(classes, shift):
+    """The means of K classes have the rank K - 1: rounding, which grows with the shift, adds none."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % classes
+    x = rng.normal(size=(classes, 16))[labels] + 0.5 * rng.normal(size=(600, 16))
+    near, far = (
+        grouped_moments(each, labels, np.zeros(600, dtype=int))[0] for each in (x, x + shift * np.arange(1, 17))
+    )
+    centred = near.means - near.means.mean(axis=0)
+    expected = np.trace(near.within @ np.linalg.pinv(centred.T @ centred / classes, rcond=1e-10)) / classes
+    assert variability(far.within, far.means) == pytest.approx(expected, rel=1e-7)
+
+
+def test_fewer_images_than_dimensions_are_right():
+    rng = np.random.default_rng(0)
+    labels = np.arange(9) % 3
+    x = 100 + 5 * rng.normal(size=(3, 40))[labels] + rng.normal(size=(9, 40))
+    (found,) = grouped_moments(x, labels, np.zeros(9, dtype=int))
+    means = np.array([x[labels == k].mean(axis=0) for k in range(3)])
+    centred, within = means - means.mean(axis=0), np.cov((x - means[labels]).T, bias=True)
+    expected = np.trace(within @ np.linalg.pinv(centred.T @ centred / 3, rcond=1e-10)) / 3
+    assert variability(found.within, found.means) == pytest.approx(expected, rel=1e-9)
+
+
+def test_one_image_a_class_has_no_variation_within():
+    x = np.random.default_rng(0).normal(size=(5, 8)) + 3
+    (found,) = grouped_moments(x, np.arange(5), np.zeros(5, dtype=int))
+    assert np.array_equal(found.counts, np.ones(5))
+    assert variability(found.within, found.means) == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(found.means, x, rtol=1e-13)
+
+
 def test_opposite_weights_are_at_distance_2():
     means = corners(4, 6)
     assert duality(-(means - means.mean(axis=0)), means) == pytest.approx(2)
@@ -75,6 +109,8 @@ def test_one_class_and_equal_classes_are_refused():
 def test_a_class_at_the_centre_has_no_angle():
     with pytest.raises(ValueError, match="the mean of class 1 is that of all classes; it has no angle"):
         simplex(np.array([[-1.0], [0.0], [1.0]]))
+    with pytest.raises(ValueError, match="the mean of class 1 is that of all classes; it has no angle"):
+        simplex(np.array([[-1.0], [0.0], [1.0]]) + 0.7)  # but for rounding
 
 
 def test_weights_of_zero_are_refused():

@@ -88,6 +88,17 @@ def test_halves_of_points_are_those_points():
     assert two_nn_by_halving(points[:5], halvings=2)[1:] == [None, None]
 
 
+def test_constant_features_are_refused():
+    with pytest.raises(ValueError, match="there are 1 points that differ; two neighbours need three or more"):
+        two_nn(np.full((50, 8), 0.1))
+
+
+def test_it_is_its_definition_with_fewer_points_than_dimensions():
+    points = np.random.default_rng(0).normal(size=(12, 40)) * np.linspace(0.1, 2, 40)
+    ratios = [np.divide(*np.sort(np.linalg.norm(points - point, axis=1))[2:0:-1]) for point in points]
+    assert two_nn(points).dimension == pytest.approx(12 / np.log(ratios).sum(), rel=1e-12)
+
+
 def test_points_without_two_neighbours_are_refused():
     with pytest.raises(ValueError, match="there are 2 points that differ; two neighbours need three or more"):
         two_nn(np.repeat(np.eye(2), 3, axis=0))

@@ -78,6 +78,18 @@ def test_degenerate_features_have_no_similarity(layers):
     assert np.isnan(debiased_cka(x[:3], x[:3], np.arange(3)).value)
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 7.7])
+def test_constant_features_have_no_similarity_by_rounding(value):
+    """Their mean differs from them in the last bit: HSIC would be above 0, and CKA 1."""
+    x, constant = np.random.default_rng(0).normal(size=(100, 4)), np.full((100, 3), value) * [1, 2, 3.3]
+    assert np.any(constant.mean(axis=0) != constant[0])
+    groups = np.arange(100) % 20
+    assert np.isnan(debiased_cka(constant, constant, groups).value)
+    assert np.isnan(debiased_cka(x, constant, groups).value)
+    both = debiased_cka(np.hstack((x, constant)), x, groups)
+    assert both.value == pytest.approx(1, rel=1e-12)
+
+
 @pytest.mark.usefixtures("unchecked_types")
 def test_features_of_other_images_are_refused(layers):
     x, y, groups = layers
