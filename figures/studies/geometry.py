@@ -1,5 +1,6 @@
 """Dimension, spectrum, neural collapse and similarity of layers, over depth."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ def similarity(result: GeometryResult) -> Figure:
         axes.set_xticks(ticks, [str(result.depth[row]) for row in ticks], fontsize=5.5)
         axes.set_yticks(ticks, [str(result.depth[row]) for row in ticks], fontsize=5.5)
         names = ", ".join(literal(name) for name in result.networks)
-        axes.set_xlabel(f"block ({names})" if len(starts) > 1 else "block")
+        axes.set_xlabel("block" + (f"\n{textwrap.fill(names, 40)}" if len(starts) > 1 else ""))
         axes.set_ylabel("block")
         draw_panels(right, Chart(panels=[_neighbours(result)], stacked=True))
     return figure
