@@ -145,7 +145,13 @@ def make_features(folder: Path) -> None:
 def example(kind: Any) -> Any:
     """A result of a study, of small arrays."""
     lengths = {"paths": 2, "rows": 2, "c": 1, "images": 6, "noises": 6, "lines": 2, "nodes": 4, "k": 3, "l": 2}
-    lengths |= {"measures": len(MEASURES), "h": 4, "w": 5, "m": 20}  # images of 20 numbers, as many as inputs below
+    lengths |= {
+        "measures": len(MEASURES),
+        "others": 1,
+        "h": 4,
+        "w": 5,
+        "m": 20,
+    }  # images of 20 numbers, as many as inputs below
     rng = np.random.default_rng(0)
     fields = {}
     for name, hint in get_type_hints(kind).items():
@@ -171,6 +177,7 @@ def example(kind: Any) -> Any:
     if "measures" in fields:
         fields["measures"] = np.array(list(MEASURES))
         fields["eigenvalue_row"] = np.arange(lengths["rows"])
+        fields["tunnel_start"] = np.full_like(fields["tunnel_start"], 20)
     if issubclass(kind, OverTrainingResult):
         fields["measure"] = np.full(lengths["rows"], next(iter(kind.MEASURES)))
     for name in {"right_vectors", "left_vectors"} & fields.keys():  # of length 1

@@ -46,7 +46,7 @@ hypothesis.settings.register_profile("tests", deadline=None)  # what an example 
 hypothesis.settings.load_profile("tests")
 
 
-TRACED = ("test_cli.py", "test_messages.py", "test_options.py")
+TRACED = ("test_cli.py", "test_messages.py", "test_options.py", "test_other_data.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -140,6 +140,12 @@ class GeometryResult(Comparison):
             raise ValueError(f"its measures are {', '.join(self.measures.tolist())}; expected {', '.join(MEASURES)}")
         if not np.array_equal(np.unique(self.eigenvalue_row), np.arange(len(self.layer))):
             raise ValueError(f"its eigenvalues are expected to be of each of its {len(self.layer)} rows")
+        others = self.other_peak.shape[1]
+        if others != max(0, len(self.probe_data) - 1):
+            raise ValueError(f"it has {others} others for {len(self.probe_data)} probe_data; expected one less")
+        for number, (start, *_) in enumerate(self.tunnel_start.tolist()):
+            if np.isfinite(start) and start not in self.depth[self.network == number]:
+                raise ValueError(f"its tunnel_start is {start:g}; expected a depth of {self.networks[number]}")
 
     @classmethod
     def join(cls, results: Sequence[Any], names: Sequence[str]):

@@ -171,7 +171,7 @@ def test_tunnel_is_that_of_the_probes_on_both_data(simplex):
     assert alone.table().equals(result.table().drop(columns=[name for name in result.table() if "svm_" in name[:4]]))
 
 
-def test_a_tunnel_that_loses_other_data_agrees(simplex):
+def test_a_tunnel_that_loses_other_data_agrees(simplex, tmp_path):
     result = dataclasses.replace(
         measure_networks([simplex()], GeometryOptions(num_images=100)),
         probe_data=np.array(["flowers", "birds", "fish"]), probe_accuracy=np.ones((2, 3)),
@@ -184,6 +184,15 @@ def test_a_tunnel_that_loses_other_data_agrees(simplex):
         found[1].here
         == "accuracy on birds changes by -10.0 points (-20.0 to -5.0) in it, and is highest at depth 1 (1 to 1)"
     )
+    result.save(tmp_path, {})
+    assert GeometryResult.load(tmp_path).summary() == result.summary()
+    fewer = {"probe_data": np.array(["a"]), "probe_accuracy": np.ones((2, 1)), "probe_interval": np.ones((2, 1, 2))}
+    dataclasses.replace(result, **fewer).save(tmp_path, {})
+    with pytest.raises(ValueError, match="it has 2 others for 1 probe_data; expected one less"):
+        GeometryResult.load(tmp_path)
+    dataclasses.replace(result, tunnel_start=np.full((1, 3), 7.0)).save(tmp_path, {})
+    with pytest.raises(ValueError, match="its tunnel_start is 7; expected a depth of flowers"):
+        GeometryResult.load(tmp_path)
 
 
 def test_tunnel_needs_images_to_choose_c_by(simplex):
