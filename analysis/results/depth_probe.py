@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy.stats import spearmanr
 
 from analysis.results.findings import Finding, FindingContext, verdict
-from analysis.results.headlines import Headline
+from analysis.results.headlines import Headline, of_each_row
 from analysis.results.probes import ProbeResult
 
 RISES = 0.9
@@ -52,20 +52,7 @@ class DepthProbeResult(ProbeResult):
         """Accuracies of the linear SVM and of 1-NN at each layer, with their intervals, and the ratio of distances."""
         none = np.full((len(self.layer), 2), np.nan)
         intervals = {"svm_accuracy": self.svm_interval, "nn_accuracy": self.nn_interval, "distance_ratio": none}
-        return [
-            Headline(
-                network=int(self.network[row]),
-                layer=str(self.layer[row]),
-                depth=int(self.depth[row]),
-                relative_depth=float(self.relative_depth[row]),
-                measure=code,
-                value=float(getattr(self, code)[row]),
-                low=float(interval[row, 0]),
-                high=float(interval[row, 1]),
-            )
-            for row in range(len(self.layer))
-            for code, interval in intervals.items()
-        ]
+        return of_each_row(self, {code: (getattr(self, code), interval) for code, interval in intervals.items()})
 
     def findings(self, context: FindingContext) -> list[Finding]:
         """How accuracy changes with depth (section 5.1, Fig. 6); nothing where the SVM's is unknown."""

@@ -13,7 +13,7 @@ from numpy import ndarray
 from analysis.results.base import Comparison, finite_or_none
 from analysis.results.findings import Finding, FindingContext
 from analysis.results.geometry_findings import find_in_layers, find_in_tunnel
-from analysis.results.headlines import Headline
+from analysis.results.headlines import Headline, of_each_row
 
 MEASURES = {
     "two_nn": "intrinsic dimension (TwoNN)",
@@ -177,20 +177,7 @@ class GeometryResult(Comparison):
 
     def headlines(self) -> list[Headline]:
         """The measures of `HEADLINES` at each layer, with their 95% intervals."""
-        return [
-            Headline(
-                network=int(self.network[row]),
-                layer=str(self.layer[row]),
-                depth=int(self.depth[row]),
-                relative_depth=float(self.relative_depth[row]),
-                measure=code,
-                value=float(self.of(code)[0][row]),
-                low=float(self.of(code)[1][row, 0]),
-                high=float(self.of(code)[1][row, 1]),
-            )
-            for row in range(len(self.layer))
-            for code in self.HEADLINES
-        ]
+        return of_each_row(self, {code: self.of(code) for code in self.HEADLINES})
 
     def table(self) -> pd.DataFrame:
         columns: dict[str, Any] = {"network": self.networks[self.network]}

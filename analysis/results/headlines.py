@@ -1,6 +1,10 @@
 """The numbers of a study's result by which networks are compared at different steps of their training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from numpy import ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +30,21 @@ class Headline:
     value: float
     low: float = float("nan")
     high: float = float("nan")
+
+
+def of_each_row(result: Any, measures: Mapping[str, tuple[ndarray, ndarray]]) -> list[Headline]:
+    """The numbers of a result with a row a layer: values, `(rows,)`, and intervals, `(rows, 2)`, by their codes."""
+    return [
+        Headline(
+            network=int(result.network[row]),
+            layer=str(result.layer[row]),
+            depth=int(result.depth[row]),
+            relative_depth=float(result.relative_depth[row]),
+            measure=code,
+            value=float(value[row]),
+            low=float(interval[row, 0]),
+            high=float(interval[row, 1]),
+        )
+        for row in range(len(result.layer))
+        for code, (value, interval) in measures.items()
+    ]

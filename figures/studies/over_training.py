@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 
 from analysis.results import OverTrainingResult
 from figures.chart import GUIDE, Chart, Curve, Key, Panel, Rule
+from figures.studies.geometry import HEADINGS as OF_GEOMETRY
 from figures.study_figure import StudyFigure
 from figures.style import Look, literal, look
 from figures.text_table import TextTable
@@ -95,14 +96,7 @@ def table(result: OverTrainingResult) -> TextTable:
 
 
 HEADINGS = {
-    "two_nn": "TwoNN",
-    "participation_ratio": "part. ratio",
-    "effective_rank": "eff. rank",
-    "nc1": "NC1",
-    "nc2_norms": "NC2 norms",
-    "nc2_angles": "NC2 angles",
-    "nc3_svm": "NC3 SVM",
-    "nc4": "NC4",
+    **OF_GEOMETRY,
     "svm_accuracy": "linear SVM",
     "nn_accuracy": "1-NN",
     "distance_ratio": "within/between",
