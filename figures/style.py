@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 COLUMN = 3.3
@@ -80,6 +81,17 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
     "savefig.dpi": 300,
 }
+
+
+def some_of(length: int, most: int, *, marker: str) -> list[tuple[int, Look]]:
+    """Indices of so many of a row of layers, the first, the last and others between, with colours from light to dark.
+
+    >>> [at for at, _ in some_of(9, 3, marker="")]
+    [0, 4, 8]
+    """
+    at = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int)).tolist()
+    colours = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(at)))
+    return [(place, Look(to_hex(colour), "-", marker)) for place, colour in zip(at, colours)]
 
 
 def style(**more: Any) -> AbstractContextManager[None]:

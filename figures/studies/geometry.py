@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy import ndarray
 
@@ -17,7 +15,7 @@ from figures.chart import GUIDE, Chart, Curve, Key, Panel, Rule, draw_panels
 from figures.report.blocks import Block, Download, Drawing
 from figures.saving import save_figure
 from figures.study_figure import StudyFigure
-from figures.style import LINES, PAGE, Look, literal, look, new_figure, style
+from figures.style import LINES, PAGE, Look, literal, look, new_figure, some_of, style
 from figures.text_table import TextTable, percent
 
 MOST_SPECTRA = 5
@@ -158,10 +156,8 @@ def _shown(result: GeometryResult) -> list[tuple[int, str, Look]]:
             (int(rows[-1]), literal(result.networks[number]), look(number, line="-", marker=""))
             for number, rows in _by_network(result)
         ]
-    count = min(MOST_SPECTRA, len(result.layer))
-    rows = np.unique(np.linspace(0, len(result.layer) - 1, count).round().astype(int)).tolist()
-    colours = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(rows)))
-    return [(row, f"block {result.depth[row]}", Look(to_hex(each), "-", "")) for row, each in zip(rows, colours)]
+    some = some_of(len(result.layer), MOST_SPECTRA, marker="")
+    return [(row, f"block {result.depth[row]}", drawn) for row, drawn in some]
 
 
 def _spectra(result: GeometryResult, shown: Sequence[tuple[int, str, Look]]) -> Panel:

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_hex
 
 from analysis.results import OverTrainingResult
 from figures.chart import GUIDE, Chart, Curve, Key, Panel, Rule
 from figures.studies.geometry import HEADINGS as OF_GEOMETRY
 from figures.study_figure import StudyFigure
-from figures.style import Look, literal, look
+from figures.style import Look, literal, look, some_of
 from figures.text_table import TextTable
 
 MOST_LAYERS = 4
@@ -43,10 +41,9 @@ def _shown(result: OverTrainingResult) -> list[tuple[int, str, str, Look]]:
             for number, name in enumerate(result.networks)
         ]
     layers = result.layers(0)
-    at = np.unique(np.linspace(0, len(layers) - 1, min(MOST_LAYERS, len(layers))).round().astype(int)).tolist()
-    colours = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, len(at)))
     return [
-        (0, layers[place], literal(layers[place]), Look(to_hex(colour), "-", "o")) for place, colour in zip(at, colours)
+        (0, layers[place], literal(layers[place]), drawn)
+        for place, drawn in some_of(len(layers), MOST_LAYERS, marker="o")
     ]
 
 
