@@ -114,6 +114,10 @@ class Chart:
     height: float = 2.6
 
 
+LABELS = 0.5
+"""What the label and the numbers of a vertical axis take of the width of a column, in inches."""
+
+
 def draw(chart: Chart) -> Figure:
     """The chart on paper."""
     with style():
@@ -128,10 +132,11 @@ def draw_panels(figure: Figure | SubFigure, chart: Chart) -> None:
     rows = -(-len(chart.panels) // columns)
     heights = [panel.height for panel in chart.panels[::columns]]
     grid = figure.subplots(rows, columns, squeeze=False, sharex=chart.stacked, height_ratios=heights)
+    room = figure.bbox.width / columns - LABELS * figure.dpi
     for axes, panel in zip(grid.flat, chart.panels):
         _draw_panel(axes, panel)
         if not chart.keys:
-            _add_legend(axes, panel)
+            _add_legend(axes, panel, room)
     for axes in grid.flat[len(chart.panels) :]:
         axes.remove()
     if chart.stacked:
@@ -191,11 +196,13 @@ def _mark_powers(axis: Axis, values: Iterable[ndarray], *, whole: bool = False) 
     axis.set_minor_formatter(NullFormatter())
 
 
-def _add_legend(axes: Axes, panel: Panel) -> None:
-    """Above the panel, where it hides nothing."""
+def _add_legend(axes: Axes, panel: Panel, room: float) -> None:
+    """Above the panel, where it hides nothing, in as many columns as have room: a width in pixels."""
     keys = panel.keys()
-    if len(keys) > 1 or panel.title:
-        axes.legend(
+    if len(keys) < 2 and not panel.title:
+        return
+    for columns in range(max(len(keys), 1), 0, -1):
+        legend = axes.legend(
             handles=_handles(keys),
             title=panel.title or None,
             title_fontsize="medium",
@@ -203,16 +210,12 @@ def _add_legend(axes: Axes, panel: Panel) -> None:
             loc="lower left",
             bbox_to_anchor=(-0.05, 1.06 if panel.notes else 1.0),
             borderaxespad=0.2,
-            ncols=_columns(keys),
+            ncols=columns,
             handlelength=_line_length(keys, usual=1.7),
             columnspacing=1.2,
         )
-
-
-def _columns(keys: Sequence[Key]) -> int:
-    """Number of columns that fit into a column of a paper: some 56 letters, of which a line and a gap take five."""
-    lengths = [len(key.name) + 5 for key in keys]
-    return len(keys) if sum(lengths) <= 56 else max(1, min(4, 56 // max(lengths)))
+        if legend.get_window_extent().width <= room:
+            return
 
 
 def _line_length(keys: Sequence[Key], *, usual: float) -> float:
