@@ -4,7 +4,7 @@ usage errors answer at once, without torch."""
 import dataclasses
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -563,14 +563,13 @@ def _study(
     as_json: bool,
     drawn: Mapping[str, Any] | None = None,
     labels: Path | None = None,
-    judges: tuple[str, ...] = (),
-    other_data: tuple[str, ...] = (),
     over_training: bool = False,
+    further: "Callable[[Sequence[Experiment], dict[str, Any]], Sequence[Experiment]] | None" = None,
     **options: Any,
 ) -> "Sequence[Subject]":
     """Opens the networks of a command, or a file of features in their place, and runs a study of them by those of its
-    options that are the study's own, or that study over their training; with networks that judge what it makes, or with
-    other data. Returns what it opened first."""
+    options that are the study's own, or that study over their training. `further` opens what the study needs beside
+    these, with the same options. Returns what was opened first."""
     from analysis.own_features import is_of_features
     from analysis.results.over_training import OVER_TRAINING
     from analysis.results.register import STUDIES
@@ -584,33 +583,23 @@ def _study(
     asked = dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
     features = options.get("features_root")
     if features is not None and is_of_features(features):
-        if other_data:
-            raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
         if over_training:
             raise ValueError(
                 f"{features} is of features, whose network's training is not known; leave `features_root` out, and "
                 "give the folder of a run of 'irevnet train --keep-every N' by --ckpt"
             )
-        opened = _open_features(features, labels, **options)
-        _run(study, [opened], asked, as_json=as_json, **(drawn or {}))
-        return [opened]
+        if further is not None:
+            raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
+        opened: Sequence[Subject] = [_open_features(features, labels, **options)]
+        _run(study, opened, asked, as_json=as_json, **(drawn or {}))
+        return opened
     if labels is not None:
         raise ValueError("`labels` are those of a file of features; give that by `features_root`")
-    if over_training and other_data:
-        raise ValueError("`ood` and `over_training` were both given; give one of them")
-    networks = (ckpt,) if isinstance(ckpt, str) else ckpt or ()
-    experiments = _open_all(networks, **options)
-    further = []
-    if judges:
-        of_judges = {**options, "exact": False, **dict.fromkeys(_OF_OTHERS & options.keys())}
-        further = _open_all(judges, **of_judges)
-    for name in other_data:
-        opened = _open_all(networks, **{**options, "data": name, "classes": None})
-        if opened[0].data_name == experiments[0].data_name:
-            raise ValueError(f"`ood` is {name!r}, the data that are studied; name other data")
-        further += opened
-    _run(study, [*experiments, *further], asked, as_json=as_json, **(drawn or {}))
-    return experiments
+    options["ckpt"] = (ckpt,) if isinstance(ckpt, str) else ckpt or ()
+    opened = _open_all(**options)
+    added = further(opened, options) if further is not None else ()
+    _run(study, [*opened, *added], asked, as_json=as_json, **(drawn or {}))
+    return opened
 
 
 def _run(study: str, subjects: "Sequence[Subject]", options: "StudyOptions", *, as_json: bool, **drawn: Any) -> None:
@@ -793,7 +782,11 @@ def metamers(judge: tuple[str, ...], **options: Any) -> None:
     are computed anew from it, and are A's to 1e-5 or, with --exact, to the last bit. The arrays source, target and
     metamer are network inputs, source_logits and metamer_logits their logits.
     """
-    _study("metamers", judges=judge, **options)
+
+    def judges(_: "Sequence[Experiment]", options: dict[str, Any]) -> "Sequence[Experiment]":
+        return _open_all(**{**options, "ckpt": judge, "exact": False, **dict.fromkeys(_OF_OTHERS & options.keys())})
+
+    _study("metamers", further=judges if judge else None, **options)
 
 
 @analyze.command(distributed=True)
@@ -1026,7 +1019,18 @@ def geometry(ood: tuple[str, ...], **options: Any) -> None:
     how alike any two layers of all networks are, by debiased linear CKA; and with --ood the tunnel. With 95% intervals
     over the images.
     """
-    for each in _study("geometry", other_data=ood, **options):
+    if ood and options["over_training"]:
+        raise ValueError("`ood` and `over_training` were both given; give one of them")
+
+    def with_other_data(opened: "Sequence[Experiment]", options: dict[str, Any]) -> "Sequence[Experiment]":
+        found: list[Experiment] = []
+        for name in ood:
+            found += _open_all(**{**options, "data": name, "classes": None})
+            if found[-1].data_name == opened[0].data_name:
+                raise ValueError(f"`ood` is {name!r}, the data that are studied; name other data")
+        return found
+
+    for each in _study("geometry", further=with_other_data if ood else None, **options):
         _say_unknown(each)
 
 

@@ -89,26 +89,32 @@ def measure_geometry(
         ValueError: no such depth, features that are not finite or the same of all images, or other networks with other
             data.
     """
-    first = experiments[0]
-    by_data: dict[str, list[FeatureSubject]] = {}
-    for each in experiments:
-        by_data.setdefault(each.data_name, []).append(each)
-    own = by_data[first.data_name]
-    for data, others in by_data.items():
-        if [each.network_identity() for each in others] != [each.network_identity() for each in own]:
-            raise ValueError(
-                f"the networks with {data} are not those with {first.data_name}; give the same, in the same order"
-            )
-
-    def features(subjects: Sequence[FeatureSubject], parts: str) -> list[NetworkFeatures]:
-        layers = [each.layers(options.depths, options.layers) for each in subjects]
-        return network_features(subjects, layers, GeometryResult.STUDY, parts=parts)
-
-    probed = {data: features(each, DepthProbeResult.STUDY) for data, each in by_data.items() if len(by_data) > 1}
-    networks = features(own, GeometryResult.STUDY)
+    first, by_data = experiments[0], _by_data(experiments)
+    networks = _features(by_data[first.data_name], options, GeometryResult.STUDY)
+    probed = {}
+    if len(by_data) > 1:  # finished parts of linear probes are those of that study
+        probed = {data: _features(each, options, DepthProbeResult.STUDY) for data, each in by_data.items()}
     return measure_networks(
         networks, options, probed=probed, seed=first.seed, device=first.device, track=first.progress.track
     )
+
+
+def _by_data(experiments: Sequence[FeatureSubject]) -> dict[str, list[FeatureSubject]]:
+    """The networks by the name of their data, all with the same; raises `ValueError` where one has others."""
+    found: dict[str, list[FeatureSubject]] = {}
+    for each in experiments:
+        found.setdefault(each.data_name, []).append(each)
+    own = experiments[0].data_name
+    for data, others in found.items():
+        if [each.network_identity() for each in others] != [each.network_identity() for each in found[own]]:
+            raise ValueError(f"the networks with {data} are not those with {own}; give the same, in the same order")
+    return found
+
+
+def _features(experiments: Sequence[FeatureSubject], options: GeometryOptions, parts: str) -> list[NetworkFeatures]:
+    """Features of the layers asked for; the finished parts that are kept with them are those of the study `parts`."""
+    layers = [each.layers(options.depths, options.layers) for each in experiments]
+    return network_features(experiments, layers, GeometryResult.STUDY, parts=parts)
 
 
 def measure_networks(
