@@ -53,6 +53,7 @@ def small_config(
         kernel_sizes=(3, 3, 3),
         bottleneck_ratio=tuple(stream / 64 for stream in streams),
         channels=padded,
+        preactivate=False,  # a ReLU would hide half of a stream that is thin as it is
     )
 
 
