@@ -222,7 +222,9 @@ def similarity(result: GeometryResult) -> Figure:
             axes.axhline(start - 0.5, color="white", linewidth=1.5)
             axes.axvline(start - 0.5, color="white", linewidth=1.5)
         step = -(-count // 14)
-        ticks = [row for row in range(count) if (row - starts[result.network[row]]) % step == 0]
+        ticks = []
+        for start, end in zip(starts, [*starts[1:], count + step]):  # none that the next network's first would touch
+            ticks += [row for row in range(start, min(end, count), step) if row == start or end - row > step / 2]
         axes.set_xticks(ticks, [str(result.depth[row]) for row in ticks], fontsize=5.5)
         axes.set_yticks(ticks, [str(result.depth[row]) for row in ticks], fontsize=5.5)
         names = ", ".join(literal(name) for name in result.networks)
