@@ -588,8 +588,6 @@ def _study(
                 f"{features} is of features, whose network's training is not known; leave `features_root` out, and "
                 "give the folder of a run of 'irevnet train --keep-every N' by --ckpt"
             )
-        if further is not None:
-            raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
         opened: Sequence[Subject] = [_open_features(features, labels, **options)]
         _run(study, opened, asked, as_json=as_json, **(drawn or {}))
         return opened
@@ -1019,6 +1017,11 @@ def geometry(ood: tuple[str, ...], **options: Any) -> None:
     how alike any two layers of all networks are, by debiased linear CKA; and with --ood the tunnel. With 95% intervals
     over the images.
     """
+    from analysis.own_features import is_of_features
+
+    features = options["features_root"]
+    if ood and features is not None and is_of_features(features):
+        raise ValueError(f"`ood` needs a network that is shown other data, and {features} is a file of features")
     if ood and options["over_training"]:
         raise ValueError("`ood` and `over_training` were both given; give one of them")
 
