@@ -42,7 +42,7 @@ class GeometryResult(Comparison):
     Intervals have 95%, lower and upper end, and are for the choice of images: by bootstrap of `two_nn`, Wilson's of
     `nc4`, by the jackknife of all others (`analysis.geometry.jackknife`). They are NaN where there is none: of the
     measures by the jackknife where a class has one training image, or images have more features than
-    `analysis.studies.geometry.JACKKNIFE_DIMS`. For NC3 and NC4 classifiers and means are taken as given.
+    `analysis.studies.layer_geometry.JACKKNIFE_DIMS`. For NC3 and NC4 classifiers and means are taken as given.
 
     Attributes:
         networks: names of the networks, `(networks,)`.

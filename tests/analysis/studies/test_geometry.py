@@ -10,7 +10,7 @@ from analysis.geometry.similarity import debiased_cka
 from analysis.probes.svm import fit_one_vs_rest
 from analysis.results.findings import FindingContext
 from analysis.results.geometry import MEASURES, GeometryResult
-from analysis.studies import geometry as study
+from analysis.studies import layer_geometry
 from analysis.studies.depth_probe import probe_networks
 from analysis.studies.geometry import GeometryOptions, measure_networks
 
@@ -90,16 +90,16 @@ def test_each_number_is_that_of_the_functions_of_arrays(simplex):
 
 
 def test_svm_of_many_images_is_that_of_some_of_each_class(simplex, monkeypatch):
-    monkeypatch.setattr(study, "SVM_IMAGES", 100)
+    monkeypatch.setattr(layer_geometry, "SVM_IMAGES", 100)
     net = simplex()
-    rows = study.draw_of_each_class(net.train_labels, 100, seed=5)
+    rows = layer_geometry.draw_of_each_class(net.train_labels, 100, seed=5)
     assert len(np.unique(rows)) == 100
     rare = np.where(np.arange(10_000) == 7, 1, 0)
-    assert 7 in study.draw_of_each_class(rare, 100, seed=5)
+    assert 7 in layer_geometry.draw_of_each_class(rare, 100, seed=5)
     fewer = dataclasses.replace(
         net, train={name: each[rows] for name, each in net.train.items()}, train_labels=net.train_labels[rows]
     )
-    weights = [study._Layer(each, "block-2", GeometryOptions(), 5, "cpu")._svm_weights() for each in (net, fewer)]
+    weights = [layer_geometry.LayerGeometry(each, "block-2", 100, 5, "cpu")._svm_weights() for each in (net, fewer)]
     np.testing.assert_allclose(*weights, rtol=1e-4)
 
 
@@ -235,7 +235,7 @@ def test_hunchback_is_found_where_the_dimension_rises_and_falls(simplex):
 
 
 def test_where_there_is_no_interval_there_is_none(simplex, monkeypatch):
-    monkeypatch.setattr(study, "JACKKNIFE_DIMS", 10)
+    monkeypatch.setattr(layer_geometry, "JACKKNIFE_DIMS", 10)
     result = measure_networks([simplex()], GeometryOptions(num_images=100))
     assert np.isfinite(result.of("nc1")[0]).all()
     assert np.isfinite(result.of("nc1")[1][0]).all()
