@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.experiment import Experiment, StudyOptions
+from analysis.invariances.find import known_head
 from analysis.results import Result
 from analysis.results.register import STUDIES, StudySpec
 from analysis.saved.runs import read_intact
 from analysis.studies.training_curves import LOSSES, describe_run, open_runs
 from analysis.subjects import Subject, save_result
 from irevnet.data.datasets import choose_classes
-from irevnet.models.invertible import InvertibleChain
 from irevnet.models.irevnet import IRevNet
 
 
@@ -104,11 +104,10 @@ def _no_bijection(experiment: Experiment) -> str:
         return "it has no inverse"
     if not checkpoint.has_logits:
         return "its outputs are no logits of trained classes"
-    if not isinstance(checkpoint.model, IRevNet):
-        return (
-            "" if isinstance(checkpoint.model, InvertibleChain) and checkpoint.model.head else "its head is not known"
-        )
-    return "" if checkpoint.model.config.bijective else "it is injective, not bijective"
+    if known_head(checkpoint.invertible) is None:
+        return "its head is not known"
+    injective = isinstance(checkpoint.model, IRevNet) and not checkpoint.model.config.bijective
+    return "it is injective, not bijective" if injective else ""
 
 
 def _plan_training_record(

@@ -62,7 +62,12 @@ class MetamerFinder:
         self._head: nn.Module | None = None
         self._closed: MeanHead | None = None
         if keep == "logits":
-            self._head = _head_of(model)
+            self._head = known_head(model)
+            if self._head is None:
+                raise ValueError(
+                    f"what a {type(model).__name__} makes of its last features is not known; metamers of logits take "
+                    "an i-RevNet, or a chain of blocks with a head: keep the averages"
+                )
             if depth != model.num_blocks:
                 raise ValueError(
                     f"logits are known from the features of the last depth, {model.num_blocks}, and `depth` is "
@@ -202,10 +207,8 @@ def check_bijective(finder: MetamerFinder, images: Images) -> None:
     )
 
 
-def _head_of(model: Invertible) -> nn.Module:
+def known_head(model: Invertible) -> nn.Module | None:
+    """What makes logits of the last features, where that is a module of the network."""
     if isinstance(model, IRevNet | InvertibleChain) and isinstance(model.head, nn.Module):
         return model.head
-    raise ValueError(
-        f"what a {type(model).__name__} makes of its last features is not known; metamers of logits take an i-RevNet, "
-        "or a chain of blocks with a head: keep the averages"
-    )
+    return None
