@@ -178,6 +178,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     if panel.log_y:
         axes.set_yscale("log")
         _mark_powers(axes.yaxis, [curve.y for curve in panel.curves])
+    for end in (panel.low_y, panel.high_y):
+        if end is not None:  # the margin at the other end is a part of the whole axis
+            axes.update_datalim([(0, end)], updatex=False)
+    axes.autoscale_view()
     axes.set_ylim(panel.low_y, panel.high_y)
 
 
