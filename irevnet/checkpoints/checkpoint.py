@@ -6,6 +6,7 @@ network is built only if the file holds all its weights.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pickle
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from irevnet.checkpoints.architecture import check_architecture, check_shapes, unwrapped
-from irevnet.checkpoints.pretrained import checkpoint_file, checkpoint_name, is_pretrained
+from irevnet.checkpoints.pretrained import checkpoint_file, checkpoint_name
 from irevnet.checkpoints.released import read_released
 from irevnet.checkpoints.tensor_files import (
     check_finite,
@@ -299,8 +300,7 @@ def _read_own(path: Path, content: dict[str, Any]) -> Checkpoint:
         weights = content["state_dict"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
-    model = _build(path, config, weights)
-    return Checkpoint(model=model.float() if is_pretrained(path) else model, **rest)
+    return Checkpoint(model=_build(path, config, weights), **rest)
 
 
 def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
@@ -317,7 +317,10 @@ def _parse_own(content: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
 
 
 def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network:
-    """The network with its weights, built after a check that the file has all of them."""
+    """The network with its weights, built after a check that the file has all of them.
+
+    It keeps their precision; that of several is the widest, as kernels may be kept in half precision by themselves.
+    """
     try:
         if config.num_blocks > len(weights):
             raise ValueError(f"{config.num_blocks:,} blocks need more than {len(weights)} tensors")
@@ -325,8 +328,9 @@ def _build(path: Path, config: Config, weights: Mapping[str, Tensor]) -> Network
             model = build_network(config)
         check_shapes(model, weights)
         own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
-        model.load_state_dict(own, assign=True)  # keeps their precision
+        model.load_state_dict(own, assign=True)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the weights of {path} do not fit its architecture: {first_line(error)}") from error
     check_finite(path, weights)
-    return model.eval()
+    kinds = [tensor.dtype for tensor in weights.values() if tensor.is_floating_point()]
+    return model.to(functools.reduce(torch.promote_types, kinds)).eval()

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import pickle
 import resource
@@ -345,3 +346,18 @@ def test_two_names_for_one_tensor_become_two(saved):
     state = load_checkpoint(saved).state_dict()
     state[one] += 1
     assert torch.equal(state[two], torch.zeros(6))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kinds=st.lists(st.sampled_from([torch.float16, torch.bfloat16, torch.float32]), min_size=2, max_size=5))
+def test_weights_of_several_precisions_are_read_in_the_widest(tmp_path, kinds):
+    """As they are, but the same for all, in which the network computes."""
+    model = build_network(CONFIG)
+    for parameter, kind in zip(model.parameters(), itertools.cycle(kinds)):
+        parameter.data = parameter.to(kind)
+    save_checkpoint(tmp_path / "mixed.pt", dataclasses.replace(checkpoint(), model=model))
+    found = load_checkpoint(tmp_path / "mixed.pt")
+    for name, tensor in found.state_dict().items():
+        assert tensor.dtype in (torch.float32, torch.int64)  # running statistics are in single precision
+        assert torch.equal(tensor, model.state_dict()[name].to(tensor.dtype))
+    assert found(torch.rand(2, *CONFIG.input_shape)).isfinite().all()

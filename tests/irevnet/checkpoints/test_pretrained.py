@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,24 @@ def test_the_shipped_bijective_network_is_inverted():
     images = torch.rand(4, 3, 32, 32, dtype=torch.float64)
     error = (model.inverse(model.features(images)) - images).norm() / images.norm()
     assert error < torch.finfo(torch.float64).eps * 1e5
+
+
+@pytest.mark.parametrize("place", ["copied", "linked", "relative"])
+def test_their_files_are_the_same_networks_in_any_place(place, tmp_path, monkeypatch):
+    name = "pretrained:cifar10-irevnet"
+    file = checkpoint_file(name)
+    path = tmp_path / "last.pt"
+    if place == "copied":
+        shutil.copy(file, path)
+    elif place == "linked":
+        path.symlink_to(file)
+    else:
+        monkeypatch.chdir(file.parent)
+        path = Path(file.name)
+    found, expected = load_checkpoint(path), load_checkpoint(name)
+    assert all(torch.equal(*pair) for pair in zip(found.state_dict().values(), expected.state_dict().values()))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(found(images), expected(images))
 
 
 def test_half_precision_rounds_kernels_alone(tmp_path, monkeypatch):
