@@ -118,7 +118,7 @@ def _of_metamer(
     clipped = transform.normalise(pixels.clamp(0, 1)).to(images)
     size = norms(of_target).clamp(min=torch.finfo(torch.float64).tiny)
     values = {
-        "metamer": images,
+        "metamer": _storable(images),
         "metamer_logits": kept if finder.keep == "logits" else finder.model(images).double(),
         "difference": relative_difference(kept, wanted),
         "identical": (kept == wanted).all(dim=1),
@@ -155,10 +155,15 @@ def _of_bounded(
     with torch.no_grad():
         difference = relative_difference(finder.kept(images), wanted)
     return {
-        "bounded": images.cpu().numpy(),
+        "bounded": _storable(images).cpu().numpy(),
         "bounded_difference": difference.cpu().numpy(),
         "bounded_distance": _distances(transform, images, target),
     }
+
+
+def _storable(images: Tensor) -> Tensor:
+    """Those of a network in half precision in single precision, as NumPy knows no bfloat16."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def _distances(transform: InputTransform, first: Tensor, second: Tensor) -> ndarray:

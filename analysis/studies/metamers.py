@@ -119,7 +119,7 @@ def metamers(experiments: Sequence[Experiment], options: MetamerOptions = Metame
             found = record_metamers(finder, transform, a, b, asked, kinds=kinds, bounded=options.bounded)
             return found | _judged(found, transform, judges)
 
-        digest = hashlib.sha256(b"".join(each.cpu().numpy().tobytes() for each in (a, b, asked))).hexdigest()
+        digest = hashlib.sha256(b"".join(each.double().cpu().numpy().tobytes() for each in (a, b, asked))).hexdigest()
         parts.append(Cache(folder).get(f"part-{start}", compute, arrays=_RECORDED, images_sha256=digest, **settings))
     joined = {name: np.concatenate([part[name] for part in parts], axis=_axis(name)) for name in parts[0]}
     kept = len(kinds) * min(options.num_kept or len(ends.names), len(ends.names))
