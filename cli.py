@@ -1146,7 +1146,8 @@ def everything(ckpt: tuple[str, ...], out: Path | None, dry_run: bool, as_json: 
 
     What is there and up to date stays: it is of the same weights, data, classes and seed. A study that fails is named
     in the end, and the others are run all the same. Sized to the network and the data: as much noise as there are test
-    images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more.
+    images, up to 10,000; at most 1,000 singular values one by one; 100 classes for the probes where there are more; few
+    metamers of large images, or with many classes.
     """
     from analysis.run_all import plan_studies
     from analysis.saved.reproduction import check_page

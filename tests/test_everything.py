@@ -216,6 +216,11 @@ def test_studies_are_sized_to_the_network_and_the_data(many_classes):
     fewer = analyze("all", *options, "--classes", "50", "--json")
     assert "--classes 50" in json.loads(fewer.stdout)["studies"][5]["command"]
     assert "--classes 100" not in fewer.stdout
+    for data, pairs in (("cifar10", []), ("cifar100", ["--num-pairs", "16"])):
+        network = ["--ckpt", f"pretrained:{data}-irevnet", "--data", str(many_classes)]
+        done = analyze("all", *network, "--dry-run", "--json")
+        (found,) = [row for row in json.loads(done.stdout)["studies"] if row["study"] == "metamers"]
+        assert found["command"].split() == ["irevnet-analyze", "metamers", *network, *pairs]
 
 
 def test_report_is_of_runs_checkpoints_and_folders(run, light):

@@ -27,6 +27,9 @@ from irevnet.utils.modules import as_input
 MOST_CLASSES = 100
 """Number of classes up to which `nearest-image` is found by default: each step takes a product for each class."""
 
+MANY_CLASSES = 20
+"""Number of classes beyond which `MetamerOptions.sized` makes fewer metamers, for these products."""
+
 PART, ROWS_BYTES = 16, 2**28
 """Most pairs at once, after which they are kept, and most memory for the gradients of all their logits."""
 
@@ -74,10 +77,11 @@ class MetamerOptions(StudyOptions):
 
     @classmethod
     def sized(cls, experiment: Experiment):
-        """Eight pairs of large images."""
+        """Eight pairs of large images, sixteen of images of many classes."""
         transform = experiment.checkpoint.transform
-        large = transform.channels * math.prod(transform.image_size) > LARGE
-        return cls(num_pairs=8) if large else cls()
+        if transform.channels * math.prod(transform.image_size) > LARGE:
+            return cls(num_pairs=8)
+        return cls(num_pairs=16) if len(experiment.output_names) > MANY_CLASSES else cls()
 
 
 def metamers(experiments: Sequence[Experiment], options: MetamerOptions = MetamerOptions()) -> MetamersResult:
