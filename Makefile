@@ -23,7 +23,7 @@ demo: $(READY)  ## Train on handwritten digits, run every study, and put what wa
 
 reports: $(READY)  ## Build the report pages in docs/results from the results there; computes no study again
 	cd docs/results && for data in cifar10 cifar100; do $(abspath $(BIN))/irevnet-analyze report \
-	  $$data-irevnet-cifar-bijective $$data-resnet-cifar --out $$data.html || exit; done
+	  $$data-irevnet $$data-resnet --out $$data.html || exit; done
 
 # A process with one thread for each core: several that compute with as many threads as there are cores slow each other.
 # One that dies ends the run, which then says in which test.

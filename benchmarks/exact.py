@@ -13,7 +13,6 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -23,10 +22,10 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from analysis.studies.inversion import in_arithmetic
-from irevnet import IRevNet, build_model, load_checkpoint
+from irevnet import IRevNet, build_model, read_checkpoint
 
 ARITHMETICS = ("float32", "float64", "exact")
-REFERENCE = Path("docs/results/cifar10-irevnet-cifar-bijective/last.pt")
+REFERENCE = "pretrained:cifar10-irevnet"
 
 
 def photographs(count: int, size: int) -> Tensor:
@@ -101,10 +100,10 @@ def main() -> None:
         "(b), averaged statistics": with_statistics_of(batches, average=True),
     }.items():
         rows += measure(name, model.to(options.device), sets, 16, options.rounds)
-    small = load_checkpoint(REFERENCE)
-    assert isinstance(small, IRevNet)
+    checkpoint = read_checkpoint(REFERENCE)
     sets = {"photographs": photographs(1024, 32), "uniform noise": torch.rand(1024, 3, 32, 32)}
-    rows += measure("CIFAR-10's", small.to(options.device), sets, 128, options.rounds)
+    sets = {name: checkpoint.transform.normalise(images) for name, images in sets.items()}
+    rows += measure("CIFAR-10's", checkpoint.irevnet.to(options.device), sets, 128, options.rounds)
     table = pd.DataFrame(rows).drop(columns=["seconds"])
     save_results("exact" if options.device == "cpu" else "exact-cuda", table, rows, environment(options.device))
 

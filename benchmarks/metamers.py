@@ -23,7 +23,7 @@ from recording import environment, installed, save_results
 from torch import Tensor, nn
 
 from analysis.invariances.find import MetamerFinder, relative_difference
-from irevnet import read_checkpoint
+from irevnet import Checkpoint, read_checkpoint
 
 PAIRS = 8
 ITERATIONS = (100, 1000)
@@ -57,39 +57,42 @@ def one_by_one(find: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
     return lambda a, b: torch.cat([find(a[row : row + 1], b[row : row + 1]) for row in range(len(a))])
 
 
-def measure(name: str, find: Callable[[Tensor, Tensor], Tensor], model: nn.Module, a: Tensor, b: Tensor) -> dict:
+def measure(name: str, find: Callable[[Tensor, Tensor], Tensor], checkpoint: Checkpoint, a: Tensor, b: Tensor) -> dict:
+    model, pixels_of = checkpoint.model, checkpoint.transform.to_pixels
     started = time.process_time()
     images = find(a, b)
     seconds = time.process_time() - started
     with torch.no_grad():
         difference = relative_difference(model(images).double(), model(a).double())
-    distance = (images - b).square().mean(dim=(1, 2, 3)).sqrt()
+    pixels = pixels_of(images)
+    distance = (pixels - pixels_of(b)).square().mean(dim=(1, 2, 3)).sqrt()
     return {
         "method": name,
         "largest difference": difference.max().item(),
         "median difference": difference.median().item(),
         "median distance from B": distance.median().item(),
-        "outside [0, 1]": ((images < -1e-4) | (images > 1 + 1e-4)).double().mean().item(),
+        "outside [0, 1]": ((pixels < -1e-4) | (pixels > 1 + 1e-4)).double().mean().item(),
         "seconds": seconds,
     }
 
 
 def main() -> None:
     torch.manual_seed(0)
-    model = read_checkpoint(REFERENCE).irevnet.requires_grad_(False)
+    checkpoint = read_checkpoint(REFERENCE)
+    model = checkpoint.irevnet.requires_grad_(False)
     finder = MetamerFinder(model, depth=model.num_blocks, keep="logits")
-    images = photographs(2 * PAIRS, 32)
+    images = checkpoint.transform.normalise(photographs(2 * PAIRS, 32))
     a, b = images[::2], images[1::2]
     rows = []
     for kind in ("nearest-features", "nearest-image"):
         find = ours(finder, kind)
         find(a[:1], b[:1])  # loads what is loaded once
-        rows.append(measure(f"{kind}, one by one", one_by_one(find), model, a, b))
-        rows.append(measure(f"{kind}, at once", find, model, a, b))
+        rows.append(measure(f"{kind}, one by one", one_by_one(find), checkpoint, a, b))
+        rows.append(measure(f"{kind}, at once", find, checkpoint, a, b))
     for iterations in ITERATIONS:
         name = f"plenoptic, {iterations:,} iterations"
         if installed("plenoptic"):
-            rows.append(measure(name, one_by_one(plenoptic(model, iterations)), model, a, b))
+            rows.append(measure(name, one_by_one(plenoptic(model, iterations)), checkpoint, a, b))
             print(rows[-1], flush=True)
         else:
             rows.append({"method": f"{name}: not installed"} | dict.fromkeys(list(rows[0])[1:], np.nan))
