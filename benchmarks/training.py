@@ -39,7 +39,7 @@ BEFORE = {
     "normalise": False,
     "preactivate": True,
 }
-"""The recipe `fast` of version 0.1, and of the bijective network what has changed since."""
+"""The recipe `fast` as it first was, and of the bijective network what has changed since."""
 
 SGD = {key: BEFORE[key] for key in ("optimiser", "learning_rate", "momentum", "weight_decay")}
 
