@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from analysis.features.layers import Layer
 from analysis.features.layout import images_dimension, shapes_of, streams_of
 from analysis.linalg.linear_operator import LinearOperator
-from analysis.linalg.precision import true_float32
 from analysis.linearisation import Image, NetworkJacobian, linearise
 from irevnet.models.invertible import Invertible
 from irevnet.models.irevnet import IRevNet
+from irevnet.utils.precision import true_float32
 
 Function = Callable[[Tensor], Tensor]
 

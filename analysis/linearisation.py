@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from analysis.linalg.linear_operator import LinearOperator
-from analysis.linalg.precision import true_float32
 from irevnet.models.coupling import Coupling, steps_of
 from irevnet.models.irevnet import IRevNet
+from irevnet.utils.precision import true_float32
 
 Image = Float[Tensor, "channels height width"]
 

@@ -34,6 +34,21 @@ def light(monkeypatch) -> list[str]:
     return called
 
 
+@pytest.fixture
+def in_tf32(monkeypatch) -> set[bool]:
+    """Whether convolutions were computed in TF32, which a GPU has, and PyTorch uses unless it is told otherwise."""
+    found: set[bool] = set()
+    convolve = torch.nn.Conv2d.forward
+
+    def forward(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        found.add(torch.backends.cudnn.allow_tf32)
+        return convolve(self, x)
+
+    assert torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    return found
+
+
 def raising(monkeypatch: pytest.MonkeyPatch, called: list[str], **errors: Exception) -> None:
     """Has some studies end with an error, and the others do nothing."""
 
@@ -112,7 +127,7 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_every_study_takes_a_network_of_any_precision(run, precision):
+def test_every_study_takes_a_network_of_any_precision_and_computes_without_tf32(run, precision, in_tf32):
     checkpoint = read_checkpoint(run / "last.pt")
     checkpoint.model.to(precision)
     save_checkpoint(Path("model.pt"), checkpoint)
@@ -121,6 +136,7 @@ def test_every_study_takes_a_network_of_any_precision(run, precision):
     state, reason = found.pop("metamers")  # in half precision perhaps no image has logits that are another's to 1e-5
     assert state == "done" or (precision.itemsize == 2 and "image has the logits asked for: the nearest" in reason)
     assert {state for state, _ in found.values()} == {"done", "not applicable"}
+    assert in_tf32 == {False}
 
 
 def test_studies_over_training_are_on_the_page_where_they_were_made(run):

@@ -22,6 +22,7 @@ from irevnet.data.loaders import batches
 from irevnet.data.splits import Split
 from irevnet.models.coupling import Coupling
 from irevnet.utils.modules import as_input, in_eval_mode, outputs_seen
+from irevnet.utils.precision import true_float32
 from irevnet.utils.progress import Track, no_progress
 
 LOGITS = "logits"
@@ -57,6 +58,7 @@ def _pooled(
 
 
 @torch.no_grad()
+@true_float32()
 def extract(
     model: nn.Module,
     data: LabelledImages,

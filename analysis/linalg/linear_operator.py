@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.linalg.precision import true_float32
+from irevnet.utils.precision import true_float32
 
 Product = Callable[[Tensor], Tensor]
 

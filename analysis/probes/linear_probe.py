@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.linalg.precision import true_float32
+from irevnet.utils.precision import true_float32
 
 TOLERANCE = 1e-4
 """Largest relative distance of an objective from its minimum."""

@@ -28,8 +28,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.linalg.precision import row_parts, true_float32
+from analysis.linalg.parts import row_parts
 from analysis.probes.linear_probe import TOLERANCE, LinearProbe, check_problem, with_ones
+from irevnet.utils.precision import true_float32
 
 STEPS, CG_PRODUCTS = 100, 200
 """Largest numbers of Newton steps, and of products with the Hessian in each of them."""

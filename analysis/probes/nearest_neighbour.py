@@ -38,7 +38,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.linalg.precision import true_float32
+from irevnet.utils.precision import true_float32
 
 CHUNK = 256
 """Number of test points processed at once, which bounds the workspace: a number for each of them and each training

@@ -19,7 +19,8 @@ from numpy import ndarray
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from analysis.linalg.precision import row_parts, true_float32
+from analysis.linalg.parts import row_parts
+from irevnet.utils.precision import true_float32
 
 MOST_DIMS = 2**14
 """Most features of an image: their Gram matrix then takes 2 GiB in float64, and its decomposition some times that, and

@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from analysis.linalg.precision import row_parts, true_float32
+from analysis.linalg.parts import row_parts
 from analysis.probes.linear_probe import TOLERANCE, LinearProbe, check_problem, with_ones
+from irevnet.utils.precision import true_float32
 
 CG_STEPS, CG_PRODUCTS, DIRECT_STEPS = 20, 100, 300
 """Largest numbers of Newton steps by conjugate gradients, of products with the Hessian in each of them, and of exact

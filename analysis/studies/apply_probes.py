@@ -11,8 +11,10 @@ from analysis.features.layers import Layer
 from analysis.probes.saved_probes import SavedProbes
 from analysis.probes.scores import wilson
 from analysis.results.applied_probes import AppliedProbesResult
+from irevnet.utils.precision import true_float32
 
 
+@true_float32()
 def apply_probes(experiment: Experiment, probes: SavedProbes) -> AppliedProbesResult:
     """Accuracy of saved probes on the test images of an experiment, whose classes may be some of those of the probes.
 

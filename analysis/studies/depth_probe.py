@@ -17,6 +17,7 @@ from analysis.probes.saved_probes import FittedLayer, SavedProbes
 from analysis.probes.scores import tabulate
 from analysis.results import DepthProbeResult
 from analysis.subjects import FeatureSubject, network_features
+from irevnet.utils.precision import true_float32
 from irevnet.utils.progress import Track, no_progress
 
 
@@ -43,6 +44,7 @@ class DepthProbeOptions(ProbeOptions, StudyOptions):
             raise ValueError("`save_probes` saves the probes of one training set, `shots` makes several; leave one out")
 
 
+@true_float32()
 def depth_probe(
     experiments: Sequence[FeatureSubject], options: DepthProbeOptions = DepthProbeOptions()
 ) -> DepthProbeResult:

@@ -19,6 +19,7 @@ from analysis.results.geometry import MEASURES, GeometryResult, no_tunnels
 from analysis.studies.layer_geometry import LayerGeometry
 from analysis.studies.tunnels import find_tunnels
 from analysis.subjects import FeatureSubject, network_features
+from irevnet.utils.precision import true_float32
 from irevnet.utils.progress import Track, no_progress
 
 
@@ -44,6 +45,7 @@ class GeometryOptions(StudyOptions):
             raise ValueError(f"`num_images` is {self.num_images}; expected 3 or more, for two neighbours")
 
 
+@true_float32()
 def measure_geometry(
     experiments: Sequence[FeatureSubject], options: GeometryOptions = GeometryOptions()
 ) -> GeometryResult:

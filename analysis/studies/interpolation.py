@@ -15,6 +15,7 @@ from analysis.results import InterpolationResult
 from irevnet.data.transforms import InputTransform
 from irevnet.utils.lookup import check_depth
 from irevnet.utils.modules import as_input
+from irevnet.utils.precision import true_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class InterpolationOptions(StudyOptions):
     image_size: int | None = None
 
 
+@true_float32()
 def interpolate(
     experiments: Sequence[Experiment], options: InterpolationOptions = InterpolationOptions()
 ) -> InterpolationResult:

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from analysis.experiment import Experiment, StudyOptions, only
 from analysis.jacobian import jacobian_of
 from analysis.linalg.amplification import Amplification, amplification
-from analysis.linalg.precision import tensor_float32, true_float32
 from analysis.results import InversionResult
 from irevnet.data.loaders import batches
 from irevnet.data.transforms import InputTransform
@@ -24,6 +23,7 @@ from irevnet.models.invertible import Invertible
 from irevnet.models.irevnet import IRevNet
 from irevnet.utils.lookup import check_depth
 from irevnet.utils.modules import as_input, device_of
+from irevnet.utils.precision import tensor_float32, true_float32
 from irevnet.utils.progress import Track, no_progress
 
 _DTYPES = {
@@ -84,6 +84,7 @@ class InversionOptions(StudyOptions):
         return cls(num_noise=min(cls.num_noise, len(experiment.images("test"))))
 
 
+@true_float32()
 def invert(experiments: Sequence[Experiment], options: InversionOptions = InversionOptions()) -> InversionResult:
     """Relative reconstruction errors of a network's test images and of uniform noise, see `reconstruct`.
 

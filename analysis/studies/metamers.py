@@ -23,6 +23,7 @@ from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.data.transforms import InputTransform
 from irevnet.utils.lookup import check_depth, find, names_apart
 from irevnet.utils.modules import as_input
+from irevnet.utils.precision import true_float32
 
 MOST_CLASSES = 100
 """Number of classes up to which `nearest-image` is found by default: each step takes a product for each class."""
@@ -84,6 +85,7 @@ class MetamerOptions(StudyOptions):
         return cls(num_pairs=16) if len(experiment.output_names) > MANY_CLASSES else cls()
 
 
+@true_float32()
 def metamers(experiments: Sequence[Experiment], options: MetamerOptions = MetamerOptions()) -> MetamersResult:
     """Images with the logits, or the averaged features, of one image, and otherwise the features of another.
 

@@ -13,6 +13,7 @@ from analysis.probes.probing import LayerProbes, ProbeOptions, SVMRow, TrainingS
 from analysis.probes.scores import tabulate
 from analysis.results import PCASweepResult
 from analysis.subjects import FeatureSubject, network_features
+from irevnet.utils.precision import true_float32
 from irevnet.utils.progress import Track, no_progress
 
 
@@ -42,6 +43,7 @@ def default_dims(total: int) -> list[int]:
     return sorted({min(total, round(2 ** (k / 2))) for k in range(2 * total.bit_length() + 1)})
 
 
+@true_float32()
 def pca_sweep(experiments: Sequence[FeatureSubject], options: PCASweepOptions = PCASweepOptions()) -> PCASweepResult:
     """Test accuracy of a linear SVM, of 1-NN and of other probes on the first d principal components, against d.
 

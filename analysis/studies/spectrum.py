@@ -34,6 +34,7 @@ from irevnet.checkpoints.checkpoint import weights_sha256
 from irevnet.models.invertible import Invertible
 from irevnet.utils.files import write_json
 from irevnet.utils.lookup import check_depth, find, names_apart
+from irevnet.utils.precision import true_float32
 from irevnet.utils.untrusted import parse_json
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -88,6 +89,7 @@ class SpectrumOptions(StudyOptions):
         return cls(num_values=MOST_VALUES) if inputs // 15 > MOST_VALUES else cls()
 
 
+@true_float32()
 def spectrum(experiments: Sequence[Experiment], options: SpectrumOptions = SpectrumOptions()) -> SpectrumResult:
     """The singular values of the Jacobian of features with respect to the network's input (section 4.1).
 

@@ -95,11 +95,12 @@ class TrainConfig:
             metavar="N",
         ),
     )
-    amp: Literal["none", "bf16", "fp16"] = field(
+    amp: Literal["none", "tf32", "bf16", "fp16"] = field(
         default="none",
         metadata=_option(
-            "Mixed precision: convolutions in bfloat16 or float16, streams in float32, so that the inverse stays as "
-            "exact as without. float16 scales the loss, and skips steps that overflow."
+            "Mixed precision: convolutions in TF32 (on a GPU), bfloat16 or float16, streams in float32, so that the "
+            "inverse stays as exact as without. float16 scales the loss, and skips steps that overflow. none: all in "
+            "float32, on a GPU too."
         ),
     )
     channels_last: bool = field(

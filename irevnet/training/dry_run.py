@@ -19,6 +19,7 @@ from irevnet.models.zoo import build_network, count_multiply_adds, num_parameter
 from irevnet.training.config import TrainConfig
 from irevnet.training.kept import kept_steps
 from irevnet.training.trainer import Training
+from irevnet.utils.precision import mixed_precision
 from irevnet.utils.progress import Track, no_progress
 
 
@@ -142,9 +143,8 @@ def peak_memory(network: Config, config: TrainConfig, memory: Memory) -> int:
         images = torch.empty(config.batch_size, *network.input_shape)
         labels = torch.zeros(config.batch_size, dtype=torch.long)
         kept = [*model.parameters(), *model.buffers()]
-        dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
         with _LiveBytes(kept) as count:
-            with torch.autocast("cpu", dtype=dtype, enabled=config.amp != "none"):
+            with mixed_precision(config.amp, "cpu"):
                 loss = nn.functional.cross_entropy(model(images), labels)
             loss.backward()
         momentum = sum(parameter.nbytes for parameter in model.parameters()) if config.momentum else 0

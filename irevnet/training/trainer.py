@@ -20,6 +20,7 @@ from irevnet.training.config import TrainConfig
 from irevnet.training.muon import Muon
 from irevnet.utils import distributed
 from irevnet.utils.modules import as_input, device_of, in_eval_mode
+from irevnet.utils.precision import mixed_precision, tensor_float32, true_float32
 from irevnet.utils.progress import Interrupted, Track, never, no_progress
 
 
@@ -68,6 +69,7 @@ class EpochMetrics:
 
 
 @torch.no_grad()
+@true_float32()
 def evaluate(
     model: nn.Module,
     data: Dataset[tuple[Tensor, int]],
@@ -77,7 +79,7 @@ def evaluate(
     track: Track = no_progress,
     stop: Callable[[], bool] = never,
 ) -> Evaluation:
-    """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on.
+    """Cross-entropy and top-1 and top-5 accuracy in eval mode, on the device that the model is on, without TF32.
 
     Processes of a group (`irevnet.utils.distributed`) share the images; each gets the result of all of them.
 
@@ -150,7 +152,7 @@ class Training:
 
     Raises:
         ValueError: the training set does not fill one batch, the processes of a group cannot share a batch equally,
-            `memory` is not plain for a network other than an i-RevNet, or `sync_bn` is set without GPUs.
+            `memory` is not plain for a network other than an i-RevNet, or `sync_bn` or TF32 is set without GPUs.
     """
 
     def __init__(
@@ -179,6 +181,11 @@ class Training:
         elif config.memory != "plain":
             raise ValueError(f"memory={config.memory!r} needs an i-RevNet; a {type(model).__name__} takes 'plain'")
         _check_shares(config.batch_size, distributed.size())
+        self.device = device_of(model)
+        if config.amp == "tf32" and self.device.type != "cuda":
+            raise ValueError(
+                f"amp='tf32' needs a GPU, but the network is on the {self.device.type}; omit it or use bf16"
+            )
         self.num_steps = config.num_steps(self.steps_per_epoch)
         self.step = 0
         self.history: list[EpochMetrics] = []
@@ -190,7 +197,6 @@ class Training:
         self._seed = seed
         self._workers = workers
         self._track = track
-        self.device = device_of(model)
         self._layout = torch.channels_last if config.channels_last else torch.preserve_format
         model.to(memory_format=self._layout)
         forward = _shared(model, self.device, sync_bn=config.sync_bn)
@@ -251,6 +257,10 @@ class Training:
                 yield None
 
     def _do_step(self, images: Tensor, labels: Tensor) -> None:
+        with tensor_float32() if self.config.amp == "tf32" else true_float32():
+            self._take_step(images, labels)
+
+    def _take_step(self, images: Tensor, labels: Tensor) -> None:
         config = self.config
         rate = config.rate(self.step, self.num_steps)
         for optimiser in self._optimisers:
@@ -258,7 +268,8 @@ class Training:
                 group["lr"] = rate * group.get("factor", 1)
         if not self.model.training:  # otherwise submodules may be frozen in eval mode
             self.model.train()
-        logits = self._logits(images.to(self.device, memory_format=self._layout))
+        with mixed_precision(config.amp, self.device.type):
+            logits = self._forward(images.to(self.device, memory_format=self._layout))
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         correct = (logits.argmax(dim=1) == labels).sum()
         summed, correct = distributed.total(loss.item(), correct.item())
@@ -277,11 +288,6 @@ class Training:
         self.step += 1
         self.losses.append(value)
         self._correct += int(correct)
-
-    def _logits(self, images: Tensor) -> Tensor:
-        dtype = torch.float16 if self.config.amp == "fp16" else torch.bfloat16
-        with torch.autocast(self.device.type, dtype=dtype, enabled=self.config.amp != "none"):
-            return self._forward(images)
 
     def _end_epoch(self, stop: Callable[[], bool]) -> EpochMetrics:
         started = time.perf_counter()

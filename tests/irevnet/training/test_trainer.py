@@ -218,6 +218,7 @@ def test_settings_that_do_not_fit_data_or_network_are_refused(blobs):
         ({"augmentation": "cifar"}, "augmentation='cifar' needs LabelledImages, not TensorDataset"),
         ({"memory": "reversible"}, "memory='reversible' needs an i-RevNet; a Linear takes 'plain'"),
         ({"sync_bn": True}, "sync_bn=True needs GPUs, but the network is on the cpu; omit it"),
+        ({"amp": "tf32"}, "amp='tf32' needs a GPU, but the network is on the cpu; omit it or use bf16"),
     ):
         with pytest.raises(ValueError, match=message):
             Training(nn.Linear(3, 2), blobs, blobs, config(**changes))
@@ -240,6 +241,24 @@ def test_gradients_from_a_wrong_reconstruction_stop_training(bijective_config):
         pytest.raises(FloatingPointError, match=message),
     ):
         epochs(Training(model, data, data, settings))
+
+
+def test_training_and_evaluation_are_without_tf32_unless_it_is_asked_for(bijective_config):
+    data = images_and_labels(bijective_config)
+    model = IRevNet(bijective_config)
+    seen = []
+
+    def see(*_: object) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    model.blocks[0].register_forward_hook(see)
+    model.blocks[0].bottleneck[-1].weight.register_post_accumulate_grad_hook(see)
+    assert torch.backends.cudnn.allow_tf32
+    next(Training(model, data, data, config(batch_size=4)).steps())
+    assert seen == [False, False]
+    evaluate(model, data)
+    assert seen == [False] * 3
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("memory", ["plain", "reversible"])

@@ -1,0 +1,91 @@
+"""The precision of products and convolutions: of float32, which PyTorch may compute with factors of 10 or 7 bits, and
+mixed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Products and convolutions of float32 in full float32, whatever the caller has set; also as a decorator.
+
+    On a GPU, PyTorch computes convolutions in TF32 unless it is told otherwise: factors of 10 bits, so that features
+    and logits are off by 1e-3 of their size.
+    """
+    with _float32_products("highest", "ieee"):
+        yield
+
+
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Products and convolutions of float32 in TF32 on a GPU that has it: factors of 10 bits, sums in float32."""
+    with _float32_products("high", "tf32"):
+        yield
+
+
+def mixed_precision(amp: str, device_type: str) -> torch.autocast:
+    """Convolutions and products of float32 in `"bf16"` or `"fp16"` within the block; as they are for any other name."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device_type, dtype=dtype, enabled=amp in ("bf16", "fp16"))
+
+
+@contextmanager
+def _float32_products(matmul: str, gpu: str) -> Iterator[None]:
+    """Sets the older settings of PyTorch and those that it has had since 2.9, an operation of a library each."""
+    newer = [_Setting(each, gpu if on_gpu else "ieee") for each, on_gpu in _operations()]
+    try:
+        older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # they cannot be read where the caller has set the newer ones otherwise
+        older = None
+    if older is not None:
+        _set_older(matmul, tf32=gpu == "tf32")
+    for setting in newer:
+        setting.apply()
+    try:
+        yield
+    finally:
+        if older is not None:
+            _set_older(older[0], tf32=older[1])  # which sets some of the newer ones too
+        for setting in newer:
+            setting.restore()
+
+
+def _set_older(matmul: str, *, tf32: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _operations() -> list[tuple[tuple[Any, Any], bool]]:
+    """Each operation with a setting of its own, after the library whose setting it follows if it has none, and whether
+    it is of a GPU; nothing before PyTorch 2.9."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        return []
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    every = torch.backends
+    return [
+        ((every, cuda.matmul), True),
+        ((cudnn, cudnn.conv), True),
+        ((cudnn, cudnn.rnn), True),
+        ((mkldnn, mkldnn.matmul), False),
+        ((mkldnn, mkldnn.conv), False),
+        ((mkldnn, mkldnn.rnn), False),
+    ]
+
+
+class _Setting:
+    """The precision of an operation, which follows that of its library while it is "none"."""
+
+    def __init__(self, place: tuple[Any, Any], wanted: str):
+        self._library, self._operation = place
+        self._wanted = wanted
+        current = self._operation.fp32_precision  # its library's, where it follows it
+        self._earlier = "none" if current == self._library.fp32_precision else current
+
+    def apply(self) -> None:
+        self._operation.fp32_precision = self._wanted
+
+    def restore(self) -> None:
+        self._operation.fp32_precision = self._earlier
