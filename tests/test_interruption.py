@@ -73,7 +73,7 @@ def interrupted(
 
 
 STUCK = """
-import hashlib, os, signal, sys, threading, time
+import hashlib, os, signal, sys, threading, time, warnings
 import click
 from irevnet.commandline import interruption
 from irevnet.commandline import terminal
@@ -182,6 +182,8 @@ def test_blocked_standard_error_does_not_keep_process():
 
 def test_signal_of_forked_process_leaves_parent_alone():
     program = """
+    warnings.simplefilter("ignore")  # Python warns of forks beside threads since 3.12
+
     def work():
         with terminal.stop_on_signals() as stopped:
             child = os.fork()

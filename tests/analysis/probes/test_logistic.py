@@ -6,7 +6,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from analysis.linalg import precision
+from analysis.linalg import parts
 from analysis.probes import logistic
 from analysis.probes.logistic import fit_logistic
 
@@ -71,7 +71,7 @@ def test_the_certificate_holds_against_another_optimiser(case, C):
 
 @pytest.mark.parametrize("case", ["blobs", "two classes"])
 def test_the_objective_is_that_of_scikit_learn(case, monkeypatch):
-    monkeypatch.setitem(precision.ROWS, "cpu", 70)
+    monkeypatch.setitem(parts.ROWS, "cpu", 70)
     features, labels = CASES[case]
     ours = fit_logistic(features, labels, C=0.5, tolerance=1e-9)
     theirs = LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000).fit(features.astype(np.float64), labels)

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from analysis.linalg import precision
+from analysis.linalg import parts
 from analysis.probes import pca
 from analysis.probes.pca import dual_components, principal_components
 
@@ -18,7 +18,7 @@ def digits() -> np.ndarray:
 
 def test_principal_components_are_those_of_scikit_learn(digits, monkeypatch):
     """With rows in parts; and other images are standardised as those of training."""
-    monkeypatch.setitem(precision.ROWS, "cpu", 300)
+    monkeypatch.setitem(parts.ROWS, "cpu", 300)
     train, test = digits[:1000], digits[1000:]
     scaler = StandardScaler().fit(train.astype(np.float64))
     scaled = scaler.transform(train)

@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.svm import LinearSVC
 
-from analysis.linalg import precision
+from analysis.linalg import parts
 from analysis.probes import svm
 from analysis.probes.svm import LinearSVMs, fit_one_vs_rest
 
@@ -113,7 +113,7 @@ def test_the_certificate_holds_against_another_optimiser(case, C):
 @pytest.mark.parametrize(("C", "in_parts"), [(1e-4, True), (1.0, False)])
 def test_svms_are_those_of_linear_svc(digits, C, in_parts, monkeypatch):
     if in_parts:
-        monkeypatch.setitem(precision.ROWS, "cpu", 100)
+        monkeypatch.setitem(parts.ROWS, "cpu", 100)
         monkeypatch.setattr(svm, "CLASSES", 3)
     features, labels = digits
     theirs = LinearSVC(C=C, dual=False, tol=1e-9, max_iter=100_000).fit(features.astype(np.float64), labels)

@@ -142,7 +142,7 @@ def test_work_with_other_options_or_damaged_is_begun_anew(experiment, tmp_path, 
 
 @pytest.mark.usefixtures("unchecked_types")  # to be quick
 @pytest.mark.parametrize("options", [{}, {"method": "lanczos", "num_values": 6, "block_width": 4, "tolerance": 1e-6}])
-def test_directions_are_singular_vectors_of_the_matrix(experiment, options):
+def test_directions_are_singular_vectors_of_the_matrix(experiment, options, tmp_path):
     result = spectrum([experiment], SpectrumOptions(num_images=1, vectors=3, precision="float64", **options))
     jacobian = matrix(experiment, 3, 0)
     left, values, right = (each.numpy() for each in torch.linalg.svd(jacobian))
@@ -154,7 +154,7 @@ def test_directions_are_singular_vectors_of_the_matrix(experiment, options):
         assert subspace_angles(u.T, left[:, picked]).max() < 1e-4
         np.testing.assert_allclose(jacobian.numpy() @ v.T, found.vector_values[end] * u.T, atol=1e-5)
     assert found.vector_residuals.max() < 1e-5
-    again = spectrum([dataclasses.replace(experiment, out=None)], SpectrumOptions(num_images=1))
+    again = spectrum([dataclasses.replace(experiment, out=tmp_path / "again")], SpectrumOptions(num_images=1))
     np.testing.assert_allclose(result.largest[0, :6], again.largest[0, :6], rtol=1e-8)
     assert again.directions(0) is None
 

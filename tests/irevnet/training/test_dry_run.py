@@ -65,6 +65,7 @@ def measured_peak(network, batch_size: int, memory: str) -> int:
     return sum(tensor.nbytes for tensor in kept) + int(np.cumsum(sizes).max())
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # of PyTorch 2.11, of several cycles
 @pytest.mark.parametrize(
     ("model", "memory"),
     [
