@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from analysis.linearisation import linearise
-from irevnet import IRevNet, IRevNetConfig, build_model
+from irevnet import IRevNet, IRevNetConfig, build_model, load_checkpoint
 from irevnet.models.exact import Lattice, _ExactConvolution
 
 
@@ -144,6 +145,16 @@ def test_exact_results_do_not_depend_on_threads_layout_or_batch(bijective):
             assert torch.equal(exact.inverse(phi.repeat_interleave(2, dim=3)[..., ::2]), images)
     finally:
         torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def test_features_and_logits_have_these_bits_on_any_machine(generator):
+    """Computed with PyTorch 2.14 on a CPU; with 2.11 on another and on an H200 they were the same."""
+    exact = load_checkpoint("pretrained:cifar10-irevnet").exact()
+    images = (255 * torch.rand(16, 3, 32, 32, generator=generator)).round() / 255
+    found = [exact.features(images), exact(images)]
+    digests = [hashlib.sha256((values + 0.0).numpy()).hexdigest()[:16] for values in found]  # with no negative zeros
+    assert digests == ["dca1dc073d10bff5", "2c0f3aba0b2b0abd"]
 
 
 @pytest.mark.slow
