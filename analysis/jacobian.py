@@ -52,7 +52,7 @@ def differentiate(function: Function, point: Float[Tensor, "..."], *, width: int
             return jvp(function, (point,), (vector.reshape(point.shape),))[1].flatten()
 
         with warnings.catch_warnings(), _plain_attention():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, as it loads its forward-mode rules
+            warnings.filterwarnings("ignore", "`torch.jit.script` is")  # as torch loads its forward-mode rules
             return vmap(one, chunk_size=width)(vectors)
 
     def rmatvec(vectors: Tensor) -> Tensor:

@@ -6,8 +6,8 @@
 The cost is 6 times the multiply-adds of the network times the images seen: forward, and backward twice that. Networks
 are trained on the first 45,000 images of CIFAR-10 and evaluated on its last 5,000 training images: no test image
 chooses a recipe. The parts are measured at the lowest of the costs. A run that is stopped goes on where it was: what is
-in results/training.json is not trained again. Published points of others are of the test set, from
-github.com/KellerJordan/cifar10-airbench.
+in results/training.json is not trained again. Of the test set are the networks that come with the package, by their
+runs in docs/results, and the published points of others, from github.com/KellerJordan/cifar10-airbench.
 """
 
 import argparse
@@ -64,6 +64,10 @@ NETWORKS = {  # with the recipes that they are trained by
     "resnet-cifar": ("ResNet", ("fast", "before")),
     "irevnet-cifar": ("injective i-RevNet, as released", ("fast",)),  # of seven times the multiply-adds
 }
+
+
+SHIPPED = {"irevnet-cifar-bijective": "cifar10-irevnet", "resnet-cifar": "cifar10-resnet"}
+"""Runs of networks that come with the package, by architecture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +179,15 @@ def save(name: str, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     save_figure(plot(found), RESULTS, name)
 
 
+def shipped(network: str) -> tuple[float, float]:
+    """PFLOP and test accuracy of the run of a network that comes with the package."""
+    run = RESULTS.parents[1] / "docs" / "results" / SHIPPED[network]
+    last = pd.read_csv(run / "metrics.csv").iloc[-1]
+    images = last.step * json.loads((run / "config.json").read_text())["training"]["batch_size"]
+    config = preset_config(network)
+    return 6e-15 * count_multiply_adds(build_network(config), config.input_shape) * images, last.test_top1
+
+
 def plot(table: pd.DataFrame):
     """Accuracy against cost, with one standard deviation over seeds."""
     from figures.style import BLUE, GREEN, GREY, ORANGE, PAGE, new_figure, style
@@ -188,6 +201,17 @@ def plot(table: pd.DataFrame):
                 error = np.nan_to_num(rows["std"])
                 axes.errorbar(
                     rows.pflop, rows["mean"], error, color=colour, linestyle=line, marker="o", label=f"{label}, {name}"
+                )
+            if network in SHIPPED:
+                at, accuracy = shipped(network)
+                axes.plot(
+                    at,
+                    accuracy,
+                    color=colour,
+                    marker="*",
+                    markersize=9,
+                    linestyle="",
+                    label=f"{label}, shipped (test set)",
                 )
         cost, accuracy = zip(*PUBLISHED.values())
         axes.plot(cost, accuracy, color=GREY, marker="s", linestyle=":", label="airbench, published (test set)")

@@ -42,6 +42,8 @@ from irevnet.training.settings import RunSettings
 # goes, keeps compiled code under names of its own, and so it does for whatever a module of the toolkit is the first to
 # import: 1,700 files, which every process compiles anew, for 7 seconds, where Python may not write.
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what a GPU finds, benchmarks/devices.py holds against a CPU
+
 hypothesis.settings.register_profile("tests", deadline=None)  # what an example takes depends on what else is running
 hypothesis.settings.load_profile("tests")
 
