@@ -1,12 +1,13 @@
 """The trained networks that come with this package, named `pretrained:NAME` wherever a checkpoint file is named."""
 
+import os
 from pathlib import Path
 
 from irevnet.utils.lookup import find
 
 PREFIX = "pretrained:"
 
-FOLDER = Path(__file__).parents[1] / "pretrained"
+FOLDER = Path(os.path.abspath(__file__)).parents[1] / "pretrained"
 """Folder of their checkpoints, `NAME.pt`. Kernels and projections are kept in half precision, and read as float32."""
 
 
@@ -16,7 +17,7 @@ def is_pretrained(checkpoint: str | Path) -> bool:
     >>> is_pretrained("pretrained:cifar10-irevnet"), is_pretrained("cifar10-irevnet.pt")
     (True, False)
     """
-    return str(checkpoint).startswith(PREFIX) or Path(checkpoint).parent == FOLDER
+    return str(checkpoint).startswith(PREFIX) or Path(os.path.abspath(checkpoint)).parent == FOLDER
 
 
 def pretrained_names() -> list[str]:

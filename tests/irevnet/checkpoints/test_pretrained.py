@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -76,6 +77,10 @@ def test_a_name_stands_for_a_file_and_its_results_go_to_the_working_folder():
     assert not is_foreign(name)
     assert results_folder(file) == Path("cifar10-irevnet-analysis")
     assert study_folder(file, "invert") == Path("cifar10-irevnet-analysis/invert")
+    relative = Path(os.path.relpath(file))
+    assert not relative.is_absolute()
+    around = file.parent / ".." / file.parent.name / file.name
+    assert results_folder(relative) == results_folder(around) == results_folder(file)
     assert describe(file, read_checkpoint(name))["checkpoint"] == name
     assert describe(Path(__file__), read_checkpoint(name))["checkpoint"] == __file__
 
