@@ -101,7 +101,7 @@ class InvertibleChain(MemoryMode):
     def forward(self, images: Tensor) -> Tensor:
         """What the head makes of the last features of images `(n, c, h, w)`, or these."""
         if self._saves_memory():
-            self._check_reconstruction()
+            self._begin_saving_memory(images)
             options = {"memory": self.memory, "report": self._note_reconstruction}
             phi = run_chain(list(self.blocks), images, **options)  # pyright: ignore[reportCallIssue]
         else:

@@ -222,7 +222,7 @@ class IRevNet(MemoryMode):
                 x, x_tilde = block(x, x_tilde)
                 streams.append((x, x_tilde))
         else:
-            self._check_reconstruction()
+            self._begin_saving_memory(images)
             options = {"memory": self.memory, "outputs": set(depths), "report": self._note_reconstruction}
             streams += run_blocks(blocks, x, x_tilde, **options)  # pyright: ignore[reportCallIssue]
         return [self._on_lattice(torch.cat(streams[depth], dim=1), "features") for depth in depths]

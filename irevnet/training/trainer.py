@@ -431,5 +431,6 @@ def _shared(model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Modu
 def _check_reconstruction(model: nn.Module, step: int) -> None:
     assert isinstance(model, IRevNet)
     assert model.reconstruction_error is not None
-    if problem := reconstruction_problem(distributed.highest(model.reconstruction_error.item())):
+    error = distributed.highest(model.reconstruction_error.item())
+    if problem := reconstruction_problem(error, model.largest_reconstruction_error):
         raise FloatingPointError(f"at step {step} {problem}")

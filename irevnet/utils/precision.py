@@ -32,9 +32,23 @@ def mixed_precision(amp: str, device_type: str) -> torch.autocast:
     return torch.autocast(device_type, dtype=dtype, enabled=amp in ("bf16", "fp16"))
 
 
+def epsilon(device_type: str) -> float:
+    """Distance from 1 to the next factor of convolutions of float32, as they are computed on such a device now."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.finfo(torch.get_autocast_dtype(device_type)).eps
+    cudnn: Any = torch.backends.cudnn
+    if device_type == "cuda" and (cudnn.conv.fp32_precision == "tf32" if _NEWER else cudnn.allow_tf32):
+        return 2.0**-10
+    return torch.finfo(torch.float32).eps
+
+
+_NEWER = hasattr(torch.backends, "fp32_precision")
+"""Whether each operation has a setting of its own, as since PyTorch 2.9."""
+
+
 @contextmanager
 def _float32_products(matmul: str, gpu: str) -> Iterator[None]:
-    """Sets the older settings of PyTorch and those that it has had since 2.9, an operation of a library each."""
+    """Sets the older settings of PyTorch, and those of each operation."""
     newer = [_Setting(each, gpu if on_gpu else "ieee") for each, on_gpu in _operations()]
     try:
         older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
@@ -60,8 +74,8 @@ def _set_older(matmul: str, *, tf32: bool) -> None:
 
 def _operations() -> list[tuple[tuple[Any, Any], bool]]:
     """Each operation with a setting of its own, after the library whose setting it follows if it has none, and whether
-    it is of a GPU; nothing before PyTorch 2.9."""
-    if not hasattr(torch.backends, "fp32_precision"):
+    it is of a GPU."""
+    if not _NEWER:
         return []
     cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     every = torch.backends

@@ -9,6 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from irevnet import IRevNet, IRevNetConfig
 from irevnet.models.memory.reversible import run_blocks
+from irevnet.utils.precision import mixed_precision
 
 MODES = ["checkpoint", "reversible"]
 
@@ -187,6 +188,27 @@ def test_the_error_of_the_rebuilt_stream_is_reported(model, images, frozen):
         model(images).sum().backward()
     assert model.reconstruction_error.item() > 1e-3
     model(images).sum().backward()  # there is one warning only
+
+
+@pytest.mark.parametrize(
+    ("amp", "shown", "largest"), [("none", "1e-03", 1e-3), ("bf16", "1e-01", 2**-3), ("fp16", "2e-02", 2**-6)]
+)
+def test_the_error_of_the_rebuilt_stream_is_held_against_the_arithmetic(bijective_config, images, amp, shown, largest):
+    model = IRevNet(bijective_config)
+    model.memory = "reversible"
+
+    def rebuild() -> float:
+        with mixed_precision(amp, "cpu"):
+            loss = model(images.float()).sum()
+        loss.backward()
+        assert model.largest_reconstruction_error == largest
+        return model.reconstruction_error.item()
+
+    assert rebuild() < largest  # without a warning
+    with torch.no_grad():
+        model.blocks[3].bottleneck[-1].weight *= 1e10  # adding F loses the stream; float16 overflows
+    with pytest.warns(RuntimeWarning, match=f"above {shown}: its gradients are wrong"):
+        assert not rebuild() <= largest
 
 
 def test_an_output_changed_in_place_is_noticed(bijective_config, images):
