@@ -54,6 +54,7 @@ NEWEST = Path("runs/irevnet-small")
 """What commands without --ckpt take."""
 
 SHORT = {
+    "-b": 8,
     "-j": 0,
     "--classes": 3,
     "--depth": 1,

@@ -21,7 +21,8 @@ Memory = Literal["plain", "checkpoint", "reversible"]
 
 - `"plain"`: all are stored.
 - `"checkpoint"`: only the stream that each bottleneck reads is stored, the rest is computed again.
-- `"reversible"`: none is stored; the streams are rebuilt by the inverse, the rest is computed again.
+- `"reversible"`: none is stored; the streams are rebuilt by the inverse, the rest is computed again. In mixed precision
+  streams are multiples of 2^-16, so that they are rebuilt to the last bit.
 """
 
 
