@@ -136,6 +136,10 @@ def test_every_study_takes_a_network_of_any_precision_and_computes_without_tf32(
     state, reason = found.pop("metamers")  # in half precision perhaps no image has logits that are another's to 1e-5
     assert state == "done" or (precision.itemsize == 2 and "image has the logits asked for: the nearest" in reason)
     assert {state for state, _ in found.values()} == {"done", "not applicable"}
+    if state == "done":
+        with np.load("model-analysis/metamers/metamers.npz") as kept:
+            dtypes = {kept[name].dtype for name in ("source", "metamer")}
+        assert dtypes == {np.dtype(f"f{max(4, precision.itemsize)}")}
     assert in_tf32 == {False}
 
 

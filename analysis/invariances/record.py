@@ -93,7 +93,7 @@ def _of_both(
     logits = {f"{name}_logits": finder.model(images).double() for name, images in _named(source, target)}
     unknown = torch.full_like(logits["source_logits"], torch.nan)
     return {
-        **{name: images.float().cpu().numpy() for name, images in _named(source, target)},
+        **{name: _storable(images).cpu().numpy() for name, images in _named(source, target)},
         **{name: values.cpu().numpy() for name, values in logits.items()},
         "wanted_logits": (wanted if finder.keep == "logits" else unknown).cpu().numpy(),
         "pair_distance": _distances(transform, source, target),
