@@ -1,7 +1,7 @@
 """Accuracy of a training against what it costs: the recipe `fast`, the one before it, and `fast` without each part.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py --processes 2 --amp bf16             # on two cores, in a night
-    python benchmarks/training.py --device cuda --processes 8 --pflop 0.1 0.3 1          # on a GPU, in minutes
+    python benchmarks/training.py --device cuda --processes 12 --pflop 0.1 0.3           # on a GPU, in minutes
 
 The cost is 6 times the multiply-adds of the network times the images seen: forward, and backward twice that. Networks
 are trained on the first 45,000 images of CIFAR-10 and evaluated on its last 5,000 training images: no test image
