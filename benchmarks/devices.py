@@ -36,9 +36,7 @@ def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 def compare(name: str, first: Path, second: Path) -> dict[str, Any]:
     """Two results of a study, each a JSON file."""
-    (results, of_first), (_, of_second) = (
-        (path.stem, dict(numbers(json.loads(path.read_text())["summary"]))) for path in (first, second)
-    )
+    of_first, of_second = (dict(numbers(json.loads(path.read_text())["summary"])) for path in (first, second))
     differences = {}
     for key in sorted(of_first.keys() & of_second.keys()):
         a, b = of_first[key], of_second[key]
@@ -46,7 +44,7 @@ def compare(name: str, first: Path, second: Path) -> dict[str, Any]:
             differences[key] = abs(a - b) / max(abs(a), abs(b))
     largest = max(differences, key=lambda key: differences[key])
     return {
-        "study": results,
+        "study": first.stem,
         "on": name,
         "numbers": len(differences),
         "within_1e-6": sum(each <= 1e-6 for each in differences.values()),

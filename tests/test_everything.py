@@ -127,7 +127,7 @@ def test_every_study_is_run_once_and_put_on_one_page(run):
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_every_study_takes_a_network_of_any_precision_and_computes_without_tf32(run, precision, in_tf32):
+def test_every_study_takes_any_precision_and_is_without_tf32(run, precision, in_tf32):
     checkpoint = read_checkpoint(run / "last.pt")
     checkpoint.model.to(precision)
     save_checkpoint(Path("model.pt"), checkpoint)

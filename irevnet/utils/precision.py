@@ -49,22 +49,23 @@ _NEWER = hasattr(torch.backends, "fp32_precision")
 @contextmanager
 def _float32_products(matmul: str, gpu: str) -> Iterator[None]:
     """Sets the older settings of PyTorch, and those of each operation."""
-    newer = [_Setting(each, gpu if on_gpu else "ieee") for each, on_gpu in _operations()]
+    operations = _operations()
+    earlier = [_own_setting(library, operation) for library, operation, _ in operations]
     try:
         older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:  # they cannot be read where the caller has set the newer ones otherwise
         older = None
-    if older is not None:
-        _set_older(matmul, tf32=gpu == "tf32")
-    for setting in newer:
-        setting.apply()
     try:
+        if older is not None:
+            _set_older(matmul, tf32=gpu == "tf32")
+        for _, operation, on_gpu in operations:
+            operation.fp32_precision = gpu if on_gpu else "ieee"
         yield
     finally:
         if older is not None:
             _set_older(older[0], tf32=older[1])  # which sets some of the newer ones too
-        for setting in newer:
-            setting.restore()
+        for (_, operation, _), setting in zip(operations, earlier):
+            operation.fp32_precision = setting
 
 
 def _set_older(matmul: str, *, tf32: bool) -> None:
@@ -72,34 +73,23 @@ def _set_older(matmul: str, *, tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def _operations() -> list[tuple[tuple[Any, Any], bool]]:
+def _operations() -> list[tuple[Any, Any, bool]]:
     """Each operation with a setting of its own, after the library whose setting it follows if it has none, and whether
     it is of a GPU."""
     if not _NEWER:
         return []
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    every = torch.backends
+    every: Any = torch.backends
+    cuda, cudnn, mkldnn = every.cuda, every.cudnn, every.mkldnn
     return [
-        ((every, cuda.matmul), True),
-        ((cudnn, cudnn.conv), True),
-        ((cudnn, cudnn.rnn), True),
-        ((mkldnn, mkldnn.matmul), False),
-        ((mkldnn, mkldnn.conv), False),
-        ((mkldnn, mkldnn.rnn), False),
+        (every, cuda.matmul, True),
+        (cudnn, cudnn.conv, True),
+        (cudnn, cudnn.rnn, True),
+        (mkldnn, mkldnn.matmul, False),
+        (mkldnn, mkldnn.conv, False),
+        (mkldnn, mkldnn.rnn, False),
     ]
 
 
-class _Setting:
-    """The precision of an operation, which follows that of its library while it is "none"."""
-
-    def __init__(self, place: tuple[Any, Any], wanted: str):
-        self._library, self._operation = place
-        self._wanted = wanted
-        current = self._operation.fp32_precision  # its library's, where it follows it
-        self._earlier = "none" if current == self._library.fp32_precision else current
-
-    def apply(self) -> None:
-        self._operation.fp32_precision = self._wanted
-
-    def restore(self) -> None:
-        self._operation.fp32_precision = self._earlier
+def _own_setting(library: Any, operation: Any) -> str:
+    """The setting of an operation; "none" where it is that of its library, which it then follows."""
+    return "none" if operation.fp32_precision == library.fp32_precision else operation.fp32_precision

@@ -103,9 +103,9 @@ def _rounded(x: Tensor) -> Tensor:
 
 def _laid_out(x: Tensor, strides: tuple[int, ...]) -> Tensor:
     """The same numbers with these strides in memory, by which operations choose in which order they add."""
-    return (
-        x if x.stride() == strides else torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
-    )
+    if x.stride() == strides:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _begin_rounded(x: Tensor) -> Tensor:
@@ -125,6 +125,10 @@ class Tape:
         self.report = report
         self.rounds = rounds
         self.rebuilt: tuple[int, Any] | None = None
+
+    def addend(self, moved: Tensor) -> Tensor:
+        """What is added to a stream, and taken from it again, for F x~."""
+        return _rounded(moved) if self.rounds else moved
 
     def take(self, number: int) -> Any:
         if self.rebuilt is None or self.rebuilt[0] != number:
@@ -199,7 +203,7 @@ class _Block(torch.autograd.Function):
         ctx.tape, ctx.block, ctx.position, ctx.replay = tape, block, position, replay
         with replay.first():
             moved = replay.module(x_tilde)
-        y, y_tilde = block.couple(x, x_tilde, _rounded(moved) if tape.rounds else moved)
+        y, y_tilde = block.couple(x, x_tilde, tape.addend(moved))
         ctx.strides = x_tilde.stride()
         kept = (y, y_tilde) if position.keeps_output else (None, None)
         ctx.save_for_backward(x_tilde if position.keeps_input else None, *kept)
@@ -218,10 +222,11 @@ class _Block(torch.autograd.Function):
             if y is None:
                 y, y_tilde = tape.take(position.number)
             rebuilt = block.unsqueeze(y)
-            x_tilde = _laid_out(rebuilt, ctx.strides) if x_tilde is None else x_tilde
+            if x_tilde is None:
+                x_tilde = _laid_out(rebuilt, ctx.strides) if tape.rounds else rebuilt
         moved, through_f, of_tensors = differentiate(ctx.replay, x_tilde, gradients[1])
         if rebuilt is not None:
-            x = block.unsqueeze(y_tilde - (_rounded(moved) if tape.rounds else moved))
+            x = block.unsqueeze(y_tilde - tape.addend(moved))
             if position.first:
                 size = torch.hypot(torch.linalg.vector_norm(x), torch.linalg.vector_norm(x_tilde))
                 tape.report(torch.linalg.vector_norm(rebuilt - x_tilde) / size)

@@ -73,7 +73,7 @@ NEWER_CHOICES = [everything_newer, operations_newer, library_of_cpus_newer, oper
 
 
 @pytest.mark.parametrize("choose", OLDER_CHOICES + (NEWER_CHOICES if NEWER else []), ids=lambda each: each.__name__)
-def test_float32_is_never_tf32_and_tf32_always_and_settings_are_left_as_they_were(choose):
+def test_every_operation_is_set_and_all_settings_are_restored(choose):
     choose()
     before = settings()
     for context, matmul, gpu in ((true_float32, "highest", "ieee"), (tensor_float32, "high", "tf32")):
